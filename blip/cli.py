@@ -1,0 +1,161 @@
+"""The command line: parses, calls, prints."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from blip.errors import BlipError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status (2 for bad input, 130 when interrupted)."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+    except BlipError as error:
+        print(f"blip: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("blip: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="blip",
+        description="Continual learning via bit-level information preserving: data, training, tables, figures.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    data = commands.add_parser("data", help="prepare data sets and the splits of an experiment")
+    data.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
+    _add_data_folders(data)
+    data.add_argument("--seed", type=_seed, nargs="+", default=[0], help="one split for each (default: 0)")
+    _add_set(data)
+    data.set_defaults(run=_data)
+
+    train = commands.add_parser("train", help="train methods on an experiment; goes on where it was stopped")
+    train.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
+    train.add_argument("--method", nargs="+", required=True, help="one or more of `blip methods`")
+    train.add_argument("--seed", type=_seed, nargs="+", default=[0], help="one run for each (default: 0)")
+    train.add_argument("--out", type=Path, default=Path("results/runs"), help="folder of run folders (default: %(default)s)")
+    train.add_argument("--checkpoints", type=Path, default=Path("results/checkpoints"), help="(default: %(default)s)")
+    _add_data_folders(train)
+    train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
+    train.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    _add_set(train)
+    train.set_defaults(run=_train)
+
+    for name, run, text in (
+        ("tables", _tables, "accuracy and forgetting tables from run folders (CSV, Markdown, LaTeX)"),
+        ("figures", _figures, "figures from run folders (PDF and PNG)"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("runs", type=Path, nargs="+", help="folders that hold run folders")
+        command.add_argument("--out", type=Path, required=True, help="folder to write to")
+        command.set_defaults(run=run)
+        if name == "figures":
+            command.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
+
+    methods = commands.add_parser("methods", help="list the methods and their settings")
+    methods.set_defaults(run=_methods)
+
+    check = commands.add_parser("check", help="check experiment files without running anything")
+    check.add_argument("experiment", type=Path, nargs="+")
+    _add_set(check)
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: expected 0, 1, 2, …")
+    return int(text)
+
+
+def _add_data_folders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="raw data, read from or downloaded to (default: %(default)s)")
+    parser.add_argument("--data", type=Path, default=Path("data/prepared"), help="prepared data (default: %(default)s)")
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change keys of the experiment, such as training.epochs=5")
+
+
+def _experiment(options: argparse.Namespace, path: Path) -> Any:
+    from blip.config import load_experiment, parse_override
+
+    return load_experiment(path, dict(map(parse_override, options.set)))
+
+
+def _data(options: argparse.Namespace) -> None:
+    from blip.data import prepare_experiment
+
+    experiment = _experiment(options, options.experiment)
+    for seed in options.seed:
+        print(prepare_experiment(experiment.name, experiment.data, seed, options.raw, options.data))
+
+
+def _train(options: argparse.Namespace) -> None:
+    import torch
+
+    from blip.runs import train_run
+
+    if options.threads < 1:
+        raise BlipError(f"--threads {options.threads}: expected at least 1")
+    torch.set_num_threads(options.threads)
+    experiment = _experiment(options, options.experiment)
+    for method in options.method:
+        for seed in options.seed:
+            print(
+                train_run(
+                    experiment,
+                    method,
+                    seed,
+                    raw=options.raw,
+                    data=options.data,
+                    out=options.out,
+                    checkpoints=options.checkpoints,
+                    device=options.device,
+                )
+            )
+
+
+def _tables(options: argparse.Namespace) -> None:
+    from blip.results import load_runs, write_tables
+
+    print(write_tables(load_runs(options.runs), options.out))
+
+
+def _figures(options: argparse.Namespace) -> None:
+    from blip.results import load_runs, write_figures
+
+    for path in write_figures(load_runs(options.runs), options.out, options.parameter):
+        print(path)
+
+
+def _methods(options: argparse.Namespace) -> None:
+    from blip.methods import METHODS
+
+    for name, method in METHODS.items():
+        print(f"{name}\n    {(method.__doc__ or '').strip().splitlines()[0]}")
+        for key, field in method.Settings.model_fields.items():
+            default = "required" if field.is_required() else f"default {field.default}"
+            print(f"    {key}: {default}")
+
+
+def _check(options: argparse.Namespace) -> None:
+    for path in options.experiment:
+        experiment = _experiment(options, path)
+        print(f"{path}: {experiment.name}: {', '.join(experiment.methods)}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What a method is: a few hooks around anybody's training loop."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+from torch import Tensor
+
+from blip.data import Examples
+from blip.networks import MultiHeadNetwork
+from blip.settings import Settings
+
+METHODS: dict[str, type["Method"]] = {}
+"""All registered methods by name."""
+
+M = TypeVar("M", bound=type["Method"])
+
+
+def register(method: M) -> M:
+    """Class decorator: make a method known by its name."""
+    METHODS[method.name] = method
+    return method
+
+
+class Method:
+    """Hooks that the training loop calls. As they stand they do nothing: plain fine-tuning.
+
+    A method gets the whole network once and keeps what it needs between tasks as attributes, which `state_dict` hands
+    out and `load_state_dict` takes back, so that a killed run can go on. `before_task` is called again on resuming.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    """Part of every run's configuration: raise it when the method's code changes its numbers, and its runs are redone."""
+    clip_norm: ClassVar[float | None] = None
+    """Largest norm of the gradient over all parameters; larger ones are scaled down before the step."""
+
+    class Settings(Settings):
+        """The method's hyper-parameters."""
+
+    def __init__(self, network: MultiHeadNetwork, settings: Any, seed: int) -> None:
+        self.network = network
+        self.settings = settings
+        self.seed = seed
+
+    def before_task(self, task: int) -> None:
+        """Called before task `task` (0-based) trains, and again when a run resumes within it."""
+
+    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+        """A term of the loss (a number) beside the cross-entropy, or None.
+
+        `inputs` is the batch, `hidden` = `network.features(inputs)`. Called in training and validation alike.
+        """
+        return None
+
+    def after_step(self) -> None:
+        """Called after every optimizer step."""
+
+    def after_task(self, task: int, train: Examples) -> None:
+        """Called once a task has trained and its best weights are back in place."""
+
+    def measurements(self) -> dict[str, list[dict[str, Any]]]:
+        """Rows to record after a task, by the name of the table they belong to."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the method remembers, as nested dicts of tensors, numbers and strings."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state_dict` handed out."""

@@ -1,0 +1,93 @@
+"""Bit-level information preserving: the paper's method."""
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import torch
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from blip.data import Examples
+from blip.fisher import diagonal_fisher
+from blip.freezing import BLIP
+from blip.methods.base import Method, register
+from blip.networks import MultiHeadNetwork
+from blip.seeding import generator
+from blip.settings import Settings
+
+TRACED = 16
+"""Weights per layer whose values and frozen bits are recorded after each task, to be looked at."""
+
+
+@register
+class BitPreserving(Method):
+    """BLIP (Shi et al., CVPR 2021): after each task freeze the bits that carry information about it."""
+
+    name = "blip"
+
+    class Settings(Settings):
+        f_prior: PositiveFloat
+        """F_prior of the paper; it belongs to the `fisher_batch_size` beside it."""
+        fisher_batch_size: PositiveInt = 100
+        fisher_batches: PositiveInt = 80
+        max_bits: int = Field(default=20, ge=1, le=24)
+        weight_range: PositiveFloat = 6.0
+        """Weights lie in ± this / √fan-in."""
+        published_initialisation: bool = True
+        """Weights from N(0, 1/fan-in) and biases 0, instead of PyTorch's default."""
+
+    def __init__(self, network: MultiHeadNetwork, settings: "BitPreserving.Settings", seed: int) -> None:
+        super().__init__(network, settings, seed)
+        self.blip = BLIP(
+            network.features,
+            settings.f_prior,
+            max_bits=settings.max_bits,
+            weight_range=settings.weight_range,
+        )
+        if settings.published_initialisation:
+            self.blip.initialise_(generator(seed, "blip initialisation"))
+
+    def after_step(self) -> None:
+        self.blip.clamp_()
+
+    def after_task(self, task: int, train: Examples) -> None:
+        settings = self.settings
+        batches = train.batches(settings.fisher_batch_size, generator(self.seed, "fisher", task))
+        labels = generator(self.seed, "fisher labels", task, device=train.labels.device)
+        fisher = diagonal_fisher(
+            self.network.features,
+            lambda x: self.network(x, task),
+            (x for x, _ in islice(batches, settings.fisher_batches)),
+            loss_batch_size=settings.fisher_batch_size,
+            generator=labels,
+        )
+        self.blip.consolidate(fisher)
+
+    def measurements(self) -> dict[str, list[dict[str, Any]]]:
+        bits_rows, trace_rows = [], []
+        for name, bits in self.blip.bits.items():
+            counts = torch.bincount(bits.flatten(), minlength=self.blip.max_bits + 1).tolist()
+            bits_rows += [
+                {"layer": name, "frozen_bits": k, "parameters": n} for k, n in enumerate(counts) if n
+            ]
+            if name.endswith("bias"):
+                continue
+            weight = self.blip.parameters[name].detach()
+            shuffled = torch.randperm(weight.numel(), generator=generator(self.seed, "trace"))
+            for index in sorted(shuffled[:TRACED].tolist()):
+                trace_rows.append(
+                    {
+                        "layer": name,
+                        "index": index,
+                        "value": float(weight.flatten()[index]),
+                        "bound": self.blip.bounds[name],
+                        "frozen_bits": int(bits.flatten()[index]),
+                    }
+                )
+        return {"bits": bits_rows, "trace": trace_rows}
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.blip.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.blip.load_state_dict(state)

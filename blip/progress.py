@@ -1,0 +1,50 @@
+"""Progress of long work: a bar on a terminal, now and then a plain line elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 30.0
+
+
+class Progress:
+    """Counts epochs of a run of `tasks` tasks of at most `epochs` epochs; a task that ends early skips the rest."""
+
+    def __init__(self, title: str, tasks: int, epochs: int) -> None:
+        self.title, self.tasks, self.epochs = title, tasks, epochs
+        self.terminal = sys.stderr.isatty()
+        self._bar = tqdm(total=tasks * epochs, unit="epoch", disable=not self.terminal, smoothing=0.1)
+        self._start, self._last_line = time.monotonic(), time.monotonic()
+        self._first: int | None = None
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def epoch(self, task: int, epoch: int, loss: float, accuracy: float) -> None:
+        """An epoch (0-based) has ended with this validation loss and accuracy."""
+        done = task * self.epochs + epoch + 1
+        text = f"task {task + 1}/{self.tasks}, epoch {epoch + 1}, loss {loss:.4f}, accuracy {accuracy:.1%}"
+        if self.terminal:
+            self._bar.set_description(self.title)
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(done - self._bar.n)
+            return
+        self._first = done - 1 if self._first is None else self._first
+        now = time.monotonic()
+        if now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            rate = (now - self._start) / (done - self._first)
+            left = rate * (self.tasks * self.epochs - done) / 60
+            self.say(f"{text}, at most {left:.0f} min left")
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        tqdm.write(f"{self.title}: {text}", file=sys.stderr)
+        sys.stderr.flush()

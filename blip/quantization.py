@@ -1,0 +1,55 @@
+"""The formulas of BLIP as pure functions on tensors (paper, sections 3.2 to 3.4).
+
+Every parameter θ lies in a fixed range [-B, B] and has k frozen bits, 0 ≤ k ≤ Q. B, Q and the number of tasks are
+Python numbers; everything else is a tensor of the parameter's shape.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def information_gain(fisher: Tensor, running_fisher: Tensor, tasks: int) -> Tensor:
+    """Bits of information that one more task brings to each parameter (paper, equation 11).
+
+    `fisher` is the Fisher information of the task's data alone, `running_fisher` the average over the prior and the
+    `tasks` tasks before. The gain is ½·log2(new posterior precision / old), negative where the task says little.
+    """
+    ratio = (fisher + running_fisher * (tasks + 1)) / (running_fisher * (tasks + 2))
+    # Natural logarithm, then one factor: the published order of operations, so that ceilings agree to the bit.
+    return (0.5 / math.log(2)) * torch.log(ratio)
+
+
+def grow_bits(bits: Tensor, gain: Tensor, max_bits: int) -> Tensor:
+    """Frozen bits after a task: k ← min(k + max(⌈gain⌉, 0), Q), as uint8."""
+    grown = bits.float() + torch.ceil(gain).clamp_(min=0)
+    return grown.clamp_(max=max_bits).to(torch.uint8)
+
+
+def quantise(value: Tensor, bits: Tensor, bound: float) -> Tensor:
+    """Round θ to the nearest multiple of B·2^-k; 0 where no bit is frozen (k = 0)."""
+    levels = torch.exp2(bits.float())
+    rounded = torch.round(value / bound * levels) / levels * bound
+    return torch.where(bits == 0, 0.0, rounded)
+
+
+def allowed_range(anchor: Tensor, bits: Tensor, bound: float, max_bits: int) -> tuple[Tensor, Tensor]:
+    """Lowest and highest value that training may give each parameter (paper, section 3.4).
+
+    [a - B·2^-k, a + B·2^-k] intersected with [-B(1 - 2^-Q), B(1 - 2^-Q)], where `anchor` a is the quantised value.
+    Never empty, since |a| ≤ B.
+    """
+    radius = bound * torch.exp2(-bits.float())
+    limit = range_limit(bound, max_bits)
+    return (anchor - radius).clamp_(-limit, limit), (anchor + radius).clamp_(-limit, limit)
+
+
+def range_limit(bound: float, max_bits: int) -> float:
+    """Largest absolute value of any parameter, B(1 - 2^-Q)."""
+    return bound * (1.0 - 0.5**max_bits)
+
+
+def update_running_fisher(fisher: Tensor, running_fisher: Tensor, tasks: int) -> Tensor:
+    """Average over the prior and all tasks seen: F ← ((t + 1)·F + F_t) / (t + 2), with t = `tasks` before this one."""
+    return (running_fisher * (tasks + 1) + fisher) / (tasks + 2)

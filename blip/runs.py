@@ -1,0 +1,152 @@
+"""A run folder: train, and write what was measured, how, and on what."""
+
+import io
+import json
+import platform
+import resource
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import safetensors.torch
+import torch
+
+from blip.checkpoint import Checkpoint
+from blip.config import Experiment, fingerprint
+from blip.data import load_sequence, prepare_experiment
+from blip.errors import BlipError
+from blip.files import atomic_write
+from blip.training import Trainer
+
+
+def run_folder(out: Path, experiment: str, method: str, seed: int) -> Path:
+    """Where the results of a run lie below `out`."""
+    return out / experiment / method / f"seed{seed}"
+
+
+def train_run(
+    experiment: Experiment,
+    method: str,
+    seed: int,
+    *,
+    raw: Path,
+    data: Path,
+    out: Path,
+    checkpoints: Path,
+    device: str = "auto",
+) -> Path:
+    """Train one run and write its folder below `out`; a finished one of the same configuration is left alone.
+
+    Goes on from the run's checkpoint where a process was stopped before, and removes it at the end. `accuracy.csv` is
+    written last: a folder that has it is complete. Raises BlipError for bad input, a full disk or a diverging loss.
+    """
+    if method not in experiment.methods:
+        raise BlipError(f"--method {method}: not in {experiment.name} (it has {', '.join(experiment.methods)})")
+    folder = run_folder(out, experiment.name, method, seed)
+    config = experiment.run_config(method, seed)
+    target = pick_device(device)
+    sequence = load_sequence(prepare_experiment(experiment.name, experiment.data, seed, raw, data), data, target)
+    key = fingerprint([config, sequence.checksum])
+    if (folder / "accuracy.csv").exists() and _recorded_key(folder) == key:
+        print(f"{folder}: complete already", file=sys.stderr)
+        return folder
+    checkpoint = Checkpoint(checkpoints / key)
+    started = datetime.now(UTC)
+    with checkpoint.held():
+        trainer = Trainer(experiment, method, seed, sequence, checkpoint, target)
+        trainer.run(f"{experiment.name} {method} seed {seed}")
+        about = {
+            "experiment": experiment.name,
+            "method": method,
+            "seed": seed,
+            "tasks": [
+                {"name": name, "classes": classes}
+                for name, classes in zip(sequence.names, sequence.class_counts, strict=True)
+            ],
+            "stand_in": experiment.stand_in,
+            "max_bits": config["method"].get("max_bits"),
+            "config": config,
+            "key": key,
+            "provenance": provenance(target, started),
+        }
+        _write(folder, trainer, about, target)
+        checkpoint.remove()
+    return folder
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. Raises BlipError where the named device is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BlipError(f"--device {name}: not available: {str(error).splitlines()[0]}") from None
+    return device
+
+
+def provenance(device: torch.device, started: datetime) -> dict[str, Any]:
+    """What made these numbers: code, libraries, hardware, command; no host or user name, no absolute path."""
+    packages = ("torch", "numpy", "safetensors")
+    arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv]
+    return {
+        "commit": _commit(),
+        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
+        "cpu": _cpu_model(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "command": " ".join(arguments),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _commit() -> str:
+    """The commit of the source tree, with `+` where it was changed; the package's version where there is none."""
+    here = Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", str(here)], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {metadata.version('blip-continual')}"
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _recorded_key(folder: Path) -> str | None:
+    try:
+        key: str | None = json.loads((folder / "run.json").read_text()).get("key")
+        return key
+    except (OSError, ValueError):
+        return None
+
+
+def _write(folder: Path, trainer: Trainer, about: dict[str, Any], device: torch.device) -> None:
+    """All files of a run folder, `accuracy.csv` last, and no older one beside new ones."""
+    (folder / "accuracy.csv").unlink(missing_ok=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    trainer.tables["cost"].append({"task": -1, "phase": "peak_memory_mb", "seconds": round(peak, 1)})
+    weights = {name: value.cpu().contiguous() for name, value in trainer.network.state_dict().items()}
+    atomic_write(folder / "weights.safetensors", safetensors.torch.save(weights))
+    atomic_write(folder / "run.json", json.dumps(about, indent=1) + "\n")
+    for name, rows in sorted(trainer.tables.items(), key=lambda item: item[0] == "accuracy"):
+        buffer = io.StringIO()
+        pd.DataFrame(rows).to_csv(buffer, index=False)
+        atomic_write(folder / f"{name}.csv", buffer.getvalue())

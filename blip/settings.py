@@ -1,0 +1,56 @@
+"""What every configured part has: named fields, checked types, no unknown keys, errors of one line."""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from blip.errors import BlipError
+
+T = TypeVar("T", bound="Settings")
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+"""Names that become parts of paths."""
+
+
+class Settings(BaseModel):
+    """Base of all configuration; immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def validate(model: type[T], values: Any, where: str) -> T:
+    """`values` as a `model`. Raises BlipError: one line with `where`, the key, what was expected and what was found."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(sorted(model.model_fields)) if len(first["loc"]) == 1 else ""
+            expected = "unknown key" + (f" (known: {known})" if known else "")
+        elif first["type"] == "missing":
+            expected = "this key is missing"
+        else:
+            expected = first["msg"].removeprefix("Value error, ")
+            found = first["input"]
+            if isinstance(found, str | int | float | bool):
+                expected += f" (found {found!r})"
+        raise BlipError(f"{where}: {key}: {expected}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises BlipError where it cannot be read or holds something else."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise BlipError(f"{path}: cannot be read: {reason}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise BlipError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(values, dict):
+        raise BlipError(f"{path}: expected keys and values, found {type(values).__name__}")
+    return values

@@ -1,0 +1,96 @@
+"""Numbers computed with the published implementation come out: bits equal, floats to float32 rounding.
+
+The file is named by the environment variable BLIP_GOLDEN; otherwise ../shared/golden/golden.npz, where it exists.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from blip import BLIP, diagonal_fisher
+
+DEFAULT = Path(__file__).parents[2] / "shared" / "golden" / "golden.npz"
+PATH = Path(os.environ.get("BLIP_GOLDEN", DEFAULT))
+if "BLIP_GOLDEN" not in os.environ and not PATH.exists():
+    pytest.skip("set BLIP_GOLDEN to a golden.npz to run these", allow_module_level=True)
+with np.load(PATH) as archive:
+    GOLDEN = {key: archive[key] for key in archive.files}
+CASES = sorted({key.split("/")[0] for key in GOLDEN})
+
+
+def numbers(case: str, name: str) -> Tensor:
+    return torch.from_numpy(np.asarray(GOLDEN[f"{case}/{name}"]))
+
+
+def close(actual: Tensor, expected: Tensor, rtol: float = 1e-6, atol: float = 1e-7) -> None:
+    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
+
+
+def layer_of(weight: Tensor) -> nn.Module:
+    out_channels, in_channels, *kernel = weight.shape
+    if not kernel:
+        return nn.Linear(in_channels, out_channels)
+    convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
+    return convolution(in_channels, out_channels, tuple(kernel))
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if f"{c}/initial_weight" in GOLDEN])
+def test_consolidation(case: str) -> None:
+    layer = layer_of(numbers(case, "initial_weight"))
+    n = layer.weight[0].numel()
+    prior, bound = float(numbers(case, "prior")), float(numbers(case, "bound"))
+    blip = BLIP(layer, prior / n, max_bits=int(numbers(case, "max_bits")), weight_range=bound * n**0.5)
+    kinds = [name for name, _ in layer.named_parameters()]
+    tasks = sum(key.startswith(f"{case}/t") and key.endswith("proposed_weight") for key in GOLDEN)
+    assert tasks > 0
+    for t in range(tasks):
+        with torch.no_grad():
+            for kind in kinds:
+                getattr(layer, kind).copy_(numbers(case, f"t{t}_proposed_{kind}"))
+        blip.clamp_()
+        for kind in kinds:
+            close(getattr(layer, kind), numbers(case, f"t{t}_clipped_{kind}"))
+        blip.consolidate({kind: numbers(case, f"t{t}_fisher_{kind}") for kind in kinds})
+        for kind in kinds:
+            assert torch.equal(blip.bits[kind].long(), numbers(case, f"t{t}_bits_{kind}"))
+            close(getattr(layer, kind), numbers(case, f"t{t}_quantised_{kind}"))
+            running = numbers(case, f"t{t}_running_fisher_{kind}")
+            close(blip.running_fisher[kind], running, atol=0)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if f"{c}/spec" in GOLDEN])
+@pytest.mark.parametrize("batches_of", ["published", "one", "all"])
+def test_fisher(case: str, batches_of: str) -> None:
+    spec = [int(s) for s in numbers(case, "spec")]
+    channels, c1, k1, stride, padding, c2, k2, side, width, classes = spec
+    inner = ((side + 2 * padding - k1) // stride + 1) - k2 + 1
+    features = nn.Sequential()
+    features.add_module("conv1", nn.Conv2d(channels, c1, k1, stride=stride, padding=padding))
+    features.add_module("relu1", nn.ReLU(inplace=True))
+    features.add_module("conv2", nn.Conv2d(c1, c2, k2))
+    features.add_module("relu2", nn.ReLU(inplace=True))
+    features.add_module("flatten", nn.Flatten())
+    features.add_module("fc", nn.Linear(c2 * inner * inner, width))
+    head = nn.Linear(width, classes)
+    with torch.no_grad():
+        for name, parameter in features.named_parameters():
+            parameter.copy_(numbers(case, f"param_{name}"))
+        for name, parameter in head.named_parameters():
+            parameter.copy_(numbers(case, f"param_head.{name}"))
+    x, order, targets = (numbers(case, name) for name in ("x", "order", "targets"))
+    size = {"published": order.shape[1], "one": 1, "all": order.numel()}[batches_of]
+    indices, labels = order.flatten(), targets.flatten().long()
+    fisher = diagonal_fisher(
+        features,
+        lambda inputs: head(F.relu(features(inputs))),
+        zip(x[indices].split(size), labels.split(size), strict=True),
+        loss_batch_size=int(numbers(case, "batch_size")),
+    )
+    for name, value in fisher.items():
+        expected = numbers(case, f"fisher_{name.replace('.', '_')}")
+        close(value, expected, rtol=2e-5, atol=1e-6 * float(expected.max()))
