@@ -38,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     data.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
     _add_data_folders(data)
     data.add_argument("--seed", type=_seed, nargs="+", default=[0], help="one split for each (default: 0)")
+    data.add_argument("--source", help="make this data set alone, anew, and no split")
     _add_set(data)
     data.set_defaults(run=_data)
 
@@ -45,8 +46,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
     train.add_argument("--method", nargs="+", required=True, help="one or more of `blip methods`")
     train.add_argument("--seed", type=_seed, nargs="+", default=[0], help="one run for each (default: 0)")
-    train.add_argument("--out", type=Path, default=Path("results/runs"), help="folder of run folders (default: %(default)s)")
-    train.add_argument("--checkpoints", type=Path, default=Path("results/checkpoints"), help="(default: %(default)s)")
+    train.add_argument(
+        "--out",
+        type=Path,
+        default=Path("results/runs"),
+        help="folder of run folders (default: %(default)s)",
+    )
+    train.add_argument(
+        "--checkpoints",
+        type=Path,
+        default=Path("results/checkpoints"),
+        help="(default: %(default)s)",
+    )
     _add_data_folders(train)
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
@@ -54,7 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     train.set_defaults(run=_train)
 
     for name, run, text in (
-        ("tables", _tables, "accuracy and forgetting tables from run folders (CSV, Markdown, LaTeX)"),
+        (
+            "tables",
+            _tables,
+            "accuracy and forgetting tables from run folders (CSV, Markdown, LaTeX)",
+        ),
         ("figures", _figures, "figures from run folders (PDF and PNG)"),
     ):
         command = commands.add_parser(name, help=text)
@@ -81,12 +96,28 @@ def _seed(text: str) -> int:
 
 
 def _add_data_folders(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--raw", type=Path, default=Path("data/raw"), help="raw data, read from or downloaded to (default: %(default)s)")
-    parser.add_argument("--data", type=Path, default=Path("data/prepared"), help="prepared data (default: %(default)s)")
+    parser.add_argument(
+        "--raw",
+        type=Path,
+        default=Path("data/raw"),
+        help="raw data, read from or downloaded to (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("data/prepared"),
+        help="prepared data (default: %(default)s)",
+    )
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="change keys of the experiment, such as training.epochs=5")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change keys of the experiment, such as training.epochs=5",
+    )
 
 
 def _experiment(options: argparse.Namespace, path: Path) -> Any:
@@ -96,11 +127,17 @@ def _experiment(options: argparse.Namespace, path: Path) -> Any:
 
 
 def _data(options: argparse.Namespace) -> None:
-    from blip.data import prepare_experiment
+    from blip.data import prepare_dataset, prepare_experiment
 
     experiment = _experiment(options, options.experiment)
-    for seed in options.seed:
-        print(prepare_experiment(experiment.name, experiment.data, seed, options.raw, options.data))
+    if options.source is None:
+        for seed in options.seed:
+            print(prepare_experiment(experiment.name, experiment.data, seed, options.raw, options.data))
+        return
+    sources = {source.name: source for source in experiment.data.sources}
+    if options.source not in sources:
+        raise BlipError(f"--source {options.source}: {options.experiment} has {', '.join(sources)}")
+    print(prepare_dataset(sources[options.source], options.raw, options.data))
 
 
 def _train(options: argparse.Namespace) -> None:

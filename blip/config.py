@@ -47,7 +47,11 @@ class Experiment(Settings):
         settings = method_settings(method, self.methods[method], self.name)
         return {
             **self.model_dump(mode="json", exclude={"methods", "about"}),
-            "method": {"name": method, "version": METHODS[method].version, **settings.model_dump(mode="json")},
+            "method": {
+                "name": method,
+                "version": METHODS[method].version,
+                **settings.model_dump(mode="json"),
+            },
             "seed": seed,
         }
 
@@ -108,7 +112,7 @@ class SuiteEntry(Settings):
     methods: list[str] | None = None
     """Of those that the experiment names; all where left out."""
     seeds: list[NonNegativeInt] | None = None
-    set: dict[str, Any] = {}
+    set: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys of the experiment to change."""
     only_if_present: bool = False
     """Left out where the raw data would have to be downloaded."""

@@ -25,13 +25,13 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files that only their owner reads
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
+        Path(temporary).replace(path)
     except OSError as error:
         raise BlipError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        if temporary is not None and os.path.exists(temporary):
-            os.unlink(temporary)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

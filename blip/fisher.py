@@ -49,8 +49,11 @@ def diagonal_fisher(
     the activations of one batch, and CHUNK_ELEMENTS floats for convolutions.
     """
     layers = named_layers(features)
-    parameters = {f"{name}.{p}" if name else p: q for name, layer in layers.items()
-                  for p, q in layer.named_parameters(recurse=False)}
+    parameters = {
+        f"{name}.{p}" if name else p: q
+        for name, layer in layers.items()
+        for p, q in layer.named_parameters(recurse=False)
+    }
     fisher = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
     samples = 0
     with _evaluation_mode(features), torch.enable_grad():
@@ -131,9 +134,7 @@ def _recorded_calls(layers: dict[str, Layer]) -> Iterator[_Calls]:
             handle.remove()
 
 
-def _accumulate(
-    fisher: dict[str, Tensor], layers: dict[str, Layer], calls: _Calls, loss: Tensor
-) -> None:
+def _accumulate(fisher: dict[str, Tensor], layers: dict[str, Layer], calls: _Calls, loss: Tensor) -> None:
     """Add each layer's per-sample squared gradients of the summed `loss` to `fisher`, in place."""
     edges = [edge for layer_calls in calls.values() for _, edge in layer_calls]
     gradients = iter(torch.autograd.grad(loss, edges, allow_unused=True))
@@ -149,9 +150,7 @@ def _accumulate(
         add(layer, pairs, weight, bias)  # type: ignore[arg-type]
 
 
-def _add_linear(
-    layer: nn.Linear, pairs: list[tuple[Tensor, Tensor]], weight: Tensor, bias: Tensor | None
-) -> None:
+def _add_linear(layer: nn.Linear, pairs: list[tuple[Tensor, Tensor]], weight: Tensor, bias: Tensor | None) -> None:
     if len(pairs) == 1 and pairs[0][0].dim() == 2:
         x, g = pairs[0]
         squared = g.square()

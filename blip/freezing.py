@@ -76,8 +76,7 @@ class BLIP:
         # Before the first consolidation every parameter of a tensor has one range: two numbers do, and a clamp by
         # numbers reads no further memory.
         self._ranges: dict[str, tuple[Tensor, Tensor] | tuple[float, float]] = {
-            name: (-q.range_limit(b, max_bits), q.range_limit(b, max_bits))
-            for name, b in self.bounds.items()
+            name: (-q.range_limit(b, max_bits), q.range_limit(b, max_bits)) for name, b in self.bounds.items()
         }
 
     @torch.no_grad()
@@ -98,7 +97,7 @@ class BLIP:
     def clamp_(self) -> None:
         """Put every parameter back into its allowed range, in place."""
         for name, parameter in self.parameters.items():
-            parameter.clamp_(*self._ranges[name])  # type: ignore[arg-type]
+            parameter.clamp_(*self._ranges[name])
 
     @torch.no_grad()
     def consolidate(self, fisher: Mapping[str, Tensor]) -> None:

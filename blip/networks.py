@@ -1,6 +1,7 @@
 """Networks: shared features and one linear head per task. No method in here."""
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 from pydantic import PositiveInt
@@ -19,7 +20,7 @@ class MLP(Settings):
         """Layers from images of `shape` (channels, height, width) to a vector, and its width."""
         widths = [math.prod(shape), *self.hidden]
         layers: list[nn.Module] = [nn.Flatten()]
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
+        for inputs, outputs in pairwise(widths):
             layers += [nn.Linear(inputs, outputs), nn.ReLU()]
         return nn.Sequential(*layers), widths[-1]
 
@@ -41,8 +42,6 @@ class MultiHeadNetwork(nn.Module):
         return logits
 
 
-def build_network(
-    settings: NetworkSettings, shape: tuple[int, ...], classes: list[int]
-) -> MultiHeadNetwork:
+def build_network(settings: NetworkSettings, shape: tuple[int, ...], classes: list[int]) -> MultiHeadNetwork:
     """A network for images of `shape` and tasks of so many classes, initialised from torch's global generator."""
     return MultiHeadNetwork(*settings.features(shape), classes)

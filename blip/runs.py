@@ -1,6 +1,5 @@
 """A run folder: train, and write what was measured, how, and on what."""
 
-import io
 import json
 import platform
 import resource
@@ -20,7 +19,10 @@ from blip.config import Experiment, fingerprint
 from blip.data import load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.files import atomic_write
-from blip.training import Trainer
+from blip.training import TABLES, Trainer
+
+RUN_FILES = ("run.json", "weights.safetensors", *(f"{table}.csv" for table in TABLES))
+"""What a finished run folder holds."""
 
 
 def run_folder(out: Path, experiment: str, method: str, seed: int) -> Path:
@@ -96,7 +98,10 @@ def provenance(device: torch.device, started: datetime) -> dict[str, Any]:
     arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv]
     return {
         "commit": _commit(),
-        "versions": {"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
+        "versions": {
+            "python": platform.python_version(),
+            **{p: metadata.version(p) for p in packages},
+        },
         "cpu": _cpu_model(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
@@ -113,7 +118,10 @@ def _commit() -> str:
     try:
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
         changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", str(here)], capture_output=True, text=True, check=True
+            [*git, "status", "--porcelain", "--", str(here)],
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return f"version {metadata.version('blip-continual')}"
@@ -137,7 +145,7 @@ def _recorded_key(folder: Path) -> str | None:
 
 
 def _write(folder: Path, trainer: Trainer, about: dict[str, Any], device: torch.device) -> None:
-    """All files of a run folder, `accuracy.csv` last, and no older one beside new ones."""
+    """All of RUN_FILES, `accuracy.csv` last."""
     (folder / "accuracy.csv").unlink(missing_ok=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     if device.type == "cuda":
@@ -146,7 +154,6 @@ def _write(folder: Path, trainer: Trainer, about: dict[str, Any], device: torch.
     weights = {name: value.cpu().contiguous() for name, value in trainer.network.state_dict().items()}
     atomic_write(folder / "weights.safetensors", safetensors.torch.save(weights))
     atomic_write(folder / "run.json", json.dumps(about, indent=1) + "\n")
-    for name, rows in sorted(trainer.tables.items(), key=lambda item: item[0] == "accuracy"):
-        buffer = io.StringIO()
-        pd.DataFrame(rows).to_csv(buffer, index=False)
-        atomic_write(folder / f"{name}.csv", buffer.getvalue())
+    for name, columns in sorted(TABLES.items(), key=lambda table: table[0] == "accuracy"):
+        rows = pd.DataFrame(trainer.tables[name], columns=list(columns))
+        atomic_write(folder / f"{name}.csv", rows.to_csv(index=False))

@@ -11,8 +11,6 @@ def address(seed: int, purpose: str, *place: int) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
-def generator(
-    seed: int, purpose: str, *place: int, device: torch.device | str = "cpu"
-) -> torch.Generator:
+def generator(seed: int, purpose: str, *place: int, device: torch.device | str = "cpu") -> torch.Generator:
     """A fresh generator seeded by address."""
     return torch.Generator(device).manual_seed(address(seed, purpose, *place))

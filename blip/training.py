@@ -23,6 +23,15 @@ from blip.seeding import address, generator
 
 Row: TypeAlias = dict[str, Any]
 
+TABLES = {
+    "accuracy": ("task_learned", "task", "accuracy", "loss", "n"),
+    "history": ("task", "epoch", "lr", "train_loss", "valid_loss", "valid_accuracy"),
+    "bits": ("task_learned", "layer", "frozen_bits", "parameters"),
+    "trace": ("task_learned", "layer", "index", "value", "bound", "frozen_bits"),
+    "cost": ("task", "phase", "seconds"),
+}
+"""What is measured, in long form: a row per measurement, these columns. `bits` and `trace` are a method's to fill."""
+
 EVALUATION_BATCH = 1000
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 """An epoch shorter than this is sooner redone than written and synced to disk."""
@@ -58,7 +67,7 @@ class Trainer:
         self.network.to(device)
         settings = method_settings(method, experiment.methods[method], experiment.name)
         self.method = METHODS[method](self.network, settings, seed)
-        self.tables: dict[str, list[Row]] = {"accuracy": [], "history": [], "cost": []}
+        self.tables: dict[str, list[Row]] = {name: [] for name in TABLES}
         self.task, self.epoch = 0, 0
         """The task being learned, and how many of its epochs are done."""
         self.best_loss = math.inf
@@ -102,7 +111,11 @@ class Trainer:
         optimizer = SGD(parameters, lr=config.lr, momentum=config.momentum)
         # `patience` counts the bad epochs that pass before the one that lowers the learning rate.
         schedule = ReduceLROnPlateau(
-            optimizer, factor=1 / config.lr_factor, patience=config.lr_patience - 1, threshold=0, eps=0
+            optimizer,
+            factor=1 / config.lr_factor,
+            patience=config.lr_patience - 1,
+            threshold=0,
+            eps=0,
         )
         if state:
             optimizer.load_state_dict(state["sgd"])
@@ -152,16 +165,7 @@ class Trainer:
                 f"task {self.task}, epoch {self.epoch}: the loss is {train_loss} in training and {loss} in "
                 f"validation; expected finite numbers: try a lower training.lr (now {lr:g})"
             )
-        self.tables["history"].append(
-            {
-                "task": self.task,
-                "epoch": self.epoch,
-                "lr": lr,
-                "train_loss": train_loss,
-                "valid_loss": loss,
-                "valid_accuracy": accuracy,
-            }
-        )
+        self._record("history", self.task, self.epoch, lr, train_loss, loss, accuracy)
         if loss < self.best_loss:
             self.best_loss, self.best_weights = loss, self._weights()
 
@@ -173,19 +177,11 @@ class Trainer:
             for t in range(self.task + 1):
                 test = self.sequence.test(t)
                 loss, accuracy = self.evaluate(test, t)
-                self.tables["accuracy"].append(
-                    {
-                        "task_learned": self.task,
-                        "task": t,
-                        "accuracy": accuracy,
-                        "loss": loss,
-                        "n": len(test),
-                    }
-                )
+                self._record("accuracy", self.task, t, accuracy, loss, len(test))
         for table, rows in self.method.measurements().items():
-            self.tables.setdefault(table, []).extend({"task_learned": self.task, **r} for r in rows)
+            self.tables[table].extend({"task_learned": self.task, **row} for row in rows)
         for phase, seconds in self._seconds.items():
-            self.tables["cost"].append({"task": self.task, "phase": phase, "seconds": seconds})
+            self._record("cost", self.task, phase, round(seconds, 3))
         learned = [r["accuracy"] for r in self.tables["accuracy"] if r["task_learned"] == self.task]
         progress.say(
             f"task {self.task + 1}/{len(self.sequence)} ({self.sequence.names[self.task]}) learned in "
@@ -195,6 +191,9 @@ class Trainer:
         self.task, self.epoch, self.best_loss, self._seconds = self.task + 1, 0, math.inf, {}
         self.best_weights = self._weights()
         self._save(None, None)
+
+    def _record(self, table: str, *values: float | int | str) -> None:
+        self.tables[table].append(dict(zip(TABLES[table], values, strict=True)))
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}

@@ -44,12 +44,10 @@ class Examples:
         x = self.images.index_select(0, index).float().mul_(self.scale).add_(self.shift)
         return x, self.labels.index_select(0, index)
 
-    def batches(
-        self, size: int, shuffle: torch.Generator | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples once, in batches (the last may be smaller); in random order where a CPU generator is given."""
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
-        for index in order.to(self.labels.device).split(size):
+        for index in torch.split(order.to(self.labels.device), size):
             yield self.batch(index)
 
 
@@ -150,9 +148,7 @@ def prepare_dataset(source: SourceConfig, raw: Path, folder: Path) -> Path:
     return path
 
 
-def prepare_experiment(
-    name: str, config: DataConfig, seed: int, raw: Path, folder: Path
-) -> Path:
+def prepare_experiment(name: str, config: DataConfig, seed: int, raw: Path, folder: Path) -> Path:
     """Make what is missing of an experiment's data sets and split; returns the split's path.
 
     A data set file that is there is taken as it is. The split is always made anew, which takes no time, and written
@@ -222,7 +218,15 @@ def _tasks_of(
         elif len(groups) > 1:
             names = [classes[label] for label in labels]
             name = f"{source.name} {', '.join(names)}" if len(names) <= 5 else f"{source.name} {names[0]} … {names[-1]}"
-        yield {"name": name, "source": file, "labels": labels, "classes": [classes[i] for i in labels]}, parts
+        yield (
+            {
+                "name": name,
+                "source": file,
+                "labels": labels,
+                "classes": [classes[i] for i in labels],
+            },
+            parts,
+        )
 
 
 def load_sequence(split: Path, folder: Path, device: torch.device | str = "cpu") -> TaskSequence:

@@ -146,9 +146,7 @@ def read_idx(raw: Path, name: str, checksum: str) -> Images:
 
 SOURCES: dict[str, Source] = {
     "digits": Source(read_digits, lambda raw: True),
-    "mnist": Source(
-        read_mnist, lambda raw: all(find_mnist_file(raw, name) for name in MNIST_FILES)
-    ),
+    "mnist": Source(read_mnist, lambda raw: all(find_mnist_file(raw, name) for name in MNIST_FILES)),
 }
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
@@ -187,9 +185,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def read_images(
-    folder: Path, classes: tuple[str, ...], side: int, channels: int
-) -> tuple[Images, Labels]:
+def read_images(folder: Path, classes: tuple[str, ...], side: int, channels: int) -> tuple[Images, Labels]:
     """All images of `folder`/<class>, decoded in parallel, as (n, channels, side, side), and their labels."""
     files = [
         (path, label)

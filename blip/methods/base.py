@@ -30,7 +30,7 @@ class Method:
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
-    """Part of every run's configuration: raise it when the method's code changes its numbers, and its runs are redone."""
+    """Part of every run's configuration: raise it when new code changes the numbers, and the runs are redone."""
     clip_norm: ClassVar[float | None] = None
     """Largest norm of the gradient over all parameters; larger ones are scaled down before the step."""
 
@@ -59,7 +59,7 @@ class Method:
         """Called once a task has trained and its best weights are back in place."""
 
     def measurements(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows to record after a task, by the name of the table they belong to."""
+        """Rows to record after a task for the tables `bits` and `trace` (columns: `blip.training.TABLES`)."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -67,9 +67,7 @@ class BitPreserving(Method):
         bits_rows, trace_rows = [], []
         for name, bits in self.blip.bits.items():
             counts = torch.bincount(bits.flatten(), minlength=self.blip.max_bits + 1).tolist()
-            bits_rows += [
-                {"layer": name, "frozen_bits": k, "parameters": n} for k, n in enumerate(counts) if n
-            ]
+            bits_rows += [{"layer": name, "frozen_bits": k, "parameters": n} for k, n in enumerate(counts) if n]
             if name.endswith("bias"):
                 continue
             weight = self.blip.parameters[name].detach()

@@ -43,7 +43,8 @@ class EWC(Method):
             (self.fisher[name] * (parameter - self.anchor[name]).square()).sum()
             for name, parameter in self.network.named_parameters()
         ]
-        return self.settings.strength / 2 * torch.stack(terms).sum()
+        penalty: Tensor = self.settings.strength / 2 * torch.stack(terms).sum()
+        return penalty
 
     def after_task(self, task: int, train: Examples) -> None:
         torch.manual_seed(address(self.seed, "fisher dropout", task))
@@ -53,12 +54,9 @@ class EWC(Method):
             train.batches(self.settings.fisher_batch_size, generator(self.seed, "fisher", task)),
         )
         self.fisher = {
-            name: (new + task * self.fisher[name]) / (task + 1) if task else new
-            for name, new in fisher.items()
+            name: (new + task * self.fisher[name]) / (task + 1) if task else new for name, new in fisher.items()
         }
-        self.anchor = {
-            name: parameter.detach().clone() for name, parameter in self.network.named_parameters()
-        }
+        self.anchor = {name: parameter.detach().clone() for name, parameter in self.network.named_parameters()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"fisher": self.fisher, "anchor": self.anchor}

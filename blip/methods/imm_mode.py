@@ -39,11 +39,9 @@ class ModeIMM(Method):
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if not self.old:
             return None
-        terms = [
-            (parameter - self.old[name]).square().sum()
-            for name, parameter in self.network.named_parameters()
-        ]
-        return self.settings.strength / 2 * torch.stack(terms).sum()
+        terms = [(parameter - self.old[name]).square().sum() for name, parameter in self.network.named_parameters()]
+        penalty: Tensor = self.settings.strength / 2 * torch.stack(terms).sum()
+        return penalty
 
     def after_task(self, task: int, train: Examples) -> None:
         torch.manual_seed(address(self.seed, "fisher dropout", task))
@@ -56,9 +54,7 @@ class ModeIMM(Method):
             self._merge(fisher)
         else:
             self.fisher = fisher
-        self.old = {
-            name: parameter.detach().clone() for name, parameter in self.network.named_parameters()
-        }
+        self.old = {name: parameter.detach().clone() for name, parameter in self.network.named_parameters()}
 
     @torch.no_grad()
     def _merge(self, fisher: dict[str, Tensor]) -> None:

@@ -40,10 +40,10 @@ class LwF(Method):
             old = self.teacher.features(inputs)
             targets = [F.softmax(self.teacher.heads[t](old) / temperature, 1) for t in range(self.tasks)]
         terms = [
-            F.cross_entropy(self.network.heads[t](hidden) / temperature, target)
-            for t, target in enumerate(targets)
+            F.cross_entropy(self.network.heads[t](hidden) / temperature, target) for t, target in enumerate(targets)
         ]
-        return self.settings.strength * torch.stack(terms).sum()
+        penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
+        return penalty
 
     def after_task(self, task: int, train: Examples) -> None:
         self._set_teacher(deepcopy(self.network), task + 1)

@@ -1,0 +1,49 @@
+# make demo    set up, run the demo suite, and say where the tables and figures are
+# make test    set up and run the tests
+# RAW=folder   raw data (MNIST, …) that you have already: make demo RAW=/my/data
+PYTHON ?= python3
+CORES ?= 2
+RAW ?= data/raw
+BIN = .venv/bin
+SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
+
+.PHONY: demo test test-slow test-gpu lint bench lock clean
+
+demo: .venv/installed
+	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)"
+	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)" --report results/demo/report.html
+	@cat results/demo/tables/tables.md
+	@printf '\nTables:  results/demo/tables/\nFigures: results/demo/figures/\nReport:  results/demo/report.html (open it in a browser)\n'
+
+test: .venv/installed
+	$(BIN)/pytest
+
+test-slow: .venv/installed
+	$(BIN)/pytest -m slow
+
+test-gpu: .venv/installed
+	$(BIN)/pytest -m gpu
+
+lint: .venv/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(SNAKEMAKE) --lint
+
+bench: .venv/installed
+	for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done
+
+# The tested versions. It names no registry: where packages come from is the installer's setting.
+lock: .venv/installed
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --upgrade -o envs/constraints.txt
+
+clean:
+	rm -rf .venv results/demo data/prepared
+
+.venv/installed: pyproject.toml envs/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint envs/constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint envs/constraints.txt --editable '.[workflow,dev]'
+	touch $@

@@ -1,0 +1,52 @@
+# Raw data -> data sets (every image once, uint8) -> splits (which images make which task, one for each seed).
+
+
+# Each data set file, an experiment that uses it, and the source's name in there.
+DATASETS = {
+    Path(path).stem: (planned, source)
+    for planned in EXPERIMENTS.values()
+    for path, source in zip(datasets(planned), planned.experiment.data.sources)
+}
+
+
+rule dataset:
+    output:
+        f"{DATA}/{{dataset}}.safetensors",
+    wildcard_constraints:
+        dataset="|".join(DATASETS),
+    params:
+        source=lambda w: DATASETS[w.dataset][1].model_dump_json(include={"name", "folder", "side", "channels"}),
+        name=lambda w: DATASETS[w.dataset][1].name,
+        arguments=lambda w: [str(DATASETS[w.dataset][0].path), *overrides(DATASETS[w.dataset][0])],
+        raw=RAW,
+        data=DATA,
+    log:
+        f"{OUT}/logs/dataset/{{dataset}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/dataset/{{dataset}}.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    shell:
+        "blip data {params.arguments:q} --source {params.name:q} --raw {params.raw:q} --data {params.data:q} > {log:q} 2>&1"
+
+
+rule split:
+    input:
+        lambda w: datasets(EXPERIMENTS[w.experiment]),
+    output:
+        f"{DATA}/splits/{{experiment}}/seed{{seed}}.safetensors",
+    params:
+        tasks=lambda w: EXPERIMENTS[w.experiment].experiment.data.model_dump_json(),
+        arguments=lambda w: [str(EXPERIMENTS[w.experiment].path), *overrides(EXPERIMENTS[w.experiment])],
+        raw=RAW,
+        data=DATA,
+    log:
+        f"{OUT}/logs/split/{{experiment}}-seed{{seed}}.log",
+    benchmark:
+        f"{OUT}/benchmarks/split/{{experiment}}-seed{{seed}}.tsv"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    shell:
+        "blip data {params.arguments:q} --seed {wildcards.seed} --raw {params.raw:q} --data {params.data:q} > {log:q} 2>&1"

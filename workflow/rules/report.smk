@@ -1,0 +1,50 @@
+# Raw measurements -> tables and figures; redrawn without training anything again.
+
+
+rule tables:
+    input:
+        expand("{run}/{name}", run=RUNS, name=RUN_FILES),
+    output:
+        report(
+            directory(f"{OUT}/tables"),
+            patterns=["{experiment}.csv"],
+            caption="../report/table.rst",
+            category="Tables",
+            labels={"experiment": "{experiment}"},
+        ),
+    params:
+        runs=RUNS,
+    log:
+        f"{OUT}/logs/tables.log",
+    benchmark:
+        f"{OUT}/benchmarks/tables.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    shell:
+        "blip tables {params.runs:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule figures:
+    input:
+        expand("{run}/{name}", run=RUNS, name=RUN_FILES),
+    output:
+        report(
+            directory(f"{OUT}/figures"),
+            patterns=["{experiment}/{figure}.png"],
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory="{experiment}",
+            labels={"figure": "{figure}"},
+        ),
+    params:
+        runs=RUNS,
+    log:
+        f"{OUT}/logs/figures.log",
+    benchmark:
+        f"{OUT}/benchmarks/figures.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    shell:
+        "blip figures {params.runs:q} --out {output:q} > {log:q} 2>&1"
