@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from blip.errors import BlipError
-from blip.files import atomic_write
+from blip.files import atomic_write, make_folder
 
 
 class Checkpoint:
@@ -27,8 +27,8 @@ class Checkpoint:
 
         Raises BlipError where another process holds it: after its parent was killed, a trainer may live on.
         """
+        make_folder(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / "lock").open("w")
         except OSError as error:
             raise BlipError(f"{self.folder}: cannot be written: {error.strerror}") from None

@@ -34,6 +34,14 @@ def atomic_write(path: Path, data: bytes | str) -> None:
             Path(temporary).unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it. Raises BlipError naming it where that is refused."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BlipError(f"{path}: cannot be written: {error.strerror}") from None
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal digits."""
     with path.open("rb") as file:

@@ -27,6 +27,16 @@ def named_layers(module: nn.Module) -> dict[str, Layer]:
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
 
 
+def layer_parameters(module: nn.Module) -> dict[str, tuple[nn.Parameter, list[Layer]]]:
+    """Weights and biases of those layers, and the layers that use each: tied ones are there once, by the first name."""
+    found: dict[nn.Parameter, tuple[str, list[Layer]]] = {}
+    for layer_name, layer in named_layers(module).items():
+        for kind, parameter in layer.named_parameters(recurse=False):
+            name = f"{layer_name}.{kind}" if layer_name else kind
+            found.setdefault(parameter, (name, []))[1].append(layer)
+    return {name: (parameter, layers) for parameter, (name, layers) in found.items()}
+
+
 def diagonal_fisher(
     features: nn.Module,
     logits: Callable[[Tensor], Tensor],
@@ -45,27 +55,27 @@ def diagonal_fisher(
     carries a factor 1/N² against the usual definition (N = 1). F_prior of the paper holds for its N only. The batches
     given here may have any size: only N scales the result.
 
-    Returns tensors of the parameters' shapes, keyed like `features.named_parameters()`. Extra memory: those tensors,
-    the activations of one batch, and CHUNK_ELEMENTS floats for convolutions.
+    Returns tensors of the parameters' shapes, keyed like `features.named_parameters()`: zeros where no gradient comes.
+    Extra memory: those tensors, the activations of one batch, and CHUNK_ELEMENTS floats for convolutions. Raises
+    ValueError where the first dimension of a layer's input is not the batch.
     """
-    layers = named_layers(features)
-    parameters = {
-        f"{name}.{p}" if name else p: q
-        for name, layer in layers.items()
-        for p, q in layer.named_parameters(recurse=False)
-    }
-    fisher = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    parameters = layer_parameters(features)
+    fisher = {name: torch.zeros_like(parameter) for name, (parameter, _) in parameters.items()}
     samples = 0
     with _evaluation_mode(features), torch.enable_grad():
         for batch in batches:
             x, labels = batch if isinstance(batch, tuple) else (batch, None)
-            with _recorded_calls(layers) as calls:
+            with _recorded_calls(features) as calls:
                 output = logits(x)
             if labels is None:
                 probabilities = F.softmax(output.detach(), dim=1)
                 labels = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
             loss = F.cross_entropy(output, labels, reduction="sum")
-            _accumulate(fisher, layers, calls, loss)
+            gradients = _output_gradients(calls, loss, len(x))
+            for name, (_, layers) in parameters.items():
+                uses = [(layer, *pair) for layer in layers for pair in gradients[layer]]
+                if uses:
+                    (_add_bias if fisher[name].dim() == 1 else _add_weight)(fisher[name], uses)
             samples += len(x)
     for value in fisher.values():
         value.div_(samples * loss_batch_size**2)
@@ -98,7 +108,9 @@ def batch_gradient_fisher(
     return {name: value.mul_(scale / count) for name, value in fisher.items()}
 
 
-_Calls: TypeAlias = dict[str, list[tuple[Tensor, GradientEdge]]]
+_Calls: TypeAlias = dict[Layer, list[tuple[Tensor, GradientEdge]]]
+_Uses: TypeAlias = list[tuple[Layer, Tensor, Tensor]]
+"""Layer, input and output gradient of every call that uses a parameter."""
 
 
 @contextmanager
@@ -113,20 +125,18 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _recorded_calls(layers: dict[str, Layer]) -> Iterator[_Calls]:
+def _recorded_calls(module: nn.Module) -> Iterator[_Calls]:
     """Input and output edge of every call of every layer.
 
     The edge, not the output, is kept: an in-place activation afterwards changes the tensor, not the edge.
     """
-    calls: _Calls = {name: [] for name in layers}
+    calls: _Calls = {layer: [] for layer in named_layers(module).values()}
 
-    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            calls[name].append((inputs[0].detach(), get_gradient_edge(output)))
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        if output.requires_grad:  # not of frozen layers
+            calls[layer].append((inputs[0].detach(), get_gradient_edge(output)))  # type: ignore[index]
 
-        return hook
-
-    handles = [layer.register_forward_hook(record(name)) for name, layer in layers.items()]
+    handles = [layer.register_forward_hook(record) for layer in calls]
     try:
         yield calls
     finally:
@@ -134,59 +144,55 @@ def _recorded_calls(layers: dict[str, Layer]) -> Iterator[_Calls]:
             handle.remove()
 
 
-def _accumulate(fisher: dict[str, Tensor], layers: dict[str, Layer], calls: _Calls, loss: Tensor) -> None:
-    """Add each layer's per-sample squared gradients of the summed `loss` to `fisher`, in place."""
+def _output_gradients(calls: _Calls, loss: Tensor, samples: int) -> dict[Layer, list[tuple[Tensor, Tensor]]]:
+    """Input and gradient of the summed `loss` by the output, for every call that reaches the loss."""
     edges = [edge for layer_calls in calls.values() for _, edge in layer_calls]
-    gradients = iter(torch.autograd.grad(loss, edges, allow_unused=True))
-    for name, layer in layers.items():
-        pairs = [(x, next(gradients)) for x, _ in calls[name]]
-        pairs = [(x, g) for x, g in pairs if g is not None]
-        if not pairs:
-            continue
-        prefix = f"{name}." if name else ""
-        weight = fisher[f"{prefix}weight"]
-        bias = fisher.get(f"{prefix}bias")
-        add = _add_linear if isinstance(layer, nn.Linear) else _add_convolution
-        add(layer, pairs, weight, bias)  # type: ignore[arg-type]
+    gradients = iter(torch.autograd.grad(loss, edges, allow_unused=True) if edges else ())
+    pairs: dict[Layer, list[tuple[Tensor, Tensor]]] = {}
+    for layer, layer_calls in calls.items():
+        pairs[layer] = [(x, g) for x, _ in layer_calls if (g := next(gradients)) is not None]
+        for x, _ in pairs[layer]:
+            if len(x) != samples:
+                raise ValueError(f"{layer}: input of shape {tuple(x.shape)}, expected the batch of {samples} first")
+    return pairs
 
 
-def _add_linear(layer: nn.Linear, pairs: list[tuple[Tensor, Tensor]], weight: Tensor, bias: Tensor | None) -> None:
-    if len(pairs) == 1 and pairs[0][0].dim() == 2:
-        x, g = pairs[0]
-        squared = g.square()
-        weight.addmm_(squared.T, x.square())
-        if bias is not None:
-            bias += squared.sum(0)
+def _add_weight(total: Tensor, uses: _Uses) -> None:
+    """Add the per-sample squared gradients of a weight, in place; all its uses are summed before squaring."""
+    layer, x, g = uses[0]
+    if len(uses) == 1 and isinstance(layer, nn.Linear) and x.dim() == 2:
+        total.addmm_(g.square().T, x.square())
         return
-    # Inputs (n, ..., features), or several calls of one layer: positions are summed within a sample before squaring.
-    x = torch.cat([x.reshape(len(x), -1, layer.in_features) for x, _ in pairs], 1)
-    g = torch.cat([g.reshape(len(g), -1, layer.out_features) for _, g in pairs], 1)
-    per_sample = layer.in_features * layer.out_features
+    per_sample = total.numel() + sum(_unfolded_elements(*use) for use in uses)
     for rows in _chunks(len(x), per_sample):
-        weight += (g[rows].mT @ x[rows]).square_().sum(0)
-    if bias is not None:
-        bias += g.sum(1).square_().sum(0)
-
-
-def _add_convolution(
-    layer: nn.Conv1d | nn.Conv2d | nn.Conv3d,
-    pairs: list[tuple[Tensor, Tensor]],
-    weight: Tensor,
-    bias: Tensor | None,
-) -> None:
-    taps = weight[0].numel()  # weights of one output channel: in_channels / groups · kernel size
-    per_sample = weight.numel() + sum(layer.groups * taps * g[0, 0].numel() for _, g in pairs)
-    for rows in _chunks(len(pairs[0][0]), per_sample):
         gradient: Tensor | None = None
-        for x, g in pairs:
-            # (n, groups, out / groups, positions) @ (n, groups, positions, taps)
-            outputs = g[rows].reshape(len(g[rows]), layer.groups, -1, g[0, 0].numel())
-            product = outputs @ _unfold(layer, x[rows]).mT
+        for layer, x, g in uses:
+            product = _per_sample_gradient(layer, x[rows], g[rows]).flatten(1)
             gradient = product if gradient is None else gradient.add_(product)
         assert gradient is not None
-        weight += gradient.square_().sum(0).view_as(weight)
-    if bias is not None:
-        bias += sum(g.flatten(2).sum(2) for _, g in pairs).square_().sum(0)  # type: ignore[union-attr]
+        total += gradient.square_().sum(0).view_as(total)
+
+
+def _add_bias(total: Tensor, uses: _Uses) -> None:
+    """Add the per-sample squared gradients of a bias, in place."""
+    sums = [
+        g.reshape(len(g), -1, len(total)).sum(1) if isinstance(layer, nn.Linear) else g.flatten(2).sum(2)
+        for layer, _, g in uses
+    ]
+    total += torch.stack(sums).sum(0).square_().sum(0)
+
+
+def _per_sample_gradient(layer: Layer, x: Tensor, g: Tensor) -> Tensor:
+    """Gradient of each sample's loss by the weight: n samples first, then the weight's elements in their order."""
+    if isinstance(layer, nn.Linear):
+        return g.reshape(len(g), -1, layer.out_features).mT @ x.reshape(len(x), -1, layer.in_features)
+    # (n, groups, out / groups, positions) @ (n, groups, positions, taps)
+    return g.reshape(len(g), layer.groups, -1, g[0, 0].numel()) @ _unfold(layer, x).mT
+
+
+def _unfolded_elements(layer: Layer, x: Tensor, g: Tensor) -> int:
+    """Elements of one sample's unfolded input; a linear layer's input is as it is."""
+    return 0 if isinstance(layer, nn.Linear) else layer.groups * layer.weight[0].numel() * g[0, 0].numel()
 
 
 def _unfold(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:

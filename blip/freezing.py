@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from blip import quantization as q
-from blip.fisher import Layer, named_layers
+from blip.fisher import Layer, layer_parameters
 
 
 def fan_in(layer: Layer) -> int:
@@ -51,39 +51,35 @@ class BLIP:
         weight_range: float = 6.0,
         bias_range: float = 1.0,
     ) -> None:
-        if f_prior <= 0 or weight_range <= 0 or bias_range <= 0 or not 1 <= max_bits <= 24:
-            raise ValueError("f_prior and ranges must be positive, max_bits between 1 and 24")
+        if not all(0 < v < math.inf for v in (f_prior, weight_range, bias_range)) or not 1 <= max_bits <= 24:
+            raise ValueError("f_prior and ranges must be positive and finite, max_bits between 1 and 24")
         self.max_bits = max_bits
         self.tasks = 0
         self.parameters: dict[str, nn.Parameter] = {}
         self.bounds: dict[str, float] = {}
         self.running_fisher: dict[str, Tensor] = {}
         self.bits: dict[str, Tensor] = {}
-        seen: set[int] = set()
-        for layer_name, layer in named_layers(features).items():
-            n = fan_in(layer)
-            for kind, parameter in layer.named_parameters(recurse=False):
-                if id(parameter) in seen:  # tied weights have one range and one state
-                    continue
-                seen.add(id(parameter))
-                name = f"{layer_name}.{kind}" if layer_name else kind
-                self.parameters[name] = parameter
-                self.bounds[name] = weight_range / math.sqrt(n) if kind == "weight" else bias_range
-                self.running_fisher[name] = torch.full_like(parameter, f_prior * n)
-                self.bits[name] = torch.zeros_like(parameter, dtype=torch.uint8)
+        for name, (parameter, layers) in layer_parameters(features).items():
+            n = fan_in(layers[0])
+            self.parameters[name] = parameter
+            self.bounds[name] = weight_range / math.sqrt(n) if parameter.dim() > 1 else bias_range
+            self.running_fisher[name] = torch.full_like(parameter, f_prior * n)
+            self.bits[name] = torch.zeros_like(parameter, dtype=torch.uint8)
         if not self.parameters:
             raise ValueError("features has no nn.Linear or nn.Conv1d/2d/3d layer")
+        self._ranges = self._first_ranges()
+
+    def _first_ranges(self) -> dict[str, tuple[Tensor, Tensor] | tuple[float, float]]:
         # Before the first consolidation every parameter of a tensor has one range: two numbers do, and a clamp by
         # numbers reads no further memory.
-        self._ranges: dict[str, tuple[Tensor, Tensor] | tuple[float, float]] = {
-            name: (-q.range_limit(b, max_bits), q.range_limit(b, max_bits)) for name, b in self.bounds.items()
-        }
+        limits = {name: q.range_limit(bound, self.max_bits) for name, bound in self.bounds.items()}
+        return {name: (-limit, limit) for name, limit in limits.items()}
 
     @torch.no_grad()
     def initialise_(self, generator: torch.Generator | None = None) -> None:
         """Draw weights from N(0, 1/n) clamped to their range and set biases to 0, as published."""
         for name, parameter in self.parameters.items():
-            if name.rpartition(".")[2] == "bias":
+            if parameter.dim() == 1:
                 parameter.zero_()
                 continue
             noise = torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter[0].numel())
@@ -104,13 +100,13 @@ class BLIP:
         """Freeze what a finished task taught: grow bits, quantise, move anchors, average the Fisher information.
 
         `fisher` is the diagonal Fisher information of the task at the trained (not yet quantised) weights, keyed as
-        `diagonal_fisher` returns it. Raises ValueError where it is missing, of another shape, or not finite.
+        `diagonal_fisher` returns it. Raises ValueError where it is missing, of another shape, negative or not finite.
         """
         for name, parameter in self.parameters.items():
             if name not in fisher or fisher[name].shape != parameter.shape:
                 raise ValueError(f"fisher has no tensor of shape {tuple(parameter.shape)} for {name}")
-            if not bool(torch.isfinite(fisher[name]).all()):
-                raise ValueError(f"the Fisher information of {name} is not finite")
+            if not bool((torch.isfinite(fisher[name]) & (fisher[name] >= 0)).all()):
+                raise ValueError(f"the Fisher information of {name} is negative or not finite")
         for name, parameter in self.parameters.items():
             running, bound = self.running_fisher[name], self.bounds[name]
             gain = q.information_gain(fisher[name], running, self.tasks)
@@ -137,9 +133,10 @@ class BLIP:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state of another instance for the same network; copies nothing that is already in place."""
-        if state["bits"].keys() != self.parameters.keys():
+        if {name: b.shape for name, b in state["bits"].items()} != {n: p.shape for n, p in self.parameters.items()}:
             raise ValueError("the state belongs to a network with other layers")
         self.tasks = int(state["tasks"])
+        self._ranges = self._first_ranges()
         for name, parameter in self.parameters.items():
             self.bits[name] = state["bits"][name].to(parameter.device)
             self.running_fisher[name] = state["running_fisher"][name].to(parameter.device)

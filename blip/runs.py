@@ -18,7 +18,7 @@ from blip.checkpoint import Checkpoint
 from blip.config import Experiment, fingerprint
 from blip.data import load_sequence, prepare_experiment
 from blip.errors import BlipError
-from blip.files import atomic_write
+from blip.files import atomic_write, make_folder
 from blip.training import TABLES, Trainer
 
 RUN_FILES = ("run.json", "weights.safetensors", *(f"{table}.csv" for table in TABLES))
@@ -56,6 +56,7 @@ def train_run(
     if (folder / "accuracy.csv").exists() and _recorded_key(folder) == key:
         print(f"{folder}: complete already", file=sys.stderr)
         return folder
+    make_folder(folder)  # where it cannot be made, say so before training
     checkpoint = Checkpoint(checkpoints / key)
     started = datetime.now(UTC)
     with checkpoint.held():

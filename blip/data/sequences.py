@@ -167,12 +167,15 @@ def prepare_experiment(name: str, config: DataConfig, seed: int, raw: Path, fold
 def make_split(config: DataConfig, seed: int, folder: Path) -> bytes:
     """The split file's content for one seed: all tasks of all sources, in their final order."""
     tasks: list[tuple[dict[str, Any], dict[str, Tensor]]] = []
-    checksums = {}
+    checksums, shapes = {}, {}
     for source in config.sources:
         path = dataset_path(folder, source)
         tensors, about = _read(path)
         checksums[path.name] = sha256(path)
+        shapes[path.name] = tuple(tensors["train_images"].shape[1:])
         tasks += _tasks_of(source, config, seed, tensors, about["classes"], path.name)
+    if len(set(shapes.values())) > 1:
+        raise BlipError(f"sources: expected images of one shape (channels, height, width), found {shapes}")
     if config.shuffle_tasks:
         order = torch.randperm(len(tasks), generator=generator(seed, "task order"))
         tasks = [tasks[i] for i in order.tolist()]

@@ -11,6 +11,7 @@ from blip.data import Examples
 from blip.fisher import batch_gradient_fisher
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
+from blip.penalties import quadratic_penalty
 from blip.seeding import address, generator
 from blip.settings import Settings
 
@@ -40,10 +41,10 @@ class EWC(Method):
         if not self.anchor:
             return None
         terms = [
-            (self.fisher[name] * (parameter - self.anchor[name]).square()).sum()
+            quadratic_penalty(parameter, self.anchor[name], self.fisher[name])
             for name, parameter in self.network.named_parameters()
         ]
-        penalty: Tensor = self.settings.strength / 2 * torch.stack(terms).sum()
+        penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
         return penalty
 
     def after_task(self, task: int, train: Examples) -> None:

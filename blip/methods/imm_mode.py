@@ -11,6 +11,7 @@ from blip.data import Examples
 from blip.fisher import batch_gradient_fisher
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
+from blip.penalties import quadratic_penalty
 from blip.seeding import address, generator
 from blip.settings import Settings
 
@@ -39,8 +40,8 @@ class ModeIMM(Method):
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if not self.old:
             return None
-        terms = [(parameter - self.old[name]).square().sum() for name, parameter in self.network.named_parameters()]
-        penalty: Tensor = self.settings.strength / 2 * torch.stack(terms).sum()
+        terms = [quadratic_penalty(parameter, self.old[name]) for name, parameter in self.network.named_parameters()]
+        penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
         return penalty
 
     def after_task(self, task: int, train: Examples) -> None:

@@ -1,0 +1,28 @@
+"""The quadratic penalty of EWC and of L2-transfer, with its gradient written out."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _Quadratic(torch.autograd.Function):
+    """Autograd's own chain for this reads and writes the parameters about twice as often, and that is all it costs."""
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, anchor: Tensor, stiffness: Tensor | None) -> Tensor:
+        moved = parameter - anchor
+        force = moved if stiffness is None else moved * stiffness
+        ctx.save_for_backward(force)
+        return torch.dot(force.flatten(), moved.flatten()) / 2
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (force,) = ctx.saved_tensors
+        return gradient * force, None, None
+
+
+def quadratic_penalty(parameter: Tensor, anchor: Tensor, stiffness: Tensor | None = None) -> Tensor:
+    """½ · Σ s (θ - θ*)² with stiffness s of the parameter's shape (1 where left out); differentiable in θ alone."""
+    penalty: Tensor = _Quadratic.apply(parameter, anchor, stiffness)
+    return penalty

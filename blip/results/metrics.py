@@ -1,0 +1,129 @@
+"""Metrics of continual learning, as pure functions of an accuracy matrix or of tables of runs.
+
+R[i, j] is the test accuracy in [0, 1] on task j after learning task i (0-based, T tasks); it is nan
+above the diagonal. Where there is no earlier task (T = 1), measures of forgetting are nan.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from blip.errors import BlipError
+
+if TYPE_CHECKING:
+    from blip.results.runs import Runs
+
+Matrix = NDArray[np.float64]
+KEYS = ["experiment", "method", "seed"]
+
+
+def accuracy_matrix(frame: pd.DataFrame) -> Matrix:
+    """R from the long table of one run (columns task_learned, task, accuracy).
+
+    Raises BlipError unless each entry of the lower triangle is there once, with a number.
+    """
+    learned, task = frame["task_learned"].to_numpy(), frame["task"].to_numpy()
+    T = int(learned.max()) + 1 if len(frame) else 0
+    expected = {(i, j) for i in range(T) for j in range(i + 1)}
+    found = set(zip(learned.tolist(), task.tolist(), strict=True))
+    if not T or found != expected or len(frame) != len(expected) or frame["accuracy"].isna().any():
+        raise BlipError(
+            "expected one accuracy for every task up to task_learned, for task_learned = 0, 1, …; "
+            f"found {frame['accuracy'].count()} for {T} tasks"
+        )
+    R = np.full((T, T), np.nan)
+    R[learned, task] = frame["accuracy"].to_numpy()
+    return R
+
+
+def average_accuracy(R: Matrix) -> float:
+    """ACC: mean accuracy over all tasks after the last one."""
+    return float(R[-1].mean())
+
+
+def learning_accuracy(R: Matrix) -> float:
+    """Mean accuracy on each task just after learning it (the diagonal of R)."""
+    return float(np.diag(R).mean())
+
+
+def backward_transfer(R: Matrix) -> float:
+    """BWT: mean change on earlier tasks since each was learned (Lopez-Paz & Ranzato 2017).
+
+    Negative values are forgetting.
+    """
+    change = (R[-1] - np.diag(R))[:-1]
+    return float(change.mean()) if change.size else float("nan")
+
+
+def backward_transfer_published(R: Matrix) -> float:
+    """BWT as BLIP's published code has it: the same sum divided by T instead of T - 1."""
+    return backward_transfer(R) * (len(R) - 1) / len(R)
+
+
+def forgetting(R: Matrix) -> float:
+    """Mean drop on earlier tasks from their best accuracy so far (Chaudhry et al. 2018).
+
+    The best is taken over all steps before the last task.
+    """
+    earlier = R[:-1, :-1]
+    if not earlier.size:
+        return float("nan")
+    return float((np.nanmax(earlier, axis=0) - R[-1, :-1]).mean())
+
+
+def capacity(bits: pd.DataFrame, max_bits: int) -> "pd.Series[float]":
+    """Share of all bits that are frozen after each task, Σk / (max_bits · parameters), in [0, 1].
+
+    `bits` counts the parameters with each number of frozen bits k in one run (columns task_learned,
+    frozen_bits, parameters). Indexed by task_learned.
+    """
+    frozen = (bits["frozen_bits"] * bits["parameters"]).groupby(bits["task_learned"]).sum()
+    return frozen / (max_bits * bits.groupby("task_learned")["parameters"].sum())
+
+
+def run_metrics(runs: "Runs") -> pd.DataFrame:
+    """One row per run: experiment, method, seed, shares in [0, 1], minutes and peak memory in MB.
+
+    nan where a metric does not apply (capacity without frozen bits, forgetting with one task).
+    """
+    accuracy, bits, cost = (dict(list(frame.groupby(KEYS))) for frame in (runs.accuracy, runs.bits, runs.cost))
+    keys = zip(*(runs.runs[name].tolist() for name in KEYS), strict=True)
+    max_bits = dict(zip(keys, runs.runs["max_bits"].tolist(), strict=True))
+    rows = []
+    for key, frame in accuracy.items():
+        R = accuracy_matrix(frame)
+        used = capacity(bits[key], max_bits[key]).iloc[-1] if key in bits else float("nan")
+        phases = cost[key].groupby("phase")["seconds"].sum()
+        peak = phases.pop("peak_memory_mb") if "peak_memory_mb" in phases else float("nan")
+        rows.append(
+            {
+                **dict(zip(KEYS, key, strict=True)),
+                "acc": average_accuracy(R),
+                "bwt": backward_transfer(R),
+                "bwt_published": backward_transfer_published(R),
+                "forgetting": forgetting(R),
+                "learning_acc": learning_accuracy(R),
+                "capacity": used,
+                "minutes": phases.sum() / 60,
+                "peak_memory_mb": peak,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
+    """Spread over seeds, long: experiment, method, metric, mean, std (ddof = 1), n, ci95.
+
+    ci95 is half the width of the 95 % confidence interval of the mean (t distribution). std and
+    ci95 are nan for fewer than two seeds; n counts the seeds for which the metric is a number.
+    """
+    long = metrics.melt(id_vars=KEYS, var_name="metric")
+    groups = long.groupby(["experiment", "method", "metric"], sort=False)["value"]
+    summary = groups.agg(mean="mean", std="std", n="count").reset_index()
+    n = summary["n"].to_numpy(dtype=float)
+    n[n < 2] = np.nan
+    summary["ci95"] = stats.t.ppf(0.975, n - 1) * summary["std"] / np.sqrt(n)
+    return summary

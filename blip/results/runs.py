@@ -1,0 +1,211 @@
+"""Run folders: find them, check them, and put their tables side by side in long format."""
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from blip.errors import BlipError
+from blip.results.metrics import KEYS, accuracy_matrix
+
+METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd")
+COLUMNS = {
+    "accuracy": ("task_learned", "task", "accuracy", "loss", "n"),
+    "history": ("task", "epoch", "lr", "train_loss", "valid_loss", "valid_accuracy"),
+    "cost": ("task", "phase", "seconds"),
+    "bits": ("task_learned", "layer", "frozen_bits", "parameters"),
+    "trace": ("task_learned", "layer", "index", "value", "bound", "frozen_bits"),
+}
+INTEGERS = ("task_learned", "task", "n", "epoch", "frozen_bits", "parameters", "index")
+TYPES = dict.fromkeys(INTEGERS, "int64") | {"layer": "str", "phase": "str"}  # others: float64
+OPTIONAL = ("bits", "trace")  # written by methods with frozen bits only
+# What the runs of one experiment should share, and what to call it when they do not.
+SHARED = {
+    "commit": "commits",
+    "python": "Python versions",
+    "torch": "PyTorch versions",
+    "cpu": "CPU models",
+    "gpu": "GPU models",
+    "tasks": "numbers of tasks",
+    "data": "kinds of data",
+}
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Long tables of many runs; each row starts with experiment, method and seed.
+
+    `runs` has one row per run (number of tasks, max_bits, real or stand-in data, commit, versions,
+    hardware); the others have the columns of the CSV file of that name, see COLUMNS. Tasks are
+    counted from 0. `bits` and `trace` may be empty.
+    """
+
+    runs: pd.DataFrame
+    accuracy: pd.DataFrame
+    history: pd.DataFrame
+    cost: pd.DataFrame
+    bits: pd.DataFrame
+    trace: pd.DataFrame
+
+    def experiments(self) -> list[str]:
+        """Names of the experiments, sorted."""
+        return sorted(self.runs["experiment"].unique())
+
+    def methods(self) -> list[str]:
+        """Names of the methods in the order of tables and figures."""
+        return method_order(self.runs["method"])
+
+    def of(self, experiment: str) -> "Runs":
+        """The runs of one experiment."""
+        frames = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Runs(**{name: f[f["experiment"] == experiment] for name, f in frames.items()})
+
+    def stand_in(self) -> bool:
+        """Whether the data of any run only stand in for the real ones."""
+        return bool((self.runs["data"] == "stand-in").any())
+
+    def title(self) -> str:
+        """Names of the experiments, marked where data are not the real ones."""
+        return ", ".join(self.experiments()) + (" (stand-in data)" if self.stand_in() else "")
+
+
+def method_order(methods: Iterable[str]) -> list[str]:
+    """BLIP, then the published baselines, then all others by name; each once."""
+    unique = set(methods)
+    return [m for m in METHOD_ORDER if m in unique] + sorted(unique.difference(METHOD_ORDER))
+
+
+def find_runs(paths: Iterable[Path | str]) -> list[Path]:
+    """Finished run folders at or below `paths`, sorted, each once.
+
+    A folder without accuracy.csv is unfinished: it is left out, with a line on stderr. Raises
+    BlipError for a path that does not exist.
+    """
+    folders: dict[Path, Path] = {}  # by resolved path, so that overlapping paths count once
+    for path in map(Path, paths):
+        if not path.exists():
+            raise BlipError(f"{path}: no such folder, expected run folders")
+        found = {file.parent for file in path.rglob("run.json")}
+        found |= {folder for folder in path.rglob("seed[0-9]*") if folder.is_dir()}
+        folders = {folder.resolve(): folder for folder in found} | folders
+    finished = []
+    for folder in sorted(folders.values()):
+        if (folder / "accuracy.csv").exists():
+            finished.append(folder)
+        else:
+            print(f"warning: {folder}: unfinished run (no accuracy.csv), left out", file=sys.stderr)
+    return finished
+
+
+def load_runs(paths: Iterable[Path | str]) -> Runs:
+    """Read every finished run at or below `paths`.
+
+    Raises BlipError, one line with the file and what was expected, where no run is found, a file
+    cannot be read or lacks a column, an accuracy matrix is incomplete, or two folders claim to be
+    the same run.
+    """
+    paths = list(paths)
+    folders = find_runs(paths)
+    if not folders:
+        places = ", ".join(map(str, paths))
+        raise BlipError(f"{places}: no finished runs, expected run.json and accuracy.csv")
+    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in ("runs", *COLUMNS)}
+    seen: dict[tuple[Any, ...], Path] = {}
+    for folder in folders:
+        run = _read_run(folder / "run.json")
+        key = tuple(run[name] for name in KEYS)
+        if key in seen:
+            raise BlipError(f"{folder}: the same run as {seen[key]}, expected one of them")
+        seen[key] = folder
+        frames["runs"].append(pd.DataFrame([run]))
+        for name in COLUMNS:
+            table = _read_table(folder / f"{name}.csv", name)
+            if name == "accuracy":
+                _check_matrix(folder / "accuracy.csv", table, run["tasks"])
+            if name in OPTIONAL and len(table) and not run["max_bits"]:
+                raise BlipError(f"{folder / 'run.json'}: expected max_bits beside {name}.csv")
+            for position, column in enumerate(KEYS):
+                table.insert(position, column, run[column])
+            frames[name].append(table)
+    return Runs(**{name: _concatenate(tables) for name, tables in frames.items()})
+
+
+def mixed_runs(runs: Runs) -> list[str]:
+    """One warning per experiment and property (commit, version, …) that its runs do not share."""
+    warnings = []
+    for experiment in runs.experiments():
+        rows = runs.runs[runs.runs["experiment"] == experiment]
+        for column, plural in SHARED.items():
+            values = sorted(str(value) for value in rows[column].unique())
+            if len(values) > 1:
+                warnings.append(f"{experiment} mixes {len(values)} {plural}: {', '.join(values)}")
+    return warnings
+
+
+def _read_run(file: Path) -> dict[str, Any]:
+    """The row of one run in `Runs.runs`."""
+    try:
+        run = json.loads(file.read_text(encoding="utf-8"))
+        provenance = run["provenance"]
+        row = {
+            **{key: run[key] for key in KEYS},
+            "tasks": len(run["tasks"]),
+            "data": "stand-in" if run.get("stand_in") else "real",
+            "max_bits": run["max_bits"] or 0,
+            "commit": provenance["commit"],
+            "python": provenance["versions"]["python"],
+            "torch": provenance["versions"]["torch"],
+            "cpu": provenance["cpu"],
+            "gpu": provenance["gpu"] or "none",
+        }
+    except KeyError as error:
+        raise BlipError(f"{file}: expected the key {error}") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise BlipError(f"{file}: expected the JSON of a run: {_first_line(error)}") from error
+    for key in ("experiment", "method"):  # they become file names
+        if not re.fullmatch(r"\w[\w.+-]*", str(row[key])):
+            raise BlipError(f"{file}: {key} is {row[key]!r}, expected letters, digits and . _ + -")
+    return row
+
+
+def _read_table(file: Path, name: str) -> pd.DataFrame:
+    """One CSV file of a run, with the columns of COLUMNS[name] and their types."""
+    schema = {column: TYPES.get(column, "float64") for column in COLUMNS[name]}
+    expected = f"{file}: expected the columns {', '.join(schema)}"
+    if name in OPTIONAL and not file.exists():
+        return pd.DataFrame({c: pd.Series(dtype=d) for c, d in schema.items()})
+    try:
+        table = pd.read_csv(file, dtype=schema)
+    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
+        raise BlipError(f"{expected}: {_first_line(error)}") from error
+    missing = [column for column in schema if column not in table]
+    if missing:
+        raise BlipError(f"{expected}; missing: {', '.join(missing)}")
+    if table.empty and name not in OPTIONAL:
+        raise BlipError(f"{file}: expected at least one row below the header")
+    return table[list(schema)]
+
+
+def _check_matrix(file: Path, table: pd.DataFrame, tasks: int) -> None:
+    try:
+        found = len(accuracy_matrix(table))
+    except BlipError as error:
+        raise BlipError(f"{file}: {error}") from error
+    if found != tasks:
+        raise BlipError(f"{file}: expected {tasks} tasks as in run.json, found {found}")
+    if not table["accuracy"].between(0, 1).all():
+        raise BlipError(f"{file}: expected accuracies between 0 and 1")
+
+
+def _concatenate(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """All rows; empty tables give the columns only."""
+    return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,35 @@
+"""What several test files need."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+torch.set_num_threads(1)
+
+TINY = """\
+name: tiny
+data:
+  sources: [{name: digits, classes_per_task: 5}]
+network: {name: mlp, hidden: [8]}
+training: {lr: 0.1, batch_size: 32, epochs: 3}
+methods:
+  blip: {f_prior: 1e-13, fisher_batch_size: 10, fisher_batches: 20}
+  sgd: {}
+  sgd-frozen: {}
+  ewc: {fisher_batch_size: 32}
+  lwf: {}
+  imm-mode: {fisher_batch_size: 32}
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """An experiment file whose runs take a second: two tasks of five digits, three epochs."""
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path

@@ -1,0 +1,375 @@
+"""BLIP around any network and any optimizer: what its docstring promises."""
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from blip import BLIP, diagonal_fisher
+from blip.freezing import fan_in
+
+
+class Tied(nn.Module):
+    """Two layers with one weight and a bias each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+        self.second.weight = self.first.weight
+
+
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "linear": lambda: nn.Linear(4, 3),
+    "mlp": lambda: nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2, bias=False)),
+    "conv1d": lambda: nn.Sequential(nn.Conv1d(2, 3, 2)),
+    "conv2d": lambda: nn.Sequential(nn.Conv2d(4, 4, (1, 2), groups=2), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)),
+    "conv3d": lambda: nn.Sequential(nn.Conv3d(1, 2, 2, bias=False)),
+    "tied": Tied,
+}
+OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
+    "sgd": lambda p: SGD(p, lr=0.3, momentum=0.9),
+    "adam": lambda p: Adam(p, lr=0.3),
+    "adamw": lambda p: AdamW(p, lr=0.3, weight_decay=0.5),
+}
+
+
+def rounding(bound: float) -> float:
+    """What a few float32 operations on numbers up to `bound` may be off."""
+    return 8 * bound * 2.0**-24
+
+
+def random_fisher(blip: BLIP, random: torch.Generator) -> dict[str, Tensor]:
+    """Between nothing and 10^16 times the prior, so that bits grow by 0 to 20 and more."""
+    return {
+        name: 1e-3 * 10 ** (20 * torch.rand(p.shape, generator=random) - 4) for name, p in blip.parameters.items()
+    }
+
+
+def random_step(optimizer: Optimizer, parameters: list[nn.Parameter], random: torch.Generator) -> None:
+    for p in parameters:
+        p.grad = torch.randn(p.shape, generator=random)
+    optimizer.step()
+
+
+def values(blip: BLIP) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in blip.parameters.items()}
+
+
+def consolidated(network: nn.Module, tasks: int = 1, max_bits: int = 20) -> BLIP:
+    blip = BLIP(network, 1e-3, max_bits=max_bits)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(tasks):
+        blip.consolidate(random_fisher(blip, random))
+    return blip
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@settings(max_examples=12, deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=4), st.integers(0, 9999), st.integers(1, 20))
+def test_parameters_stay_in_their_ranges_and_anchors_move_by_one_step(
+    network: str, optimizer: str, steps: list[int], seed: int, max_bits: int
+) -> None:
+    """The invariant of the docstring, over tasks of some steps each."""
+    random = torch.Generator().manual_seed(seed)
+    module = NETWORKS[network]()
+    blip = BLIP(module, 1e-3, max_bits=max_bits)
+    blip.clamp_()
+    parameters = list(module.parameters())
+    anchors = {name: torch.zeros_like(p) for name, p in blip.parameters.items()}
+    bits = {name: torch.zeros(p.shape, dtype=torch.uint8) for name, p in blip.parameters.items()}
+    for count in steps:
+        opt = OPTIMIZERS[optimizer](parameters)
+        handle = blip.attach(opt)
+        for _ in range(count):
+            random_step(opt, parameters, random)
+            for name, p in blip.parameters.items():
+                bound = blip.bounds[name]
+                radius = bound * torch.exp2(-bits[name].float())
+                limit = bound * (1 - 0.5**max_bits)
+                assert (p.abs() <= limit).all()
+                nearest = anchors[name].clamp(-limit, limit)  # an anchor of ±B lies just outside
+                assert ((p - nearest).abs() <= radius + rounding(bound)).all()
+        handle.remove()
+        blip.consolidate(random_fisher(blip, random))
+        for name, p in blip.parameters.items():
+            bound = blip.bounds[name]
+            assert (blip.bits[name] >= bits[name]).all()
+            assert (blip.bits[name] <= max_bits).all()
+            radius = bound * torch.exp2(-bits[name].float())
+            assert ((p - anchors[name]).abs() <= radius + rounding(bound)).all()
+            levels = p.double() / bound * torch.exp2(blip.bits[name].double())
+            assert ((levels - levels.round()).abs() <= 2.0 ** (max_bits - 22)).all(), "the anchor is on its grid"
+            anchors[name], bits[name] = p.detach().clone(), blip.bits[name]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("max_bits", [4, 20])
+def test_fully_frozen_parameters_move_by_at_most_the_last_bit(optimizer: str, max_bits: int) -> None:
+    module = NETWORKS["mlp"]()
+    blip = BLIP(module, 1e-3, max_bits=max_bits)
+    blip.consolidate({name: torch.full_like(p, 1e20) for name, p in blip.parameters.items()})
+    assert blip.capacity() == 1
+    anchors, parameters = values(blip), list(module.parameters())
+    opt = OPTIMIZERS[optimizer](parameters)
+    blip.attach(opt)
+    random = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        random_step(opt, parameters, random)
+    for name, p in blip.parameters.items():
+        assert (p - anchors[name]).abs().max() <= blip.bounds[name] * 0.5**max_bits + rounding(blip.bounds[name])
+
+
+def test_parameters_without_frozen_bits_are_free() -> None:
+    layer = nn.Linear(4, 3)
+    blip = BLIP(layer, 1e-3)
+    blip.consolidate({name: torch.zeros_like(p) for name, p in blip.parameters.items()})
+    with torch.no_grad():
+        layer.weight.fill_(2.9)  # B = 3
+        layer.bias.fill_(5.0)
+    blip.clamp_()
+    assert torch.equal(layer.weight, torch.full((3, 4), 2.9))
+    assert torch.equal(layer.bias, torch.full((3,), 1 - 0.5**20))
+
+
+def test_the_head_and_layers_of_other_kinds_are_untouched() -> None:
+    features, head = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), nn.Linear(3, 2)
+    parameters = [*features.parameters(), *head.parameters()]
+    blip = BLIP(features, 1e-3)
+    assert set(blip.parameters) == {"0.weight", "0.bias"}
+    opt = SGD(parameters, lr=100)
+    blip.attach(opt)
+    before = [p.detach().clone() for p in parameters]
+    for p in parameters:
+        p.grad = torch.ones_like(p)
+    opt.step()
+    blip.consolidate({name: torch.ones_like(p) for name, p in blip.parameters.items()})
+    for p, old in zip(parameters[2:], before[2:], strict=True):
+        assert torch.equal(p, old - 100)
+    assert features[0].bias.abs().max() <= 1
+
+
+def test_removing_the_handle_stops_the_clamp() -> None:
+    layer = nn.Linear(4, 3)
+    opt = SGD(layer.parameters(), lr=100)
+    handle = BLIP(layer, 1e-3).attach(opt)
+    for attached in (True, False):
+        if not attached:
+            handle.remove()
+        for p in layer.parameters():
+            p.grad = torch.ones_like(p)
+        opt.step()
+        assert (layer.bias.abs().max() <= 1) == attached
+
+
+@pytest.mark.parametrize("tasks", [0, 1, 3])
+def test_a_saved_state_goes_on_identically(tasks: int, tmp_path: Path) -> None:
+    first, second = NETWORKS["mlp"](), NETWORKS["mlp"]()
+    blip = consolidated(first, tasks)
+    torch.save({"blip": blip.state_dict(), "network": first.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    second.load_state_dict(state["network"])
+    # The one that takes the state up was in use before: nothing of that may remain.
+    other = consolidated(second, 2)
+    second.load_state_dict(state["network"])
+    other.load_state_dict(state["blip"])
+    results = []
+    for network, instance in ((first, blip), (second, other)):
+        random = torch.Generator().manual_seed(1)
+        opt = SGD(network.parameters(), lr=1)
+        instance.attach(opt)
+        for _ in range(2):
+            for _ in range(3):
+                random_step(opt, list(network.parameters()), random)
+            instance.consolidate(random_fisher(instance, random))
+        results.append((network.state_dict(), instance.state_dict(), instance.capacity()))
+    assert results[0][2] == results[1][2]
+    torch.testing.assert_close(results[0][:2], results[1][:2], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [nn.Sequential(nn.Linear(4, 3)), nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2, bias=False))],
+    ids=["layers", "widths"],
+)
+def test_the_state_of_another_network_is_refused(other: nn.Module) -> None:
+    state = consolidated(other).state_dict()
+    with pytest.raises(ValueError, match="other layers"):
+        BLIP(NETWORKS["mlp"](), 1e-3).load_state_dict(state)
+
+
+def tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for v in value.values():
+            yield from tensors(v)
+    elif isinstance(value, list | tuple):
+        for v in value:
+            yield from tensors(v)
+
+
+def test_state_takes_at_most_17_bytes_per_parameter_however_many_tasks() -> None:
+    network = NETWORKS["conv2d"]()
+    blip = BLIP(network, 1e-3)
+    count = sum(p.numel() for p in blip.parameters.values())
+    own = {id(p) for p in network.parameters()}
+    random = torch.Generator().manual_seed(0)
+    sizes = []
+    for _ in range(5):
+        blip.consolidate(random_fisher(blip, random))
+        held = {id(t): t.nbytes for t in tensors([vars(blip), blip.state_dict()]) if id(t) not in own}
+        sizes.append(sum(held.values()))
+        assert sizes[-1] <= 17 * count
+    assert len(set(sizes)) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: f.pop("2.weight"), "2.weight"),
+        (lambda f: f.update({"0.bias": torch.ones(1)}), r"shape \(3,\) for 0.bias"),
+        (lambda f: f["0.weight"].view(-1)[3].fill_(math.nan), "0.weight is negative or not finite"),
+        (lambda f: f["0.weight"].fill_(math.inf), "0.weight is negative or not finite"),
+        (lambda f: f["0.bias"].view(-1)[0].fill_(-1e-9), "0.bias is negative or not finite"),
+    ],
+    ids=["missing", "shape", "nan", "infinite", "negative"],
+)
+def test_bad_fisher_information_is_refused_and_changes_nothing(
+    change: Callable[[dict[str, Tensor]], object], message: str
+) -> None:
+    blip = consolidated(NETWORKS["mlp"]())
+    fisher = {name: torch.ones_like(p) for name, p in blip.parameters.items()}
+    change(fisher)
+    before, bits = values(blip), dict(blip.bits)
+    with pytest.raises(ValueError, match=message):
+        blip.consolidate(fisher)
+    assert blip.tasks == 1
+    torch.testing.assert_close([values(blip), blip.bits], [before, bits], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "message"),
+    [
+        (nn.Linear(2, 2), {"f_prior": 0.0}, "positive"),
+        (nn.Linear(2, 2), {"f_prior": math.nan}, "positive"),
+        (nn.Linear(2, 2), {"f_prior": math.inf}, "finite"),
+        (nn.Linear(2, 2), {"f_prior": 1e-3, "weight_range": -1}, "positive"),
+        (nn.Linear(2, 2), {"f_prior": 1e-3, "bias_range": 0}, "positive"),
+        (nn.Linear(2, 2), {"f_prior": 1e-3, "max_bits": 0}, "between 1 and 24"),
+        (nn.Linear(2, 2), {"f_prior": 1e-3, "max_bits": 25}, "between 1 and 24"),
+        (nn.Sequential(nn.ReLU(), nn.LayerNorm(3)), {"f_prior": 1e-3}, "no nn.Linear"),
+    ],
+)
+def test_bad_arguments_are_refused(features: nn.Module, options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BLIP(features, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("bits", "max_bits", "expected"),
+    [([0, 0, 0, 0], 20, 0.0), ([20, 20, 20, 20], 20, 1.0), ([1, 2, 3, 4], 10, 0.25), ([5, 5, 0, 0], 5, 0.5)],
+)
+def test_capacity_is_the_share_of_frozen_bits(bits: list[int], max_bits: int, expected: float) -> None:
+    blip = BLIP(nn.Linear(3, 1), 1e-3, max_bits=max_bits)
+    blip.bits = {"weight": torch.tensor([bits[:3]], dtype=torch.uint8), "bias": torch.tensor(bits[3:])}
+    assert blip.capacity() == expected
+
+
+def test_capacity_does_not_overflow_the_integers_of_the_bits() -> None:
+    blip = BLIP(nn.Linear(100, 100), 1e-3)
+    blip.consolidate({name: torch.full_like(p, 1e20) for name, p in blip.parameters.items()})
+    assert blip.capacity() == 1
+
+
+@pytest.mark.parametrize(
+    ("layer", "n"),
+    [
+        (nn.Linear(7, 2), 7),
+        (nn.Conv1d(4, 2, 3), 12),
+        (nn.Conv2d(4, 2, (3, 5)), 60),
+        (nn.Conv2d(4, 2, 3, groups=2), 18),
+        (nn.Conv3d(2, 1, 2), 16),
+    ],
+)
+def test_ranges_and_priors_follow_the_fan_in(layer: nn.Linear, n: int) -> None:
+    assert fan_in(layer) == n
+    blip = BLIP(layer, 1e-3, weight_range=20)
+    assert blip.bounds == {"weight": pytest.approx(20 / n**0.5), "bias": 1.0}
+    for prior in blip.running_fisher.values():
+        torch.testing.assert_close(prior, torch.full_like(prior, 1e-3 * n))
+
+
+def test_tied_weights_have_one_state() -> None:
+    assert set(BLIP(Tied(), 1e-3).parameters) == {"first.weight", "first.bias", "second.bias"}
+
+
+def test_initial_weights_are_normal_with_the_inverse_fan_in_as_variance() -> None:
+    layer = nn.Linear(64, 500)
+    BLIP(layer, 1e-3).initialise_(torch.Generator().manual_seed(0))
+    assert torch.equal(layer.bias, torch.zeros(500))
+    assert layer.weight.mean().abs().item() < 4 / math.sqrt(64 * layer.weight.numel())
+    assert layer.weight.std().item() == pytest.approx(1 / 8, rel=0.02)
+    # About 4.6 % of a normal distribution lies more than two standard deviations out.
+    assert ((layer.weight.abs() > 2 / 8).double().mean().item()) == pytest.approx(0.0455, abs=0.006)
+
+
+def test_initial_weights_are_clamped_to_their_range_and_follow_the_generator() -> None:
+    weights = []
+    for seed in (0, 0, 1):
+        layer = nn.Linear(64, 500)
+        BLIP(layer, 1e-3, weight_range=1).initialise_(torch.Generator().manual_seed(seed))
+        weights.append(layer.weight.detach())
+    assert weights[0].abs().max() == 1 / 8
+    assert 0.2 < (weights[0].abs() == 1 / 8).double().mean() < 0.45
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def products(task: int) -> tuple[Tensor, Tensor]:
+    """Points, and whether the product of two coordinates is positive: two others in each task."""
+    x = torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+    return x, (x[:, 2 * task] * x[:, 2 * task + 1] > 0).long()
+
+
+def learn_two_tasks(seed: int, *, protect: bool) -> tuple[float, float, float]:
+    """A loop of somebody else's; accuracy on the first task when learned, and on both at the end."""
+    torch.manual_seed(seed)
+    features = nn.Sequential(nn.Linear(6, 64), nn.ReLU())
+    heads = [nn.Linear(64, 2), nn.Linear(64, 2)]
+    blip = BLIP(features, f_prior=1e-7)
+    accuracies = []
+    for task, head in enumerate(heads):
+        x, labels = products(task)
+        optimizer = Adam([*features.parameters(), *head.parameters()], lr=0.02)
+        if protect:
+            blip.attach(optimizer)
+        for _ in range(100):
+            optimizer.zero_grad()
+            F.cross_entropy(head(features(x)), labels).backward()
+            optimizer.step()
+        if protect:
+            blip.consolidate(diagonal_fisher(features, lambda x, head=head: head(features(x)), x.split(100)))
+        for t in range(task + 1):
+            x, labels = products(t)
+            accuracies.append(float((heads[t](features(x)).argmax(1) == labels).double().mean()))
+    learned, remembered, new = accuracies
+    return learned, remembered, new
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_in_a_foreign_loop_blip_forgets_clearly_less_and_still_learns(seed: int) -> None:
+    learned, remembered, new = learn_two_tasks(seed, protect=True)
+    assert learned > 0.95
+    assert remembered > 0.95
+    assert new > 0.8
+    learned, remembered, _ = learn_two_tasks(seed, protect=False)
+    assert learned > 0.95
+    assert remembered < 0.8

@@ -1,0 +1,335 @@
+"""Run folders in, tables and figures out."""
+
+import json
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from run_folders import forgetting_matrix, write_run
+
+from blip.errors import BlipError
+from blip.results import find_runs, load_runs, mixed_runs, run_metrics, write_figures, write_tables
+from blip.results.bit_string import bit_digits, choose_parameter, draw_bit_string, named_trace
+from blip.results.figures import _save, draw_forgetting
+from blip.results.runs import method_order
+from blip.results.style import STYLE, method_colours
+from blip.results.tables import latex_escape
+
+BEST, WORST = [[0.9], [0.85, 0.9]], [[0.9], [0.5, 0.8]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Two methods, two seeds, two tasks; blip is the better one."""
+    for seed in (0, 1):
+        write_run(tmp_path / "runs", method="blip", seed=seed, R=BEST)
+        write_run(tmp_path / "runs", method="sgd", seed=seed, R=WORST)
+    return tmp_path / "runs"
+
+
+def one_line(error: pytest.ExceptionInfo[BlipError]) -> str:
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+# Run folders
+
+
+def test_runs_are_found_once_and_unfinished_ones_left_out(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unfinished = root / "mnist5/sgd/seed1"
+    (unfinished / "accuracy.csv").unlink()
+    found = find_runs([root, root / "mnist5", root / "mnist5/blip/seed0"])
+    assert [f"{f.parent.name}/{f.name}" for f in found] == ["blip/seed0", "blip/seed1", "sgd/seed0"]
+    warnings = capsys.readouterr().err.splitlines()
+    assert len(warnings) == 1
+    assert str(unfinished) in warnings[0]
+    assert "unfinished" in warnings[0]
+
+
+def test_long_tables(root: Path) -> None:
+    runs = load_runs([root])
+    assert runs.methods() == ["blip", "sgd"]
+    assert runs.runs[["tasks", "commit", "torch"]].drop_duplicates().values.tolist() == [[2, "c0ffee", "2.6"]]
+    for frame in (runs.accuracy, runs.history, runs.cost, runs.bits, runs.trace):
+        assert list(frame.columns[:3]) == ["experiment", "method", "seed"]
+    assert set(runs.bits["method"]) == {"blip"}
+    metrics = run_metrics(runs).set_index(["method", "seed"])
+    assert metrics.loc[("sgd", 0), "acc"] == pytest.approx(0.65)
+    assert metrics.loc[("sgd", 0), "minutes"] == 2
+    assert metrics.loc[("sgd", 0), "peak_memory_mb"] == 512
+    assert pd.isna(metrics.loc[("sgd", 0), "capacity"])
+    assert metrics.loc[("blip", 0), "capacity"] == pytest.approx((5 + 3 + 7 + 0.4 * 3) / 3 / 20)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("accuracy.csv", "task_learned,task,accuracy\n0,0,0.5\n", "missing: loss, n"),
+        ("accuracy.csv", "task_learned,task,accuracy,loss,n\n0,0,0.5,1,9\n", "2 tasks as in run.json"),
+        ("accuracy.csv", "task_learned,task,accuracy,loss,n\n1,0,0.5,1,9\n", "one accuracy for every"),
+        ("accuracy.csv", "task_learned,task,accuracy,loss,n\n0,0,90,1,9\n", "2 tasks"),
+        ("accuracy.csv", "task_learned,task,accuracy,loss,n\n0,0,high,1,9\n", "high"),
+        ("accuracy.csv", "", "expected the columns"),
+        ("history.csv", "task,epoch\n", "missing: lr"),
+        ("cost.csv", "task,phase,seconds\n", "at least one row"),
+        ("cost.csv", b"\xff\xfe\x00", "expected the columns"),
+        ("trace.csv", "task_learned\n0,1\n2\n", "expected the columns"),
+        ("run.json", "{", "expected the JSON of a run"),
+        ("run.json", "[]", "expected the JSON of a run"),
+        ("run.json", '{"provenance": {}}', "expected the key 'experiment'"),
+    ],
+)
+def test_broken_files(root: Path, file: str, content: str | bytes, expected: str) -> None:
+    path = root / "mnist5/blip/seed0" / file
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(BlipError) as error:
+        load_runs([root])
+    message = one_line(error)
+    assert message.startswith(str(path))
+    assert expected in message
+
+
+def test_percent_instead_of_shares(tmp_path: Path) -> None:
+    write_run(tmp_path, R=[[90.0]])
+    with pytest.raises(BlipError, match="between 0 and 1"):
+        load_runs([tmp_path])
+
+
+def test_missing_file_and_missing_folder(root: Path, tmp_path: Path) -> None:
+    (root / "mnist5/blip/seed0/history.csv").unlink()
+    with pytest.raises(BlipError, match=r"history\.csv"):
+        load_runs([root])
+    with pytest.raises(BlipError, match="no such folder"):
+        load_runs([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BlipError, match="no finished runs"):
+        load_runs([tmp_path / "empty"])
+
+
+def test_same_run_twice_and_names_that_are_no_file_names(tmp_path: Path) -> None:
+    write_run(tmp_path / "a")
+    write_run(tmp_path / "b")
+    with pytest.raises(BlipError, match="the same run as"):
+        load_runs([tmp_path])
+    folder = write_run(tmp_path / "c")
+    run = json.loads((folder / "run.json").read_text()) | {"experiment": "../up"}
+    (folder / "run.json").write_text(json.dumps(run))
+    with pytest.raises(BlipError, match=r"experiment is .\.\./up."):
+        load_runs([tmp_path / "c"])
+
+
+def test_bits_need_their_maximum(tmp_path: Path) -> None:
+    write_run(tmp_path, max_bits=None)
+    with pytest.raises(BlipError, match="expected max_bits"):
+        load_runs([tmp_path])
+
+
+def test_mixed_runs(root: Path) -> None:
+    assert mixed_runs(load_runs([root])) == []
+    write_run(root, method="ewc", commit="abc", cpu="another CPU", R=BEST, stand_in=True)
+    assert mixed_runs(load_runs([root])) == [
+        "mnist5 mixes 2 commits: abc, c0ffee",
+        "mnist5 mixes 2 CPU models: a CPU, another CPU",
+        "mnist5 mixes 2 kinds of data: real, stand-in",
+    ]
+
+
+def test_order_and_colours_of_methods() -> None:
+    methods = method_order(["zeta", "sgd", "alpha", "blip", "sgd"])
+    assert methods == ["blip", "sgd", "alpha", "zeta"]
+    colours = method_colours(methods)
+    assert len(set(colours.values())) == len(colours)
+    assert colours["sgd"] == method_colours(["sgd"])["sgd"]
+
+
+# Tables
+
+
+def cells(markdown: str, method: str) -> list[str]:
+    row = next(line for line in markdown.splitlines() if line.startswith(f"| {method} "))
+    return [cell.strip() for cell in row.strip("|").split("|")]
+
+
+def test_markdown_table(root: Path, tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.6, 0.7)):
+        write_run(root, method="ewc", seed=seed, R=[[0.9], [accuracy, accuracy]])
+    text = write_tables(load_runs([root]), tmp_path / "out")
+    half = 12.706 * 0.0707107 / 2**0.5 * 100  # t quantile for one degree of freedom
+    spread = f"65.00 ± 7.07 [{65 - half:.2f}, {65 + half:.2f}]"
+    assert cells(text, "ewc")[:3] == ["ewc", "2", spread]
+    acc, bwt, published, forgetting, capacity, minutes = cells(text, "blip")[2:]
+    assert acc == "**87.50 ± 0.00** [87.50, 87.50]"
+    assert bwt == "**-5.00 ± 0.00** [-5.00, -5.00]"
+    assert published == "-2.50 ± 0.00 [-2.50, -2.50]"
+    assert forgetting == "**5.00 ± 0.00** [5.00, 5.00]"
+    assert capacity.startswith("27.00")
+    assert minutes == "2.0 ± 0.0 [2.0, 2.0]"
+    assert not any("**" in cell for cell in cells(text, "sgd"))
+    assert cells(text, "sgd")[6] == "–"
+    assert "Highest average accuracy after 2 tasks: blip (87.5 %)" in text
+    assert "forgets most: sgd (-40.0 points)" in text
+    assert "Seeds of every method: 0, 1 (n = 2)" in text
+    assert "Epochs trained per task: 8 to 9" in text
+    assert "stand-in" not in text
+    assert (tmp_path / "out/tables.md").read_text() == text
+
+
+def test_files_of_tables(root: Path, tmp_path: Path) -> None:
+    write_run(root, experiment="one_task", method="sgd", R=[[0.9]])
+    write_tables(load_runs([root]), tmp_path)
+    assert len(pd.read_csv(tmp_path / "accuracy.csv")) == 4 * 3 + 1
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 5
+    assert {"mean", "std", "n", "ci95"} <= set(pd.read_csv(tmp_path / "summary.csv"))
+    table = pd.read_csv(tmp_path / "tables/mnist5.csv").set_index("method")
+    assert table.loc["blip", "acc_percent_mean"] == pytest.approx(87.5)
+    assert table.loc["sgd", "minutes_ci95"] == 0
+    single = (tmp_path / "tables/one_task.md").read_text()
+    assert cells(single, "sgd")[2:5] == ["90.00", "–", "–"]
+    assert "Average accuracy after 1 task: sgd (90.0 %)." in single
+
+
+def test_latex_table(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path, "my_set", "blip", seed, BEST, stand_in=True)
+        write_run(tmp_path, "my_set", "my_way", seed, WORST, stand_in=True)
+    write_tables(load_runs([tmp_path]), tmp_path / "out")
+    text = (tmp_path / "out/tables/my_set.tex").read_text()
+    assert r"\caption{my\_set (stand-in data): mean $\pm$ standard" in text
+    assert r"blip & 2 & \textbf{87.50 $\pm$ 0.00} & \textbf{$-$5.00 $\pm$ 0.00} &" in text
+    assert r"my\_way & 2 & 65.00 $\pm$ 0.00 & $-$40.00" in text
+    assert r"\scriptsize [$-$5.00, $-$5.00]" in text
+    rows = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
+    assert {row.count("&") for row in rows} == {7}
+    assert all(row.endswith(r" \\") for row in rows)
+    assert not re.search(r"(?<!\\)[_%#]", text)
+
+
+def test_latex_escape() -> None:
+    assert latex_escape(r"a_b & 5% {x}\~") == (r"a\_b \& 5\% \{x\}\textbackslash{}\textasciitilde{}")
+
+
+def test_ties_are_all_bold_and_warnings_stand_below(root: Path, tmp_path: Path) -> None:
+    write_run(root, method="ewc", R=BEST, commit="abc")
+    text = write_tables(load_runs([root]), tmp_path / "out")
+    assert cells(text, "ewc")[2] == "**87.50**"
+    assert cells(text, "blip")[2].startswith("**87.50 ± 0.00**")
+    assert "blip and ewc (87.5 %)" in text
+    assert "Seeds of blip: 0, 1 (n = 2); ewc: 0 (n = 1); sgd: 0, 1 (n = 2)" in text
+    assert "Warning: mnist5 mixes 2 commits: abc, c0ffee" in text
+
+
+# Figures
+
+
+def test_figures(tmp_path: Path) -> None:
+    for method, drop in (("blip", 0.01), ("sgd", 0.1)):
+        write_run(tmp_path, method=method, R=forgetting_matrix(3, 0.95, drop, seed=1))
+    write_run(tmp_path, "single", "sgd", R=[[0.9]], stand_in=True)
+    runs = load_runs([tmp_path])
+    paths = write_figures(runs, tmp_path / "out", "2.weight:3")
+    expected = {f"mnist5/{n}" for n in ("accuracy", "bits", "bit_string", "forgetting")}
+    expected |= {f"{e}/{n}" for e in ("mnist5", "single") for n in ("history", "matrix")}
+    expected |= {"single/accuracy"}
+    assert {str(p.relative_to(tmp_path / "out").with_suffix("")) for p in paths} == expected
+    assert len(paths) == 2 * len(expected)
+    for path in paths:
+        start = {".png": b"\x89PNG", ".pdf": b"%PDF"}[path.suffix]
+        assert path.read_bytes().startswith(start)
+        assert path.stat().st_size > 2000
+    first = [(tmp_path / f"out/mnist5/forgetting.{s}").read_bytes() for s in ("pdf", "png")]
+    with mpl.rc_context(STYLE):
+        figure = draw_forgetting(runs.of("mnist5"), method_colours(runs.methods()))
+        assert figure is not None
+        again = _save(figure, tmp_path, "again")
+    assert [path.read_bytes() for path in again] == first
+
+
+def test_wrong_parameter_lists_right_ones(root: Path, tmp_path: Path) -> None:
+    runs = load_runs([root])
+    with pytest.raises(BlipError) as error:
+        write_figures(runs, tmp_path, "0.weight:77")
+    assert "0.weight:0, 0.weight:1" in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "frozen", "digits"),
+    [
+        (-0.75, 1.0, 2, "-0.1100"),
+        (0.75 * 0.3, 0.3, 2, "+0.1100"),
+        (0.5625, 1.0, 4, "+0.1001"),
+        (0.3, 0.3, 1, "+1.0000"),
+        (-0.3, 0.3, 4, "-1.0000"),
+        (0.0, 0.3, 3, "±0.0000"),
+        (0.0, 0.3, 0, "±0.0000"),
+    ],
+)
+def test_bit_digits(value: float, bound: float, frozen: int, digits: str) -> None:
+    assert bit_digits(value, bound, frozen, 4) == digits
+
+
+@given(st.floats(-1, 1), st.integers(1, 20), st.floats(0.01, 2))
+def test_bit_digits_are_the_value(share: float, k: int, bound: float) -> None:
+    """The digits of what blip.quantization gives, in float32, add up to it again."""
+    import torch
+
+    from blip.quantization import quantise
+
+    theta = torch.tensor(share * bound, dtype=torch.float32).clamp(-bound, bound)
+    value = float(quantise(theta, torch.tensor(k, dtype=torch.uint8), bound))
+    text = bit_digits(value, bound, k, 20)
+    magnitude = int(text[1] + text[3:], 2) / 2**20
+    assert set(text[3 + k :]) <= {"0"}
+    assert magnitude * bound == pytest.approx(abs(value), rel=1e-6)
+
+
+@pytest.mark.parametrize(("value", "frozen"), [(0.3, 2), (0.1, 0), (1.5, 1), (0.750001, 2)])
+def test_values_that_were_not_consolidated(value: float, frozen: int) -> None:
+    with pytest.raises(ValueError, match="is no number of"):
+        bit_digits(value, 1.0, frozen, 20)
+
+
+def test_parameter_that_grew_most_often_first_among_equals() -> None:
+    rows = [("a", 0, 1), ("a", 0, 9), ("a", 0, 9), ("b", 1, 0), ("b", 1, 1), ("b", 1, 2)]
+    frame = pd.DataFrame(rows, columns=["layer", "index", "frozen_bits"])
+    frame["task_learned"] = [0, 1, 2, 0, 1, 2]
+    assert choose_parameter(named_trace(frame)) == "a:0"
+    frame.loc[3, "frozen_bits"] = 1  # grows at the same two tasks and never more
+    frame.loc[4, "frozen_bits"] = 2
+    frame.loc[5, "frozen_bits"] = 3
+    assert choose_parameter(named_trace(frame)) == "b:1"
+
+
+def texts(figure: object) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]  # type: ignore[attr-defined]
+
+
+def test_bit_string_shows_the_run(root: Path, tmp_path: Path) -> None:
+    trace = root / "mnist5/blip/seed0/trace.csv"
+    trace.write_text("task_learned,layer,index,value,bound,frozen_bits\n0,fc,7,-0.25,0.5,1\n1,fc,7,-0.125,0.5,3\n")
+    figure = draw_bit_string(load_runs([root]), "fc:7")
+    assert figure is not None
+    shown = texts(figure)
+    assert "−0.250000" in shown
+    assert "−0.125000" in shown
+    digits = "".join(text for text in shown if text in {"0", "1", "−", "."})
+    assert "−0.1" + "0" * 19 in digits
+    assert "−0.01" + "0" * 18 in digits
+    frames = [p for p in figure.axes[0].patches if not p.get_fill()]
+    assert len(frames) == 1  # the first bit was frozen as 1 and is 0 after the carry
+    assert "seed 0" in figure.get_supxlabel()
+    trace.write_text(trace.read_text().replace("-0.125", "-0.13"))
+    with pytest.raises(BlipError, match=r"mnist5/blip/seed0/trace.csv: fc:7: -0.13 is no number"):
+        draw_bit_string(load_runs([root]), "fc:7")
+
+
+def test_nothing_to_draw_without_bits(tmp_path: Path) -> None:
+    write_run(tmp_path, method="sgd")
+    runs = load_runs([tmp_path])
+    assert draw_bit_string(runs) is None
+    with pytest.raises(BlipError, match=r"there is no trace\.csv"):
+        write_figures(runs, tmp_path, "fc:7")

@@ -1,0 +1,182 @@
+"""The loop: patience schedule, best epoch, exact resume."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from blip.checkpoint import Checkpoint, to_bytes
+from blip.config import load_experiment
+from blip.data import load_sequence, prepare_experiment
+from blip.errors import BlipError
+from blip.methods import METHODS
+from blip.training import Trainer
+
+
+def make_trainer(config: Path, method: str, folder: Path, **overrides: object) -> Trainer:
+    experiment = load_experiment(config, {k.replace("__", "."): v for k, v in overrides.items()})
+    data = config.parent / "data"
+    split = prepare_experiment(experiment.name, experiment.data, 0, config.parent, data)
+    sequence = load_sequence(split, data)
+    checkpoint = Checkpoint(folder)
+    return Trainer(
+        experiment, method, 0, sequence, checkpoint, torch.device("cpu"), seconds_between_checkpoints=0
+    )
+
+
+def script_losses(trainer: Trainer, losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Let validation report `losses` in turn in the first task; returns the learning rates as they are used."""
+    used: list[float] = []
+    reported: Iterator[float] = iter(losses)
+    train_epoch = trainer._train_epoch
+
+    def train(optimizer: torch.optim.SGD, examples: object) -> float:
+        if trainer.task == 0:
+            used.append(optimizer.param_groups[0]["lr"])
+        return train_epoch(optimizer, examples)  # type: ignore[arg-type]
+
+    evaluate = trainer.evaluate
+
+    def report(examples: object, task: int, *, penalty: bool = False) -> tuple[float, float]:
+        if penalty and task == 0:
+            return next(reported), 0.5
+        return evaluate(examples, task, penalty=penalty)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "_train_epoch", train)
+    monkeypatch.setattr(trainer, "evaluate", report)
+    return used
+
+
+def test_five_bad_epochs_divide_the_learning_rate_by_three(tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    trainer = make_trainer(tiny, "sgd", tmp_path / "c", training__epochs=14, training__lr=0.09)
+    # Best at epoch 1; an equal loss is a bad one; the count starts anew after the fifth.
+    losses = [1.0, 0.5, 0.5, 0.6, 0.7, 0.8, 0.9, 0.6, 0.6, 0.6, 0.4, 0.5, 0.5, 0.5]
+    used = script_losses(trainer, losses, monkeypatch)
+    trainer.run("test")
+    assert used == pytest.approx([0.09] * 7 + [0.03] * 7)
+
+
+def test_a_task_ends_when_the_learning_rate_falls_below_its_minimum(tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    trainer = make_trainer(tiny, "sgd", tmp_path / "c", training__epochs=40, training__lr=0.00085)
+    used = script_losses(trainer, [1.0] * 40, monkeypatch)
+    trainer.run("test")
+    # 8.5e-4 lasts for the first epoch and five bad ones, 2.8e-4 for five; 9.4e-5 is below 1e-4.
+    assert used == pytest.approx([0.00085] * 6 + [0.00085 / 3] * 5)
+    assert [row["epoch"] for row in trainer.tables["history"] if row["task"] == 0] == list(range(11))
+
+
+def test_a_new_learning_rate_starts_with_a_fresh_optimizer(tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    trainer = make_trainer(tiny, "sgd", tmp_path / "c", training__epochs=8, training__momentum=0.9)
+    had_momentum: list[bool] = []
+    train_epoch = trainer._train_epoch
+
+    def train(optimizer: torch.optim.SGD, examples: object) -> float:
+        had_momentum.append(bool(optimizer.state))
+        return train_epoch(optimizer, examples)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(trainer, "_train_epoch", train)
+    script_losses(trainer, [1.0] * 8, monkeypatch)
+    trainer.run("test")
+    assert had_momentum[:8] == [False, True, True, True, True, True, False, True]
+
+
+def test_the_best_epochs_weights_are_restored(tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    trainer = make_trainer(tiny, "sgd", tmp_path / "c", training__epochs=4)
+    script_losses(trainer, [1.0, 0.2, 0.9, 0.8], monkeypatch)
+    seen: list[Tensor] = []
+    record = trainer._record_epoch
+    weight = trainer.network.features[1].weight
+
+    def remember(*arguments: object) -> None:
+        seen.append(weight.detach().clone())
+        record(*arguments)  # type: ignore[arg-type]
+
+    after: list[Tensor] = []
+    monkeypatch.setattr(trainer, "_record_epoch", remember)
+    monkeypatch.setattr(trainer.method, "after_task", lambda *_: after.append(weight.detach().clone()))
+    trainer.run("test")
+    assert torch.equal(after[0], seen[1])
+    assert not torch.equal(seen[1], seen[3])
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the loop may catch it and go on."""
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_stopped_after_any_epoch_ends_with_the_same_bytes(method: str, tiny: Path, tmp_path: Path) -> None:
+    whole = make_trainer(tiny, method, tmp_path / "whole", training__momentum=0.5)
+    whole.run("whole")
+
+    for stop in range(1, 7):
+        stopped = make_trainer(tiny, method, tmp_path / "stopped", training__momentum=0.5)
+        save, saves = stopped._save, []
+
+        def save_and_die(*arguments: object, save=save, saves=saves, stop=stop) -> None:
+            save(*arguments)
+            saves.append(1)
+            if len(saves) == stop:
+                raise Killed
+
+        stopped._save = save_and_die  # type: ignore[method-assign]
+        with pytest.raises(Killed):
+            stopped.run("stopped")
+        resumed = make_trainer(tiny, method, tmp_path / "stopped", training__momentum=0.5)
+        resumed.run("resumed")
+        resumed.checkpoint.remove()
+        assert to_bytes(resumed.network.state_dict()) == to_bytes(whole.network.state_dict())
+        for table in ("accuracy", "history", "bits", "trace"):
+            assert resumed.tables[table] == whole.tables[table]
+
+
+def test_seeds_and_methods_start_from_addressed_randomness(tiny: Path, tmp_path: Path) -> None:
+    first = make_trainer(tiny, "sgd", tmp_path / "a").network.state_dict()
+    torch.rand(7)  # whatever else drew from the global generator
+    again = make_trainer(tiny, "ewc", tmp_path / "b").network.state_dict()
+    assert to_bytes(first) == to_bytes(again)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(tiny: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny, "sgd", tmp_path / "c", training__lr=1e30)
+    with pytest.raises(BlipError, match=r"task 0, epoch 0: the loss is .*nan.*training\.lr") as caught:
+        trainer.run("test")
+    assert "\n" not in str(caught.value)
+    assert not trainer.tables["accuracy"]
+
+
+def test_everything_measured_is_there(tiny: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny, "blip", tmp_path / "c")
+    trainer.run("test")
+    pairs = [(row["task_learned"], row["task"]) for row in trainer.tables["accuracy"]]
+    assert pairs == [(0, 0), (1, 0), (1, 1)]
+    assert all(0 <= row["accuracy"] <= 1 and math.isfinite(row["loss"]) for row in trainer.tables["accuracy"])
+    first, last = (
+        sum(row["frozen_bits"] * row["parameters"] for row in trainer.tables["bits"] if row["task_learned"] == t)
+        for t in (0, 1)
+    )
+    assert 0 < first <= last
+    parameters = sum(row["parameters"] for row in trainer.tables["bits"] if row["task_learned"] == 1)
+    assert parameters == sum(p.numel() for p in trainer.network.features.parameters())
+    assert {row["phase"] for row in trainer.tables["cost"]} == {"train", "evaluate", "consolidate", "checkpoint"}
+
+
+def test_a_second_process_may_not_train_the_same_run(tmp_path: Path) -> None:
+    with (
+        Checkpoint(tmp_path / "c").held(),
+        pytest.raises(BlipError, match="another process is training this run"),
+        Checkpoint(tmp_path / "c").held(),
+    ):
+        pass
+
+
+def test_a_damaged_checkpoint_is_set_aside(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c")
+    checkpoint.save({"task": 3, "x": torch.ones(100)})
+    content = checkpoint.path.read_bytes()
+    checkpoint.path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(BlipError, match=r"checkpoint\.pt: damaged checkpoint"):
+        checkpoint.load(torch.device("cpu"))
+    assert checkpoint.load(torch.device("cpu")) is None
