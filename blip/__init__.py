@@ -3,7 +3,23 @@
 In your own training loop, `BLIP` and `diagonal_fisher` are all there is.
 """
 
-from blip.fisher import diagonal_fisher
-from blip.freezing import BLIP
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blip.fisher import diagonal_fisher
+    from blip.freezing import BLIP
 
 __all__ = ["BLIP", "diagonal_fisher"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use, since it imports torch, which tables and figures do without.
+    if name == "BLIP":
+        from blip.freezing import BLIP
+
+        return BLIP
+    if name == "diagonal_fisher":
+        from blip.fisher import diagonal_fisher
+
+        return diagonal_fisher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,7 @@
 """A run folder: train, and write what was measured, how, and on what."""
 
+import csv
+import io
 import json
 import platform
 import resource
@@ -10,7 +12,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import safetensors.torch
 import torch
 
@@ -156,5 +157,8 @@ def _write(folder: Path, trainer: Trainer, about: dict[str, Any], device: torch.
     atomic_write(folder / "weights.safetensors", safetensors.torch.save(weights))
     atomic_write(folder / "run.json", json.dumps(about, indent=1) + "\n")
     for name, columns in sorted(TABLES.items(), key=lambda table: table[0] == "accuracy"):
-        rows = pd.DataFrame(trainer.tables[name], columns=list(columns))
-        atomic_write(folder / f"{name}.csv", rows.to_csv(index=False))
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(trainer.tables[name])
+        atomic_write(folder / f"{name}.csv", buffer.getvalue())

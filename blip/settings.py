@@ -25,8 +25,9 @@ def validate(model: type[T], values: Any, where: str) -> T:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "the whole"
+        # A misspelt key is also a missing one: name the one that is there.
+        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+        key = _key(first["loc"], values) or "the whole"
         if first["type"] == "extra_forbidden":
             known = ", ".join(sorted(model.model_fields)) if len(first["loc"]) == 1 else ""
             expected = "unknown key" + (f" (known: {known})" if known else "")
@@ -38,6 +39,16 @@ def validate(model: type[T], values: Any, where: str) -> T:
             if isinstance(found, str | int | float | bool):
                 expected += f" (found {found!r})"
         raise BlipError(f"{where}: {key}: {expected}") from None
+
+
+def _key(location: tuple[int | str, ...], values: Any) -> str:
+    """Dotted key of an error. Pydantic names the chosen member of a union as well, which is no key."""
+    parts = []
+    for part in location[:-1]:
+        if not isinstance(values, dict) or part in values:
+            parts.append(part)
+            values = values[part] if isinstance(values, dict | list) else None  # type: ignore[index]
+    return ".".join(map(str, [*parts, *location[-1:]]))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

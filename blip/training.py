@@ -54,13 +54,15 @@ class Trainer:
         checkpoint: Checkpoint,
         device: torch.device,
         *,
-        seconds_between_checkpoints: float = SECONDS_BETWEEN_CHECKPOINTS,
+        seconds_between_checkpoints: float | None = None,
     ) -> None:
         self.config = experiment.training
         self.seed = seed
         self.sequence = sequence
         self.checkpoint = checkpoint
         self.device = device
+        if seconds_between_checkpoints is None:
+            seconds_between_checkpoints = SECONDS_BETWEEN_CHECKPOINTS
         self.seconds_between_checkpoints = seconds_between_checkpoints
         torch.manual_seed(address(seed, "network"))
         self.network = build_network(experiment.network, sequence.image_shape, sequence.class_counts)

@@ -46,9 +46,10 @@ def rounding(bound: float) -> float:
 
 
 def random_fisher(blip: BLIP, random: torch.Generator) -> dict[str, Tensor]:
-    """Between nothing and 10^16 times the prior, so that bits grow by 0 to 20 and more."""
+    """Up to 10^16 times the prior, or less in some tasks, so that bits grow by 0 to 20 and more, early or late."""
+    most = 20 * float(torch.rand(1, generator=random))
     return {
-        name: 1e-3 * 10 ** (20 * torch.rand(p.shape, generator=random) - 4) for name, p in blip.parameters.items()
+        name: 1e-3 * 10 ** (most * torch.rand(p.shape, generator=random) - 4) for name, p in blip.parameters.items()
     }
 
 

@@ -172,7 +172,7 @@ def test_markdown_table(root: Path, tmp_path: Path) -> None:
     assert not any("**" in cell for cell in cells(text, "sgd"))
     assert cells(text, "sgd")[6] == "–"
     assert "Highest average accuracy after 2 tasks: blip (87.5 %)" in text
-    assert "forgets most: sgd (-40.0 points)" in text
+    assert "forgets most: sgd (-40.00 points)" in text
     assert "Seeds of every method: 0, 1 (n = 2)" in text
     assert "Epochs trained per task: 8 to 9" in text
     assert "stand-in" not in text

@@ -22,9 +22,7 @@ def make_trainer(config: Path, method: str, folder: Path, **overrides: object) -
     split = prepare_experiment(experiment.name, experiment.data, 0, config.parent, data)
     sequence = load_sequence(split, data)
     checkpoint = Checkpoint(folder)
-    return Trainer(
-        experiment, method, 0, sequence, checkpoint, torch.device("cpu"), seconds_between_checkpoints=0
-    )
+    return Trainer(experiment, method, 0, sequence, checkpoint, torch.device("cpu"), seconds_between_checkpoints=0)
 
 
 def script_losses(trainer: Trainer, losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[float]:

@@ -176,10 +176,10 @@ def sentence(runs: Runs, spreads: Spreads) -> str:
         names, change = _extreme(bwt, max)
         best = "keeps best what it learned" if len(bwt) > 1 else "keeping what it learned"
         meaning = "accuracy on earlier tasks changed by"
-        parts.append(f"{best}: {names} ({meaning} {change:+.1f} points since they were learned)")
+        parts.append(f"{best}: {names} ({meaning} {change:+.2f} points since they were learned)")
         names, worst = _extreme(bwt, min)
         if worst < min(change, 0):
-            parts.append(f"forgets most: {names} ({worst:+.1f} points)")
+            parts.append(f"forgets most: {names} ({worst:+.2f} points)")
     return "; ".join(parts) + "."
 
 

@@ -1,5 +1,6 @@
 # What to run, from the configuration; checked whole before any job starts.
 import json
+import shlex
 from pathlib import Path
 
 from blip.config import load_suite
@@ -8,11 +9,15 @@ from blip.errors import BlipError
 from blip.runs import RUN_FILES
 from snakemake.exceptions import WorkflowError
 
-SETTINGS = {"suite", "raw", "data", "results", "device", "threads"}
+SETTINGS = {"suite", "raw", "data", "results", "device", "threads", "container"}
 if unknown := set(config) - SETTINGS:
-    raise WorkflowError(f"config/config.yaml or --config: unknown key {min(unknown)} (known: {', '.join(sorted(SETTINGS))})")
+    raise WorkflowError(
+        f"config/config.yaml or --config: unknown key {min(unknown)} (known: {', '.join(sorted(SETTINGS))})"
+    )
 if not str(config["threads"]).isdecimal() or int(config["threads"]) < 1:
-    raise WorkflowError(f"config: threads: expected a number of CPU threads, found {config['threads']!r}")
+    raise WorkflowError(
+        f"config: threads: expected a number of CPU threads, found {config['threads']!r}"
+    )
 
 RAW, DATA = Path(config["raw"]), Path(config["data"])
 try:
@@ -20,6 +25,13 @@ try:
 except BlipError as error:
     raise WorkflowError(str(error)) from None
 OUT = f"{config['results']}/{SUITE}"
+
+# Where things lie and what they run on. Not params of the rules: they change no number, so they retrain nothing.
+FOLDERS = f"--raw {shlex.quote(str(RAW))} --data {shlex.quote(str(DATA))}"
+TRAINING = (
+    f"--out {shlex.quote(OUT)}/runs --checkpoints {shlex.quote(OUT)}/checkpoints"
+    f" --device {shlex.quote(config['device'])}"
+)
 
 RUNS = [
     f"{OUT}/runs/{name}/{method}/seed{seed}"
@@ -42,4 +54,6 @@ def overrides(planned):
 
 def datasets(planned):
     """The data set files of an experiment."""
-    return [str(dataset_path(DATA, source)) for source in planned.experiment.data.sources]
+    return [
+        str(dataset_path(DATA, source)) for source in planned.experiment.data.sources
+    ]

@@ -12,23 +12,26 @@ DATASETS = {
 rule dataset:
     output:
         f"{DATA}/{{dataset}}.safetensors",
-    wildcard_constraints:
-        dataset="|".join(DATASETS),
-    params:
-        source=lambda w: DATASETS[w.dataset][1].model_dump_json(include={"name", "folder", "side", "channels"}),
-        name=lambda w: DATASETS[w.dataset][1].name,
-        arguments=lambda w: [str(DATASETS[w.dataset][0].path), *overrides(DATASETS[w.dataset][0])],
-        raw=RAW,
-        data=DATA,
     log:
         f"{OUT}/logs/dataset/{{dataset}}.log",
     benchmark:
         f"{OUT}/benchmarks/dataset/{{dataset}}.tsv"
+    wildcard_constraints:
+        dataset="|".join(DATASETS),
     resources:
         mem_mb=4000,
         runtime=60,
+    params:
+        source=lambda w: DATASETS[w.dataset][1].model_dump_json(
+            include={"name", "folder", "side", "channels"}
+        ),
+        name=lambda w: DATASETS[w.dataset][1].name,
+        arguments=lambda w: [
+            str(DATASETS[w.dataset][0].path),
+            *overrides(DATASETS[w.dataset][0]),
+        ],
     shell:
-        "blip data {params.arguments:q} --source {params.name:q} --raw {params.raw:q} --data {params.data:q} > {log:q} 2>&1"
+        f"blip data {{params.arguments:q}} --source {{params.name:q}} {FOLDERS} > {{log:q}} 2>&1"
 
 
 rule split:
@@ -36,11 +39,6 @@ rule split:
         lambda w: datasets(EXPERIMENTS[w.experiment]),
     output:
         f"{DATA}/splits/{{experiment}}/seed{{seed}}.safetensors",
-    params:
-        tasks=lambda w: EXPERIMENTS[w.experiment].experiment.data.model_dump_json(),
-        arguments=lambda w: [str(EXPERIMENTS[w.experiment].path), *overrides(EXPERIMENTS[w.experiment])],
-        raw=RAW,
-        data=DATA,
     log:
         f"{OUT}/logs/split/{{experiment}}-seed{{seed}}.log",
     benchmark:
@@ -48,5 +46,11 @@ rule split:
     resources:
         mem_mb=4000,
         runtime=10,
+    params:
+        tasks=lambda w: EXPERIMENTS[w.experiment].experiment.data.model_dump_json(),
+        arguments=lambda w: [
+            str(EXPERIMENTS[w.experiment].path),
+            *overrides(EXPERIMENTS[w.experiment]),
+        ],
     shell:
-        "blip data {params.arguments:q} --seed {wildcards.seed} --raw {params.raw:q} --data {params.data:q} > {log:q} 2>&1"
+        f"blip data {{params.arguments:q}} --seed {{wildcards.seed}} {FOLDERS} > {{log:q}} 2>&1"

@@ -12,8 +12,6 @@ rule tables:
             category="Tables",
             labels={"experiment": "{experiment}"},
         ),
-    params:
-        runs=RUNS,
     log:
         f"{OUT}/logs/tables.log",
     benchmark:
@@ -21,6 +19,8 @@ rule tables:
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        runs=RUNS,
     shell:
         "blip tables {params.runs:q} --out {output:q} > {log:q} 2>&1"
 
@@ -37,8 +37,6 @@ rule figures:
             subcategory="{experiment}",
             labels={"figure": "{figure}"},
         ),
-    params:
-        runs=RUNS,
     log:
         f"{OUT}/logs/figures.log",
     benchmark:
@@ -46,5 +44,7 @@ rule figures:
     resources:
         mem_mb=2000,
         runtime=10,
+    params:
+        runs=RUNS,
     shell:
         "blip figures {params.runs:q} --out {output:q} > {log:q} 2>&1"

@@ -6,18 +6,10 @@ rule train:
         split=rules.split.output,
         datasets=lambda w: datasets(EXPERIMENTS[w.experiment]),
     output:
-        [f"{OUT}/runs/{{experiment}}/{{method}}/seed{{seed}}/{name}" for name in RUN_FILES],
-    params:
-        # Everything that the run's numbers depend on: a change here, and nothing else, trains it again. Comments in
-        # the library or in configuration files do not; a method's `version` does.
-        run=lambda w: json.dumps(EXPERIMENTS[w.experiment].experiment.run_config(w.method, int(w.seed))),
-        arguments=lambda w: [str(EXPERIMENTS[w.experiment].path), *overrides(EXPERIMENTS[w.experiment])],
-        raw=RAW,
-        data=DATA,
-        out=f"{OUT}/runs",
-        # Not an output, which Snakemake would delete when a job fails: a killed run goes on from here.
-        checkpoints=f"{OUT}/checkpoints",
-        device=config["device"],
+        [
+            f"{OUT}/runs/{{experiment}}/{{method}}/seed{{seed}}/{name}"
+            for name in RUN_FILES
+        ],
     log:
         f"{OUT}/logs/train/{{experiment}}-{{method}}-seed{{seed}}.log",
     benchmark:
@@ -26,7 +18,17 @@ rule train:
     resources:
         mem_mb=4000,
         runtime=240,
+    params:
+        # Everything that the run's numbers depend on: a change here, and nothing else, trains it again. Comments in
+        # the library or in configuration files do not; a method's `version` does.
+        run=lambda w: json.dumps(
+            EXPERIMENTS[w.experiment].experiment.run_config(w.method, int(w.seed))
+        ),
+        arguments=lambda w: [
+            str(EXPERIMENTS[w.experiment].path),
+            *overrides(EXPERIMENTS[w.experiment]),
+        ],
+    # The checkpoint is no output, which Snakemake would delete when a job fails: a killed run goes on from it.
     shell:
         "blip train {params.arguments:q} --method {wildcards.method} --seed {wildcards.seed}"
-        " --raw {params.raw:q} --data {params.data:q} --out {params.out:q} --checkpoints {params.checkpoints:q}"
-        " --device {params.device} --threads {threads} > {log:q} 2>&1"
+        f" {FOLDERS} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"

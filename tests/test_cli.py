@@ -1,0 +1,298 @@
+"""The command line: what it does, and that whatever goes wrong is told in one line."""
+
+import re
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+import blip.training
+from blip.cli import main
+from blip.methods import METHODS
+from blip.runs import RUN_FILES
+from blip.training import Trainer
+from tests.conftest import ROOT
+
+
+class Shell:
+    """Runs `blip …` in this process, with all folders below one."""
+
+    def __init__(self, folder: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.folder, self.config, self.capsys = folder, config, capsys
+        self.data, self.runs, self.checkpoints = (folder / name for name in ("data", "runs", "checkpoints"))
+        self.out = ""
+
+    def __call__(self, *arguments: str | Path) -> tuple[int, list[str]]:
+        """Exit status and lines on stderr."""
+        self.capsys.readouterr()
+        try:
+            status: object = main([str(a) for a in arguments])
+        except SystemExit as error:  # of argparse
+            status = error.code
+        self.out, err = self.capsys.readouterr()
+        assert isinstance(status, int)
+        return status, err.splitlines()
+
+    def prepare(self, *more: str | Path) -> tuple[int, list[str]]:
+        return self("data", self.config, "--raw", self.folder / "raw", "--data", self.data, *more)
+
+    def train(self, methods: str, *more: str | Path) -> tuple[int, list[str]]:
+        folders = ["--raw", self.folder / "raw", "--data", self.data, "--out", self.runs]
+        return self(
+            "train", self.config, "--method", *methods.split(), *folders, "--checkpoints", self.checkpoints, *more
+        )
+
+    def files(self, folder: Path) -> list[str]:
+        return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+@pytest.fixture
+def shell(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, tiny, capsys)
+
+
+def refused(result: tuple[int, list[str]]) -> str:
+    """The one line on stderr of a command that was refused with status 2."""
+    status, lines = result
+    assert status == 2, lines
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("blip")
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "COMMAND"),
+        (["fly"], "invalid choice: 'fly'"),
+        (["train"], "required: experiment, --method"),
+        (["train", "CONFIG"], "--method"),
+        (["train", "CONFIG", "--method"], "expected at least one argument"),
+        (["train", "CONFIG", "--method", "sgd", "--fast"], "unrecognized arguments: --fast"),
+        (["train", "nowhere.yaml", "--method", "sgd"], "nowhere.yaml: cannot be read: No such file"),
+        (["train", "CONFIG", "--method", "magic"], "--method magic: not in tiny (it has blip, sgd"),
+        (["train", "CONFIG", "--method", "sgd", "--seed", "-1"], "argument --seed"),
+        (["train", "CONFIG", "--method", "sgd", "--seed", "one"], "'one' is not a seed"),
+        (["train", "CONFIG", "--method", "sgd", "--seed", "1.5"], "'1.5' is not a seed"),
+        (["train", "CONFIG", "--method", "sgd", "--threads", "0"], "--threads 0: expected at least 1"),
+        (["train", "CONFIG", "--method", "sgd", "--threads", "two"], "argument --threads"),
+        (["train", "CONFIG", "--method", "sgd", "--device", "gpu9"], "--device gpu9: not available"),
+        (["train", "CONFIG", "--method", "sgd", "--set", "training.epoks=1"], "training.epoks: unknown key"),
+        (["train", "CONFIG", "--method", "sgd", "--set", "training.epochs"], "expected KEY=VALUE"),
+        (["train", "CONFIG", "--method", "sgd", "--set", "training.lr=quick"], "(found 'quick')"),
+        (["train", "CONFIG", "--method", "sgd", "--out", "FILE"], "FILE/tiny/sgd/seed0: cannot be written"),
+        (["train", "CONFIG", "--method", "sgd", "--checkpoints", "FILE"], "cannot be written"),
+        (["train", "CONFIG", "--method", "sgd", "--data", "FILE"], "cannot be written"),
+        (["check", "nowhere.yaml"], "nowhere.yaml: cannot be read"),
+        (["check", "CONFIG", "TYPO"], "training.epoks: unknown key"),
+        (["check", "FILE"], "FILE: expected keys and values"),
+        (["data", "."], ".: cannot be read: Is a directory"),
+        (["data", "CONFIG", "--source", "mnist"], "--source mnist: "),
+        (["data", "CONFIG", "--seed", "x"], "'x' is not a seed"),
+        (["data", "CONFIG", "--set", "data.sources=[{name: z, folder: z, side: 4}]"], "z/train: cannot be read"),
+        (["tables", "nowhere", "--out", "x"], "nowhere: no such folder"),
+        (["tables", "FILE", "--out", "x"], "FILE: "),
+        (["tables", "."], "required: --out"),
+        (["figures", ".", "--out", "x"], "no finished runs"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_input_is_refused_in_one_line(
+    arguments: list[str], expected: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shell.folder)
+    Path("CONFIG").write_text(shell.config.read_text())
+    Path("TYPO").write_text(shell.config.read_text().replace("epochs", "epoks"))
+    Path("FILE").write_text("not a folder, and no experiment")
+    assert expected in refused(shell(*arguments))
+    assert not shell.runs.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_cuda_device_that_is_not_there_is_refused(shell: Shell) -> None:
+    assert "--device cuda: not available" in refused(shell.train("sgd", "--device", "cuda"))
+
+
+# Commands
+
+
+def test_methods_lists_every_method_with_every_setting(shell: Shell) -> None:
+    assert shell("methods") == (0, [])
+    blocks = {}
+    for block in re.split(r"\n(?! )", shell.out.strip()):
+        name, about, *listed = map(str.strip, block.splitlines())
+        blocks[name] = listed
+        assert len(about) > 20
+        assert [line.partition(":")[0] for line in listed] == list(METHODS[name].Settings.model_fields)
+    assert list(blocks) == list(METHODS)
+    assert "f_prior: required" in blocks["blip"]
+    assert "max_bits: default 20" in blocks["blip"]
+
+
+def test_check_names_each_experiment_and_its_methods(shell: Shell) -> None:
+    assert shell("check", shell.config, ROOT / "config/experiments/mnist5.yaml", "--set", "training.epochs=1") == (
+        0,
+        [],
+    )
+    tiny, mnist = shell.out.splitlines()
+    assert tiny == f"{shell.config}: tiny: blip, sgd, sgd-frozen, ewc, lwf, imm-mode"
+    assert "mnist5: blip" in mnist
+
+
+def test_data_prepares_the_data_set_and_a_split_for_each_seed(shell: Shell) -> None:
+    assert shell.prepare("--seed", "0", "3") == (0, [])
+    splits = [f"splits/tiny/seed{seed}.safetensors" for seed in (0, 3)]
+    assert shell.out.splitlines() == [str(shell.data / split) for split in splits]
+    assert shell.files(shell.data) == ["digits.safetensors", *splits]
+
+
+def test_data_of_one_source_makes_it_anew_and_no_split(shell: Shell) -> None:
+    shell.data.mkdir()
+    (shell.data / "digits.safetensors").write_text("old")
+    assert shell.prepare("--source", "digits") == (0, [])
+    assert shell.files(shell.data) == ["digits.safetensors"]
+    assert (shell.data / "digits.safetensors").stat().st_size > 100_000
+
+
+def test_train_writes_a_run_folder_and_a_second_time_does_nothing(shell: Shell) -> None:
+    status, lines = shell.train("sgd blip", "--seed", "1", "2", "--set", "training.epochs=2")
+    assert status == 0
+    assert len(lines) == 8, "a line for each task of each run"
+    folders = [shell.runs / "tiny" / method / f"seed{seed}" for method in ("sgd", "blip") for seed in (1, 2)]
+    assert shell.out.splitlines() == [str(folder) for folder in folders]
+    for folder in folders:
+        assert shell.files(folder) == sorted(RUN_FILES)
+        assert len(pd.read_csv(folder / "accuracy.csv")) == 3
+        assert len(pd.read_csv(folder / "history.csv")) == 4
+    assert not shell.files(shell.checkpoints)
+    before = {path: path.stat().st_mtime_ns for folder in folders for path in folder.iterdir()}
+    status, lines = shell.train("sgd blip", "--seed", "1", "2", "--set", "training.epochs=2")
+    assert (status, lines) == (0, [f"{folder}: complete already" for folder in folders])
+    assert {path: path.stat().st_mtime_ns for folder in folders for path in folder.iterdir()} == before
+
+
+def test_a_run_of_another_configuration_is_done_again(shell: Shell) -> None:
+    shell.train("sgd", "--set", "training.epochs=1")
+    history = shell.runs / "tiny/sgd/seed0/history.csv"
+    assert len(pd.read_csv(history)) == 2
+    shell.train("sgd", "--set", "training.epochs=2")
+    assert len(pd.read_csv(history)) == 4
+
+
+def test_settings_may_be_given_together_or_one_by_one(shell: Shell) -> None:
+    shell.train("sgd", "--set", "training.epochs=2", "--set", "training.lr=0.05", "data.validation=0.1")
+    history = pd.read_csv(shell.runs / "tiny/sgd/seed0/history.csv")
+    assert len(history) == 4
+    assert set(history["lr"]) == {0.05}
+
+
+# What goes wrong while training
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """Let no file grow beyond `size` bytes, as a full disk would: writing fails with an OSError."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize(
+    ("size", "prepare", "named"),
+    [
+        (50_000, [], "digits.safetensors"),
+        (3_000, ["--source", "digits"], "seed0.safetensors"),
+        (500, ["--seed", "0"], "weights.safetensors"),
+        (3_000, ["--seed", "0"], "checkpoint.pt"),
+    ],
+    ids=["data set", "split", "results", "checkpoint"],
+)
+def test_a_full_disk_leaves_nothing_half_written_and_a_second_attempt_succeeds(
+    size: int, prepare: list[str], named: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if prepare:
+        shell.prepare(*prepare)
+    before = shell.files(shell.folder)
+    if named == "checkpoint.pt":
+        monkeypatch.setattr(blip.training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    with largest_file(size):
+        status, lines = shell.train("sgd")
+    assert status == 2
+    assert named in lines[-1]
+    assert "cannot be written: File too large" in lines[-1]
+    assert all(line.startswith("tiny sgd seed 0: task") for line in lines[:-1])
+    left = [file for file in shell.files(shell.folder) if not file.endswith("/lock")]
+    assert left == before
+    assert shell.train("sgd")[0] == 0
+    assert shell.files(shell.runs / "tiny/sgd/seed0") == sorted(RUN_FILES)
+    assert not shell.files(shell.checkpoints)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(shell: Shell) -> None:
+    message = refused(shell.train("sgd", "--set", "training.lr=1e20"))
+    assert "task 0, epoch 0: the loss is" in message
+    assert "try a lower training.lr (now 1e+20)" in message
+    assert shell.files(shell.folder / "runs") == []
+    assert shell.train("sgd")[0] == 0, "the same run with the settings of the file"
+
+
+def interrupt_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C at the beginning of an epoch, with a checkpoint after every one before."""
+    monkeypatch.setattr(blip.training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    train_epoch, done = Trainer._train_epoch, iter(range(epochs))
+
+    def interrupted(trainer: Trainer, *arguments: object) -> float:
+        if next(done, None) is None:
+            raise KeyboardInterrupt
+        return train_epoch(trainer, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Trainer, "_train_epoch", interrupted)
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as context:
+        interrupt_after(4, context)
+        status, lines = shell.train("blip")
+    assert status == 130
+    assert lines[-1] == "blip: interrupted; the same command goes on where it stopped"
+    assert shell.files(shell.runs) == []
+    status, lines = shell.train("blip")
+    assert status == 0
+    assert "tiny blip seed 0: going on at task 2, epoch 2" in lines
+    resumed = (shell.runs / "tiny/blip/seed0/weights.safetensors").read_bytes()
+    shell.train("blip", "--out", shell.folder / "whole")
+    assert (shell.folder / "whole/tiny/blip/seed0/weights.safetensors").read_bytes() == resumed
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda p: p.write_bytes(p.read_bytes()[:999]), lambda p: p.write_bytes(b""), lambda p: p.write_text("oops")],
+    ids=["cut", "empty", "text"],
+)
+def test_a_damaged_checkpoint_is_told_once_and_then_the_run_starts_afresh(
+    damage: object, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as context:
+        interrupt_after(2, context)
+        shell.train("sgd")
+    (path,) = shell.checkpoints.glob("*/checkpoint.pt")
+    damage(path)  # type: ignore[operator]
+    message = refused(shell.train("sgd"))
+    assert str(path) in message
+    assert "run again to start this run from its beginning" in message
+    status, lines = shell.train("sgd")
+    assert status == 0
+    assert not any("going on" in line for line in lines)
+    assert shell.files(shell.runs / "tiny/sgd/seed0") == sorted(RUN_FILES)
+    assert not shell.files(shell.checkpoints)

@@ -1,0 +1,334 @@
+"""The Fisher information against brute force: each sample alone, autograd on the parameters themselves."""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from blip import diagonal_fisher
+from blip import fisher as fisher_module
+from blip.fisher import batch_gradient_fisher, layer_parameters, named_layers
+
+SAMPLES, CLASSES = 5, 3
+
+
+class Twice(nn.Module):
+    """One layer, called twice, the second time on its own output."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.layer(torch.tanh(self.layer(x)))
+        return result
+
+
+class Tied(nn.Module):
+    """Two layers with one weight, and a bias each."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self.second.weight = self.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.second(torch.tanh(self.first(x)))
+        return result
+
+
+class SideBranch(nn.Module):
+    """A layer whose output nobody uses."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused, self.idle = nn.Linear(4, 3), nn.Linear(4, 3), nn.Conv1d(1, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.unused(x)
+        result: Tensor = self.used(x)
+        return result
+
+
+def convolutions() -> Iterable[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
+    """Over kernel, stride, padding, padding modes, dilation and groups, in one, two and three dimensions."""
+    options: dict[str, dict[str, object]] = {
+        "plain": {},
+        "stride": {"stride": 2},
+        "padding": {"padding": 2},
+        "same": {"padding": "same", "kernel_size": 2},
+        "valid": {"padding": "valid"},
+        "circular": {"padding": 1, "padding_mode": "circular"},
+        "reflect": {"padding": 2, "padding_mode": "reflect"},
+        "replicate": {"padding": 1, "padding_mode": "replicate"},
+        "dilation": {"dilation": 2},
+        "groups": {"groups": 2},
+        "depthwise": {"groups": 4, "bias": False},
+        "all": {"stride": 2, "padding": 2, "dilation": 2, "groups": 2, "padding_mode": "circular", "bias": False},
+    }
+    sizes = {nn.Conv1d: (7,), nn.Conv2d: (6, 5), nn.Conv3d: (5, 5, 5)}
+    for kind, size in sizes.items():
+        for name, option in options.items():
+            arguments = {"kernel_size": 3, **option}
+            yield f"{kind.__name__}-{name}", lambda kind=kind, a=arguments: kind(4, 4, **a), (4, *size)  # type: ignore[misc]
+    uneven = {"kernel_size": (3, 2), "stride": (1, 2), "padding": (0, 1), "dilation": (2, 1)}
+    yield "Conv2d-uneven", lambda: nn.Conv2d(2, 3, **uneven), (2, 6, 5)  # type: ignore[arg-type]
+
+
+CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "linear": (lambda: nn.Linear(4, 3), (4,)),
+    "linear without bias": (lambda: nn.Linear(4, 3, bias=False), (4,)),
+    "sequence": (lambda: nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), (6, 4)),
+    "positions": (lambda: nn.Linear(4, 3, bias=False), (2, 3, 4)),
+    "in-place": (
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 2), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(27, 5), nn.ReLU(inplace=True)
+        ),
+        (2, 4, 4),
+    ),
+    "batch norm": (lambda: nn.Sequential(nn.Conv2d(2, 3, 2, bias=False), nn.BatchNorm2d(3), nn.ReLU()), (2, 3, 3)),
+    "linear twice": (lambda: Twice(nn.Linear(4, 4)), (4,)),
+    "sequence twice": (lambda: Twice(nn.Linear(4, 4)), (3, 4)),
+    "convolution twice": (lambda: Twice(nn.Conv1d(3, 3, 3, padding=1)), (3, 5)),
+    "tied linear": (lambda: Tied(nn.Linear(4, 4), nn.Linear(4, 4)), (4,)),
+    "tied convolutions": (lambda: Tied(nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3, padding=1, bias=False)), (2, 5, 5)),
+    "unused": (SideBranch, (4,)),
+    **{name: (build, shape) for name, build, shape in convolutions()},
+}
+
+
+class Network:
+    """Features of a case with random weights, a random linear head behind them, and random samples."""
+
+    def __init__(self, build: Callable[[], nn.Module], shape: tuple[int, ...], samples: int = SAMPLES) -> None:
+        torch.manual_seed(0)
+        self.features = build().double()
+        self.x = torch.randn(samples, *shape, dtype=torch.float64)
+        self.labels = torch.arange(samples) % CLASSES
+        self.features.eval()
+        width = self.features(self.x[:1]).numel()
+        self.head = torch.randn(width, CLASSES, dtype=torch.float64)
+        self.features.train()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.features(x).flatten(1) @ self.head
+
+    def fisher(self, size: int = SAMPLES, **options: int) -> dict[str, Tensor]:
+        batches = zip(self.x.split(size), self.labels.split(size), strict=True)
+        return diagonal_fisher(self.features, self, batches, **options)
+
+    def brute_force(self) -> dict[str, Tensor]:
+        """Mean over samples of the squared gradient, by the definition."""
+        parameters = {n: p for n, p in self.features.named_parameters() if n in layer_parameters(self.features)}
+        total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        self.features.eval()
+        for x, label in zip(self.x, self.labels, strict=True):
+            loss = F.cross_entropy(self(x[None]), label[None])
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                total[name] += 0 if gradient is None else gradient**2 / len(self.x)
+        self.features.train()
+        return total
+
+
+def close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert actual.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value, rtol=1e-9, atol=1e-14, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
+@pytest.mark.parametrize("chunk", [fisher_module.CHUNK_ELEMENTS, 1], ids=["whole", "chunks"])
+@pytest.mark.parametrize("case", CASES)
+def test_fisher_is_the_mean_squared_gradient_sample_by_sample(
+    case: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fisher_module, "CHUNK_ELEMENTS", chunk)
+    network = Network(*CASES[case])
+    expected = network.brute_force()
+    assert any(value.any() for value in expected.values())
+    close(network.fisher(), expected)
+
+
+def test_layers_that_do_not_reach_the_loss_get_zeros() -> None:
+    fisher = Network(*CASES["unused"]).fisher()
+    assert fisher["used.weight"].any()
+    for name in ("unused.weight", "unused.bias", "idle.weight", "idle.bias"):
+        assert not fisher[name].any()
+
+
+def test_frozen_layers_get_zeros_and_the_others_what_they_had() -> None:
+    network = Network(*CASES["in-place"])
+    before = network.fisher()
+    network.features[0].requires_grad_(False)  # type: ignore[index]
+    after = network.fisher()
+    assert before["0.weight"].any()
+    assert not after["0.weight"].any()
+    assert not after["0.bias"].any()
+    close({k: v for k, v in after.items() if k[0] != "0"}, {k: v for k, v in before.items() if k[0] != "0"})
+
+
+@pytest.mark.parametrize("case", ["linear", "sequence", "in-place", "Conv3d-all", "tied linear"])
+@pytest.mark.parametrize("size", [1, 2, SAMPLES])
+def test_the_size_of_the_batches_makes_no_difference(case: str, size: int) -> None:
+    network = Network(*CASES[case])
+    close(network.fisher(size), network.fisher(SAMPLES))
+
+
+@pytest.mark.parametrize("loss_batch_size", [2, 10, 64])
+def test_the_batch_size_of_the_loss_scales_by_its_inverse_square(loss_batch_size: int) -> None:
+    network = Network(*CASES["in-place"])
+    scaled = {name: value / loss_batch_size**2 for name, value in network.fisher().items()}
+    close(network.fisher(loss_batch_size=loss_batch_size), scaled)
+
+
+def test_sampled_labels_average_to_the_expectation_over_the_networks_prediction() -> None:
+    network = Network(*CASES["linear"], samples=2)
+    probabilities = F.softmax(network(network.x), 1).detach()
+    assert probabilities.max() < 0.99, "or all draws are the same"
+    expected = {name: torch.zeros_like(p) for name, p in network.features.named_parameters()}
+    for label in range(CLASSES):
+        for x, probability in zip(network.x, probabilities[:, label], strict=True):
+            gradients = diagonal_fisher(network.features, network, [(x[None], torch.tensor([label]))])
+            for name, value in gradients.items():
+                expected[name] += probability * value / len(network.x)
+    draws = 20_000
+    batch = network.x.repeat(draws, 1)
+    drawn = diagonal_fisher(network.features, network, [batch], generator=torch.Generator().manual_seed(0))
+    for name, value in expected.items():
+        torch.testing.assert_close(drawn[name], value, rtol=0.05, atol=0.01 * float(value.max()))
+
+
+def test_sampled_labels_follow_the_generator() -> None:
+    network = Network(*CASES["linear"], samples=50)
+    first, again, other = (
+        diagonal_fisher(network.features, network, [network.x], generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 0, 1)
+    )
+    close(first, again)
+    assert not torch.equal(first["weight"], other["weight"])
+
+
+def test_dropout_is_off_and_batch_norm_and_training_flags_are_left_alone() -> None:
+    torch.manual_seed(0)
+    features = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.9), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3))
+    features[2].eval()  # frozen statistics, as after the first task
+    statistics = {name: value.clone() for name, value in features[2].state_dict().items()}
+    flags = [module.training for module in features.modules()]
+    x, labels = torch.randn(20, 4), torch.arange(20) % 3
+    first, second = (diagonal_fisher(features, features, [(x, labels)]) for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    torch.testing.assert_close(dict(features[2].state_dict()), statistics, rtol=0, atol=0)
+    assert [module.training for module in features.modules()] == flags
+    assert all(p.grad is None for p in features.parameters())
+    assert not any(layer._forward_hooks for layer in named_layers(features).values())
+
+
+def test_training_flags_and_hooks_are_restored_after_an_error() -> None:
+    features = nn.Sequential(nn.Linear(4, 3), nn.Dropout())
+    with pytest.raises(RuntimeError, match="shapes"):
+        diagonal_fisher(features, features, [torch.randn(2, 5)])
+    assert all(module.training for module in features.modules())
+    assert not features[0]._forward_hooks
+
+
+def test_it_works_where_gradients_are_switched_off() -> None:
+    network = Network(*CASES["linear"])
+    expected = network.fisher()
+    with torch.no_grad():
+        close(network.fisher(), expected)
+
+
+@pytest.mark.parametrize("reshape", [lambda x: x.transpose(0, 1), lambda x: x.flatten(0, 1)], ids=["time", "merged"])
+def test_a_layer_whose_first_dimension_is_not_the_batch_is_refused(reshape: Callable[[Tensor], Tensor]) -> None:
+    layer = nn.Linear(4, 3)
+
+    def logits(x: Tensor) -> Tensor:
+        output: Tensor = layer(reshape(x)).sum().expand(len(x), 2) * torch.tensor([1.0, 2.0])
+        return output
+
+    with pytest.raises(ValueError, match="expected the batch of 5 first"):
+        diagonal_fisher(layer, logits, [torch.randn(5, 6, 4)])
+
+
+class LargestTensor(TorchDispatchMode):
+    """Elements of the largest tensor that any operation inside returns."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_a_linear_layer_needs_no_gradients_per_sample() -> None:
+    layer = nn.Linear(30, 40)
+    samples = 100
+    with LargestTensor() as largest:
+        diagonal_fisher(layer, layer, [torch.randn(samples, 30)])
+    assert 0 < largest.elements <= samples * 40
+
+
+def test_a_convolution_keeps_to_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten())
+    x = torch.randn(64, 3, 6, 6)
+    taps, positions = 27, 16
+    per_sample = 8 * taps + taps * positions
+    monkeypatch.setattr(fisher_module, "CHUNK_ELEMENTS", 4 * per_sample)
+    with LargestTensor() as largest:
+        diagonal_fisher(features, features, [x])
+    assert largest.elements <= max(4 * per_sample, 64 * 8 * positions)
+
+
+def two_layers() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.5), nn.Tanh(), nn.Linear(5, 3), nn.Linear(3, 2))
+
+
+def test_batch_gradient_fisher_is_the_mean_square_of_batch_gradients_in_training_mode() -> None:
+    network = two_layers().eval()
+    x, labels = torch.randn(10, 4), torch.arange(10) % 3
+    batches = list(zip(x.split(4), labels.split(4), strict=True))
+
+    def logits(x: Tensor) -> Tensor:
+        output: Tensor = network[:4](x)  # the last layer does not reach the loss
+        return output
+
+    torch.manual_seed(1)
+    fisher = batch_gradient_fisher(network, logits, batches, scale=7.0)
+    assert network.training
+    expected = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+    torch.manual_seed(1)
+    for inputs, targets in batches:
+        network.zero_grad()
+        F.cross_entropy(logits(inputs), targets).backward()
+        for name, p in network.named_parameters():
+            expected[name] += 0 if p.grad is None else 7 * p.grad**2 / 3
+    torch.testing.assert_close(fisher, expected)
+    assert fisher["0.weight"].any()
+    assert not fisher["4.weight"].any()
+
+
+def test_batch_gradient_fisher_of_the_published_scale_is_20() -> None:
+    network = two_layers()
+    network[1].p = 0.0
+    batch = (torch.randn(6, 4), torch.arange(6) % 2)
+    published = batch_gradient_fisher(network, network, [batch])
+    plain = batch_gradient_fisher(network, network, [batch], scale=1.0)
+    torch.testing.assert_close(published, {name: 20 * value for name, value in plain.items()})
+    assert plain["4.bias"].any()
+
+
+def test_batch_gradient_fisher_of_a_frozen_parameter_is_zero() -> None:
+    network = two_layers()
+    network[0].weight.requires_grad_(False)
+    fisher = batch_gradient_fisher(network, network, [(torch.randn(6, 4), torch.arange(6) % 2)])
+    assert not fisher["0.weight"].any()
+    assert fisher["0.bias"].any()
+    assert fisher.keys() == dict(network.named_parameters()).keys()

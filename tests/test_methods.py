@@ -1,0 +1,447 @@
+"""Every method on every network, and the effect that each method is for."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from blip.data import Examples
+from blip.fisher import batch_gradient_fisher
+from blip.methods import METHODS, Method
+from blip.networks import MLP, AlexNet, MultiHeadNetwork, build_network
+
+CLASSES = [2, 3, 2]
+NETWORKS: dict[str, tuple[MLP | AlexNet, tuple[int, int, int]]] = {
+    "mlp": (MLP(name="mlp", hidden=[8]), (1, 4, 4)),
+    "mlp, two layers": (MLP(name="mlp", hidden=[8, 6]), (2, 3, 3)),
+    "alexnet": (AlexNet(name="alexnet", mul=0.05, hidden=(8, 6)), (3, 30, 30)),
+}
+SETTINGS: dict[str, dict[str, Any]] = {"blip": {"f_prior": 1e-9, "fisher_batch_size": 8}}
+"""Of methods that do not do without."""
+
+every_method = pytest.mark.parametrize("name", list(METHODS))
+every_network = pytest.mark.parametrize("network", NETWORKS)
+
+
+def examples(network: str, task: int, n: int = 24) -> Examples:
+    """Random images, brighter or darker by their class in a place of the task's own."""
+    shape = NETWORKS[network][1]
+    random = torch.Generator().manual_seed(task)
+    images = torch.randint(0, 156, (n, *shape), generator=random)
+    labels = torch.arange(n) % CLASSES[task]
+    pattern = torch.randint(0, 100, (CLASSES[task], *shape), generator=random)
+    scale, shift = torch.full((shape[0], 1, 1), 1 / 64), torch.full((shape[0], 1, 1), -2.0)
+    return Examples((images + pattern[labels]).to(torch.uint8), labels, scale, shift)
+
+
+def make(name: str, network: str = "mlp", seed: int = 0, **settings: Any) -> Method:
+    torch.manual_seed(seed)
+    config, shape = NETWORKS[network]
+    method = METHODS[name]
+    return method(build_network(config, shape, CLASSES), method.Settings(**(SETTINGS.get(name, {}) | settings)), seed)
+
+
+def loss_of(method: Method, task: int, x: Tensor, labels: Tensor) -> Tensor:
+    hidden = method.network.features(x)
+    loss = F.cross_entropy(method.network.heads[task](hidden), labels)
+    penalty = method.penalty(x, hidden)
+    return loss if penalty is None else loss + penalty
+
+
+def step(method: Method, optimizer: SGD, task: int, x: Tensor, labels: Tensor) -> None:
+    """One step of the training loop, with the hooks as the loop calls them."""
+    optimizer.zero_grad()
+    loss_of(method, task, x, labels).backward()
+    if method.clip_norm is not None:
+        nn.utils.clip_grad_norm_(method.network.parameters(), method.clip_norm)
+    optimizer.step()
+    method.after_step()
+
+
+def train(method: Method, task: int, data: Examples, epochs: int = 3, lr: float = 0.1) -> None:
+    """A task without its end."""
+    method.before_task(task)
+    method.network.train()
+    torch.manual_seed(task)
+    optimizer = SGD([p for p in method.network.parameters() if p.requires_grad], lr=lr)
+    for _ in range(epochs):
+        for x, labels in data.batches(8):
+            step(method, optimizer, task, x, labels)
+
+
+def learn(method: Method, task: int, network: str = "mlp", epochs: int = 3, lr: float = 0.1) -> None:
+    data = examples(network, task)
+    train(method, task, data, epochs, lr)
+    method.after_task(task, data)
+
+
+def weights(module: nn.Module) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in module.named_parameters()}
+
+
+def assert_same(first: object, second: object) -> None:
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def penalty_of(method: Method, task: int = 1) -> Tensor:
+    """The penalty on a fixed batch, without dropout."""
+    method.network.eval()
+    x, _ = examples("mlp", task).batch(torch.arange(8))
+    penalty = method.penalty(x, method.network.features(x))
+    assert penalty is not None
+    return penalty
+
+
+def gradients_of(method: Method, task: int = 1) -> dict[str, Tensor | None]:
+    method.network.zero_grad()
+    penalty_of(method, task).backward()
+    return {name: p.grad for name, p in method.network.named_parameters()}
+
+
+def nudge(network: MultiHeadNetwork, amount: float = 0.1) -> None:
+    random = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for p in network.parameters():
+            p += amount * torch.randn(p.shape, generator=random)
+
+
+# Every method on every network
+
+
+@every_method
+@every_network
+def test_two_tasks_are_learned_and_gradients_reach_all_that_trains(name: str, network: str) -> None:
+    method = make(name, network)
+    for task in range(2):
+        data = examples(network, task)
+        train(method, task, data)
+        used = {"features": method.network.features, "head": method.network.heads[task]}
+        for part, module in used.items():
+            for key, p in module.named_parameters():
+                if p.requires_grad:
+                    assert p.grad is not None, f"{part}.{key}"
+                    assert p.grad.any(), f"{part}.{key}"
+        assert any(p.requires_grad for p in used["head"].parameters())
+        method.after_task(task, data)
+        assert all(p.isfinite().all() for p in method.network.parameters())
+        for rows in method.measurements().values():
+            assert rows
+
+
+@every_method
+def test_two_tasks_lower_the_loss_of_each(name: str) -> None:
+    method = make(name)
+    for task in range(2):
+        data = examples("mlp", task)
+        x, labels = data.batch(torch.arange(len(data)))
+        losses = []
+        for epochs in (0, 30):
+            train(method, task, data, epochs)
+            losses.append(F.cross_entropy(method.network(x, task), labels).item())
+        assert losses[1] < 0.9 * losses[0]
+        method.after_task(task, data)
+
+
+@every_method
+@every_network
+def test_a_saved_state_goes_on_identically(name: str, network: str, tmp_path: Path) -> None:
+    first = make(name, network)
+    learn(first, 0, network)
+    torch.save({"method": first.state_dict(), "network": first.network.state_dict()}, tmp_path / "state.pt")
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    second = make(name, network, seed=9)
+    second.seed = first.seed
+    second.network.load_state_dict(state["network"])
+    second.load_state_dict(state["method"])
+    data = examples(network, 1)
+    x, labels = data.batch(torch.arange(8))
+    results = []
+    for method in (first, second):
+        train(method, 1, data, epochs=1)
+        torch.manual_seed(0)
+        loss = loss_of(method, 1, x, labels).detach()
+        before = weights(method.network)
+        method.after_task(1, data)
+        results.append((loss, before, weights(method.network), method.measurements()))
+    assert_same(results[0][:3], results[1][:3])
+    assert results[0][3] == results[1][3]
+
+
+@every_method
+def test_the_state_before_the_first_task_can_be_taken_up(name: str) -> None:
+    method, other = make(name), make(name)
+    learn(method, 0)
+    other.load_state_dict(make(name).state_dict())
+    learn(other, 0)
+    assert_same(weights(other.network), weights(method.network))
+
+
+@every_method
+def test_equal_seeds_give_equal_numbers(name: str) -> None:
+    runs = []
+    for _ in range(2):
+        method = make(name, "alexnet")
+        for task in range(2):
+            learn(method, task, "alexnet", epochs=1)
+        runs.append(weights(method.network))
+    assert_same(*runs)
+
+
+# sgd, sgd-frozen
+
+
+def test_sgd_moves_the_features_in_every_task() -> None:
+    method = make("sgd")
+    for task in range(3):
+        before = weights(method.network.features)
+        learn(method, task)
+        after = weights(method.network.features)
+        assert all(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_sgd_frozen_moves_the_features_in_the_first_task_only() -> None:
+    method = make("sgd-frozen")
+    start = weights(method.network.features)
+    learn(method, 0)
+    first = weights(method.network.features)
+    assert all(not torch.equal(start[name], first[name]) for name in start)
+    for task in (1, 2):
+        heads = [weights(head) for head in method.network.heads]
+        learn(method, task)
+        assert_same(weights(method.network.features), first)
+        for t, head in enumerate(heads):
+            moved = not torch.equal(head["weight"], method.network.heads[t].weight)
+            assert moved == (t == task)
+
+
+# ewc
+
+
+def test_ewc_penalty_is_zero_after_a_task_and_pulls_back_by_lambda_f_times_the_way_moved() -> None:
+    method = make("ewc", strength=70.0)
+    assert method.penalty(torch.empty(0), torch.empty(0)) is None
+    learn(method, 0)
+    assert penalty_of(method).item() == 0
+    anchor, fisher = weights(method.network), method.state_dict()["fisher"]
+    assert all(fisher[name].any() for name in anchor if name.startswith(("features", "heads.0")))
+    nudge(method.network)
+    moved = {name: p - anchor[name] for name, p in weights(method.network).items()}
+    expected = sum(70 / 2 * (fisher[name] * moved[name] ** 2).sum() for name in moved)
+    assert penalty_of(method).item() == pytest.approx(float(expected), rel=1e-5)
+    assert float(expected) > 0
+    gradients = gradients_of(method)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, 70 * fisher[name] * moved[name])
+
+
+def test_ewc_averages_the_fisher_information_over_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make("ewc")
+    given: list[dict[str, Tensor]] = []
+
+    def fisher(network: nn.Module, *_: object) -> dict[str, Tensor]:
+        given.append({name: torch.rand_like(p) for name, p in network.named_parameters()})
+        return {name: value.clone() for name, value in given[-1].items()}
+
+    monkeypatch.setattr("blip.methods.ewc.batch_gradient_fisher", fisher)
+    for task in range(3):
+        method.after_task(task, examples("mlp", task))
+        for name, value in method.state_dict()["fisher"].items():
+            torch.testing.assert_close(value, torch.stack([f[name] for f in given]).mean(0))
+    assert len(given) == 3
+
+
+@pytest.mark.parametrize(("name", "strength"), [("ewc", 500.0), ("imm-mode", 5.0)])
+def test_a_penalty_keeps_the_weights_closer_to_the_old_ones(name: str, strength: float) -> None:
+    ways = {}
+    for value in (0.0, strength):
+        method = make(name, strength=value)
+        learn(method, 0, epochs=20)
+        old, stiffness = weights(method.network), method.state_dict()["fisher"] if name == "ewc" else None
+        train(method, 1, examples("mlp", 1), epochs=20, lr=0.02)
+        new = weights(method.network)
+        used = [key for key in old if key.startswith(("features", "heads.0"))]
+        ways[value] = sum(
+            float(((1 if stiffness is None else stiffness[key]) * (new[key] - old[key]) ** 2).sum()) for key in used
+        )
+    assert 0 < ways[strength] < 0.5 * ways[0.0]
+
+
+# lwf
+
+
+def test_lwf_penalty_reaches_the_features_and_earlier_heads_and_no_others() -> None:
+    method = make("lwf")
+    assert method.penalty(torch.empty(0), torch.empty(0)) is None
+    for task, reached in ((0, {"heads.0"}), (1, {"heads.0", "heads.1"})):
+        learn(method, task)
+        nudge(method.network)
+        for name, gradient in gradients_of(method).items():
+            expected = name.startswith(("features", *reached))
+            assert (gradient is not None and bool(gradient.any())) == expected, name
+
+
+def test_lwf_penalty_pulls_nowhere_while_the_network_says_what_it_said() -> None:
+    method = make("lwf")
+    learn(method, 0)
+    for name, gradient in gradients_of(method).items():
+        if name.startswith(("features", "heads.0")):
+            assert gradient is not None
+            assert gradient.abs().max() < 1e-6
+    at_rest = penalty_of(method).item()
+    nudge(method.network)
+    assert penalty_of(method).item() > at_rest
+
+
+def test_lwf_penalty_is_lambda_times_the_cross_entropy_with_the_old_prediction() -> None:
+    method = make("lwf", strength=3.0, temperature=2.0)
+    learn(method, 0)
+    old = deepcopy(method.network).eval()
+    nudge(method.network)
+    x, _ = examples("mlp", 1).batch(torch.arange(8))
+    targets = F.softmax(old(x, 0) / 2, 1)
+    expected = -3 * (targets * F.log_softmax(method.network(x, 0) / 2, 1)).sum(1).mean()
+    assert penalty_of(method).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_lwf_keeps_what_earlier_heads_say() -> None:
+    x, _ = examples("mlp", 1).batch(torch.arange(24))
+    changes = {}
+    for strength in (0.0, 2.0):
+        method = make("lwf", strength=strength)
+        learn(method, 0, epochs=20)
+        before = F.softmax(method.network(x, 0), 1).detach()
+        train(method, 1, examples("mlp", 1), epochs=30)
+        after = F.softmax(method.network(x, 0), 1).detach()
+        changes[strength] = float((after - before).abs().mean())
+    assert 0 < changes[2.0] < 0.5 * changes[0.0]
+
+
+# imm-mode
+
+
+def test_imm_mode_merges_the_old_and_the_new_weights_by_their_fisher_information() -> None:
+    method = make("imm-mode")
+    assert method.penalty(torch.empty(0), torch.empty(0)) is None
+    learn(method, 0)
+    old, old_fisher = weights(method.network), dict(method.state_dict()["fisher"])
+    data = examples("mlp", 1)
+    train(method, 1, data, epochs=10)
+    new = weights(method.network)
+    size = method.settings.fisher_batch_size
+    assert size >= len(data), "one batch, so that its order makes no difference"
+    new_fisher = batch_gradient_fisher(method.network, lambda x: method.network(x, 1), data.batches(size))
+    method.after_task(1, data)
+    merged = weights(method.network)
+    for name in merged:
+        total = old_fisher[name] + new_fisher[name]
+        expected = (old_fisher[name] * old[name] + new_fisher[name] * new[name]) / total
+        expected = torch.where(total > 0, expected, new[name])
+        torch.testing.assert_close(merged[name], expected, rtol=1e-4, atol=1e-6)
+        low, high = torch.minimum(old[name], new[name]), torch.maximum(old[name], new[name])
+        assert ((merged[name] >= low - 1e-6) & (merged[name] <= high + 1e-6)).all()
+    assert_same(merged["heads.2.weight"], new["heads.2.weight"])
+    torch.testing.assert_close(merged["heads.0.weight"], old["heads.0.weight"])
+    torch.testing.assert_close(merged["heads.1.weight"], new["heads.1.weight"])
+    for name in merged:
+        if name.startswith("features"):
+            assert not torch.equal(merged[name], new[name])
+            assert not torch.equal(merged[name], old[name])
+    for name, value in method.state_dict()["fisher"].items():
+        torch.testing.assert_close(value, old_fisher[name] + new_fisher[name])
+
+
+def test_imm_mode_penalty_pulls_back_by_lambda_times_the_way_moved() -> None:
+    method = make("imm-mode", strength=0.3)
+    learn(method, 0)
+    assert penalty_of(method).item() == 0
+    old = weights(method.network)
+    nudge(method.network)
+    moved = {name: p - old[name] for name, p in weights(method.network).items()}
+    for name, gradient in gradients_of(method).items():
+        torch.testing.assert_close(gradient, 0.3 * moved[name])
+    assert penalty_of(method).item() == pytest.approx(0.15 * sum(float(m.square().sum()) for m in moved.values()))
+
+
+# blip
+
+
+@pytest.fixture
+def preserved() -> Any:
+    """BLIP after a task, with some bits frozen and some not."""
+    method: Any = make("blip")
+    learn(method, 0, epochs=10)
+    assert 0 < method.blip.capacity() < 1
+    return method
+
+
+def test_blip_puts_the_features_on_the_grid_of_their_frozen_bits(preserved: Any) -> None:
+    for name, p in preserved.blip.parameters.items():
+        levels = p.detach().double() / preserved.blip.bounds[name] * torch.exp2(preserved.blip.bits[name].double())
+        assert ((levels - levels.round()).abs() < 0.25).all()
+        assert not p[preserved.blip.bits[name] == 0].any()
+        coarse = preserved.blip.bits[name] < 10  # where float32 leaves no doubt
+        assert ((levels - levels.round()).abs()[coarse] < 1e-3).all()
+
+
+def test_blip_clamps_after_every_step(preserved: Any) -> None:
+    anchors, bits = weights(preserved.network.features), dict(preserved.blip.bits)
+    heads = weights(preserved.network.heads[1])
+    train(preserved, 1, examples("mlp", 1), epochs=1, lr=100)
+    assert not torch.equal(heads["weight"], preserved.network.heads[1].weight)
+    for name, p in preserved.blip.parameters.items():
+        bound = preserved.blip.bounds[name]
+        way = (p - anchors[name]).abs()
+        assert (way <= bound * torch.exp2(-bits[name].float()) + 1e-6 * bound).all()
+        assert way.any()
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_blip_starts_from_the_published_or_from_pytorchs_initialisation(published: bool) -> None:
+    method: Any = make("blip", published_initialisation=published)
+    plain = make("sgd")
+    same = [torch.equal(a, b) for a, b in zip(method.network.parameters(), plain.network.parameters(), strict=True)]
+    assert same == [not published] * 2 + [True] * 6, "features, then three heads"
+    assert bool(method.network.features[1].bias.any()) == (not published)
+
+
+def test_blip_draws_the_fisher_information_from_a_part_of_the_training_images() -> None:
+    seen: list[int] = []
+    method: Any = make("blip", fisher_batches=2)
+    method.network.features.register_forward_hook(lambda *_: seen.append(len(_[2])))
+    method.after_task(0, examples("mlp", 0))
+    assert seen == [8, 8]
+
+
+def test_blip_records_all_bits_and_some_weights_of_each_layer(preserved: Any) -> None:
+    rows = preserved.measurements()
+    for name, bits in preserved.blip.bits.items():
+        counts = {r["frozen_bits"]: r["parameters"] for r in rows["bits"] if r["layer"] == name}
+        expected = torch.bincount(bits.flatten())
+        assert counts == {k: n for k, n in enumerate(expected.tolist()) if n}
+    traced = [r for r in rows["trace"] if r["layer"] == "1.weight"]
+    assert len(traced) == len({r["index"] for r in traced}) == 16
+    for r in traced:
+        assert r["value"] == preserved.blip.parameters["1.weight"].flatten()[r["index"]].item()
+        assert r["frozen_bits"] == preserved.blip.bits["1.weight"].flatten()[r["index"]]
+        assert abs(r["value"]) <= r["bound"]
+    index = [r["index"] for r in traced]
+    learn(preserved, 1)
+    assert [r["index"] for r in preserved.measurements()["trace"] if r["layer"] == "1.weight"] == index
+
+
+def loss_on_the_first_of_two_tasks(name: str) -> float:
+    method = make(name)
+    learn(method, 0, epochs=60)
+    learn(method, 1, epochs=60)
+    x, labels = examples("mlp", 0).batch(torch.arange(24))
+    return F.cross_entropy(method.network(x, 0), labels).item()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "sgd"])
+def test_the_first_task_is_remembered_better_than_by_fine_tuning(name: str) -> None:
+    assert loss_on_the_first_of_two_tasks(name) < 0.9 * loss_on_the_first_of_two_tasks("sgd")

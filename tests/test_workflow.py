@@ -1,0 +1,135 @@
+"""The workflow plans, runs, and reruns what it should; nothing more."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from snakemake.cli import main as snakemake_main
+
+import blip.runs  # noqa: F401 - for the forks
+from tests.conftest import ROOT, TINY
+
+SUITE = """\
+name: small
+seeds: [0]
+experiments:
+  - config: tiny.yaml
+    methods: [blip, ewc]
+"""
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a clone holds of the workflow, with a small suite beside the project's own."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("workflow", "config"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "Snakefile", folder)
+    (folder / "profiles").symlink_to("workflow/profiles")
+    (folder / "tiny.yaml").write_text(TINY)
+    (folder / "small.yaml").write_text(SUITE)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of a snakemake call in `folder`.
+
+    In a fork, which has imported everything already: a start from nothing takes longer than most of these tests.
+    """
+    output = folder / "output.txt"
+    child = os.fork()
+    if child == 0:  # pragma: no cover
+        os.chdir(folder)
+        os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        sys.stdout = sys.stderr = output.open("w")
+        for stream in (1, 2):  # of the jobs
+            os.dup2(sys.stdout.fileno(), stream)
+        status = 99
+        try:
+            snakemake_main(["--cores", "2", *arguments])
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else 1
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), output.read_text()
+
+
+def planned(output: str) -> dict[str, int]:
+    """Jobs that a dry run plans, by rule."""
+    return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", output, re.M) if rule != "total"}
+
+
+def test_the_demo_plans_every_run(clone: Path) -> None:
+    status, output = snakemake(clone, "-n")
+    jobs = planned(output)
+    assert status == 0
+    assert jobs["train"] == 2 * 6 * 3, "digits5 and pdigits, six methods, three seeds; mnist5 only where MNIST is"
+    assert jobs["split"] == 2 * 3
+    assert jobs["dataset"] == jobs["tables"] == jobs["figures"] == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["suite=typo.yaml"], r"typo\.yaml: experiments\.0\.methds: unknown key"),
+        (["suite=absent.yaml"], r"absent\.yaml: cannot be read"),
+        (["sweet=small.yaml"], r"unknown key sweet \(known: .*suite"),
+        (["suite=small.yaml", "threads=none"], r"threads: expected a number"),
+    ],
+)
+def test_bad_configuration_stops_before_any_job(clone: Path, settings: list[str], expected: str) -> None:
+    (clone / "typo.yaml").write_text(SUITE.replace("methods", "methds"))
+    status, output = snakemake(clone, "--config", *settings)
+    assert status == 1
+    assert re.search(expected, output)
+    assert "Traceback" not in output
+    assert not (clone / "results").exists()
+
+
+def test_a_suite_runs_and_reruns_exactly_what_a_change_touches(clone: Path) -> None:
+    small = ("--config", "suite=small.yaml")
+    status, output = snakemake(clone, *small)
+    assert status == 0, output
+    out = clone / "results" / "small"
+    assert "| blip" in (out / "tables" / "tables.md").read_text()
+    for figure in ("matrix", "accuracy", "forgetting", "bits", "bit_string", "history"):
+        for ending in ("pdf", "png"):
+            assert (out / "figures" / "tiny" / f"{figure}.{ending}").stat().st_size > 1000
+    assert (out / "logs" / "train" / "tiny-blip-seed0.log").read_text()
+    assert (out / "benchmarks" / "train" / "tiny-blip-seed0.tsv").read_text()
+    assert not any((out / "checkpoints").iterdir())
+
+    status, output = snakemake(clone, *small, "--report", "report.html")
+    assert status == 0, output
+    report = (clone / "report.html").read_text()
+    assert "Tables" in report
+    assert "bit_string" in report
+
+    tiny = clone / "tiny.yaml"
+    tiny.write_text("# a comment\n" + TINY)
+    assert planned(snakemake(clone, *small, "-n")[1]) == {}
+
+    tiny.write_text(TINY.replace("ewc: {", "ewc: {strength: 7, "))
+    jobs = planned(snakemake(clone, *small, "-n")[1])
+    assert jobs == {"default": 1, "train": 1, "tables": 1, "figures": 1}
+
+    tiny.write_text(TINY.replace("lr: 0.1", "lr: 0.2"))
+    assert planned(snakemake(clone, *small, "-n")[1])["train"] == 2
+
+
+def test_a_failed_job_keeps_its_log_and_the_others_go_on(clone: Path) -> None:
+    (clone / "tiny.yaml").write_text(TINY)
+    # λ is infinite in float32, and infinity times a penalty of 0 is not a number.
+    (clone / "bad.yaml").write_text(SUITE.replace("small", "bad") + "    set: {methods.ewc.strength: 1.0e+39}\n")
+    status, output = snakemake(clone, "--config", "suite=bad.yaml")
+    assert status == 1
+    assert "the loss is nan" in output
+    out = clone / "results" / "bad"
+    assert "the loss is nan" in (out / "logs" / "train" / "tiny-ewc-seed0.log").read_text()
+    assert not (out / "runs" / "tiny" / "ewc" / "seed0" / "accuracy.csv").exists()
+    assert (out / "runs" / "tiny" / "blip" / "seed0" / "accuracy.csv").exists()
