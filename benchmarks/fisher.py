@@ -1,53 +1,80 @@
-"""Fisher of the MLP 784-1200 (80 batches of 100) against one training epoch of mnist5; its memory; state per parameter.
+"""Fisher information of the MLP 784-1200 (80 batches of 100): time, memory, and BLIP's state per parameter.
 
-Targets: less time than the epoch; extra memory ≤ 2 × the parameters plus one batch; state ≤ 17 bytes per parameter.
+Targets: less time than one training epoch of an mnist5 task; extra memory ≤ 2 × the parameters plus one batch;
+≤ 17 bytes of state a parameter, the same after ten tasks as after one.
 """
 
-import tracemalloc
-from collections.abc import Callable
+import resource
+import sys
 
 import timing
 import torch
 import torch.nn.functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from blip import BLIP, diagonal_fisher
 from blip.networks import MLP, build_network
 
-EPOCH_EXAMPLES = 12_000  # about what one mnist5 task has
 PAIRS = 7
+EXAMPLES, BATCH = 12_000, 64  # one epoch of an mnist5 task
+BATCHES, N = 80, 100
 
 
-class PeakTensorBytes(TorchDispatchMode):
-    """The most bytes of tensor memory made inside the block that were alive at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive: dict[int, tuple[object, int]] = {}
-        self.peak = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        import weakref
-
-        result = func(*args, **(kwargs or {}))
-        known = {t.untyped_storage().data_ptr() for t in _tensors(args)}
-        for tensor in _tensors((result,)):
-            storage = tensor.untyped_storage()
-            key = storage.data_ptr()
-            if key not in known and storage.nbytes():
-                self.alive[key] = (weakref.ref(storage), storage.nbytes())
-        self.alive = {k: v for k, v in self.alive.items() if v[0]() is not None}  # type: ignore[operator]
-        self.peak = max(self.peak, sum(size for _, size in self.alive.values()))
-        return result
+def peak_memory() -> int:
+    """Highest resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _tensors(values):  # type: ignore[no-untyped-def]
-    for value in values:
+def state_bytes(blip: BLIP) -> float:
+    """Bytes of tensors in BLIP's state for each parameter."""
+
+    def size(value: object) -> int:
         if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _tensors(value)
+            return value.nbytes
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return sum(map(size, children))
+
+    return size(blip.state_dict()) / sum(p.numel() for p in blip.parameters.values())
 
 
 if __name__ == "__main__":
     timing.main()
+    network = build_network(MLP(name="mlp", hidden=[1200]), (1, 28, 28), [2])
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
+    blip = BLIP(network.features, 1e-15)
+    blip.attach(optimizer)
+    x, labels = torch.randn(EXAMPLES, 1, 28, 28), torch.randint(0, 2, (EXAMPLES,))
+
+    def epoch() -> None:
+        for inputs, targets in zip(x.split(BATCH), labels.split(BATCH), strict=True):
+            optimizer.zero_grad()
+            F.cross_entropy(network(inputs, 0), targets).backward()
+            optimizer.step()
+
+    def fisher(batches: int = BATCHES) -> dict[str, torch.Tensor]:
+        inputs = x[: batches * N].split(N)
+        return diagonal_fisher(network.features, lambda batch: network(batch, 0), inputs, loss_batch_size=N)
+
+    def backward_only() -> None:
+        for inputs, targets in zip(x[: BATCHES * N].split(N), labels[: BATCHES * N].split(N), strict=True):
+            optimizer.zero_grad()
+            F.cross_entropy(network(inputs, 0), targets).backward()
+
+    network(x[:N], 0).sum().backward()  # libraries' own buffers are there before memory is counted
+    optimizer.zero_grad()
+    before = peak_memory()
+    information = fisher()
+    extra = peak_memory() - before
+    parameters = sum(p.nbytes for p in blip.parameters.values())
+    allowed = 2 * parameters + x[:N].nbytes
+    print(f"extra memory: {extra / 2**20:.1f} MiB of {allowed / 2**20:.1f} MiB allowed (2 × parameters + one batch)")
+
+    blip.consolidate(information)
+    states = [state_bytes(blip)]
+    for _ in range(9):
+        blip.consolidate({name: torch.rand_like(p) * 1e-9 for name, p in blip.parameters.items()})
+    states.append(state_bytes(blip))
+    print(f"state: {states[0]:.1f} bytes a parameter after one task, {states[1]:.1f} after ten, of 17 allowed")
+
+    timing.report("Fisher / training epoch", timing.paired_ratio(fisher, epoch, PAIRS, 1), 1.0, PAIRS)
+    ratio = timing.paired_ratio(fisher, backward_only, PAIRS, 1)
+    timing.report("Fisher / forward and backward of the same batches", ratio, 3.0, PAIRS)

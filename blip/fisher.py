@@ -8,7 +8,7 @@ squaring; there the per-sample gradients of one chunk of samples are made by a b
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -28,12 +28,16 @@ def named_layers(module: nn.Module) -> dict[str, Layer]:
 
 
 def layer_parameters(module: nn.Module) -> dict[str, tuple[nn.Parameter, list[Layer]]]:
-    """Weights and biases of those layers, and the layers that use each: tied ones are there once, by the first name."""
+    """Weights and biases of those layers that train, and the layers that use each.
+
+    Tied ones are there once, by the first name; those with `requires_grad` off are not.
+    """
     found: dict[nn.Parameter, tuple[str, list[Layer]]] = {}
     for layer_name, layer in named_layers(module).items():
         for kind, parameter in layer.named_parameters(recurse=False):
-            name = f"{layer_name}.{kind}" if layer_name else kind
-            found.setdefault(parameter, (name, []))[1].append(layer)
+            if parameter.requires_grad:
+                name = f"{layer_name}.{kind}" if layer_name else kind
+                found.setdefault(parameter, (name, []))[1].append(layer)
     return {name: (parameter, layers) for parameter, (name, layers) in found.items()}
 
 
@@ -45,7 +49,7 @@ def diagonal_fisher(
     loss_batch_size: int = 1,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
-    """Diagonal Fisher information of every linear and convolution layer in `features`.
+    """Diagonal Fisher information of every linear and convolution layer in `features`, as far as it trains.
 
     `logits(x)` runs the whole network, (n, ...) to (n, classes), and must pass through `features`. A batch is x, and
     labels are then drawn from the network's own prediction (the Fisher information proper), or (x, labels), and the
@@ -57,7 +61,8 @@ def diagonal_fisher(
 
     Returns tensors of the parameters' shapes, keyed like `features.named_parameters()`: zeros where no gradient comes.
     Extra memory: those tensors, the activations of one batch, and CHUNK_ELEMENTS floats for convolutions. Raises
-    ValueError where the first dimension of a layer's input is not the batch.
+    ValueError where the first dimension of a layer's input is not the batch, or where a layer's weights are used
+    without calling it, as nn.MultiheadAttention does.
     """
     parameters = layer_parameters(features)
     fisher = {name: torch.zeros_like(parameter) for name, (parameter, _) in parameters.items()}
@@ -71,7 +76,8 @@ def diagonal_fisher(
                 probabilities = F.softmax(output.detach(), dim=1)
                 labels = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
             loss = F.cross_entropy(output, labels, reduction="sum")
-            gradients = _output_gradients(calls, loss, len(x))
+            idle = {name: p for name, (p, layers) in parameters.items() if not any(calls[layer] for layer in layers)}
+            gradients = _output_gradients(calls, idle, loss, len(x))
             for name, (_, layers) in parameters.items():
                 uses = [(layer, *pair) for layer in layers for pair in gradients[layer]]
                 if uses:
@@ -144,16 +150,24 @@ def _recorded_calls(module: nn.Module) -> Iterator[_Calls]:
             handle.remove()
 
 
-def _output_gradients(calls: _Calls, loss: Tensor, samples: int) -> dict[Layer, list[tuple[Tensor, Tensor]]]:
-    """Input and gradient of the summed `loss` by the output, for every call that reaches the loss."""
-    edges = [edge for layer_calls in calls.values() for _, edge in layer_calls]
-    gradients = iter(torch.autograd.grad(loss, edges, allow_unused=True) if edges else ())
+def _output_gradients(
+    calls: _Calls, idle: dict[str, nn.Parameter], loss: Tensor, samples: int
+) -> dict[Layer, list[tuple[Tensor, Tensor]]]:
+    """Input and gradient of the summed `loss` by the output, for every call that reaches the loss.
+
+    The loss must not depend on `idle`, the parameters of which no call was seen.
+    """
+    wanted: list[Any] = [edge for layer_calls in calls.values() for _, edge in layer_calls]
+    gradients = iter(torch.autograd.grad(loss, [*wanted, *idle.values()], allow_unused=True))
     pairs: dict[Layer, list[tuple[Tensor, Tensor]]] = {}
     for layer, layer_calls in calls.items():
         pairs[layer] = [(x, g) for x, _ in layer_calls if (g := next(gradients)) is not None]
         for x, _ in pairs[layer]:
             if len(x) != samples:
                 raise ValueError(f"{layer}: input of shape {tuple(x.shape)}, expected the batch of {samples} first")
+    for name, gradient in zip(idle, gradients, strict=True):
+        if gradient is not None:
+            raise ValueError(f"{name} is used without calling its layer, so its Fisher information cannot be seen")
     return pairs
 
 

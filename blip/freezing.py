@@ -21,6 +21,8 @@ def fan_in(layer: Layer) -> int:
 class BLIP:
     """Bit-level information preserving for the linear and convolution layers of `features`.
 
+    Parameters that do not train (`requires_grad` off when this is built) are left alone.
+
     After t tasks, with quantised values ("anchors") a and k frozen bits:
 
     * while the next task trains, every parameter stays in [a - B·2^-k, a + B·2^-k] ∩ [-B(1 - 2^-Q), B(1 - 2^-Q)];
@@ -66,7 +68,7 @@ class BLIP:
             self.running_fisher[name] = torch.full_like(parameter, f_prior * n)
             self.bits[name] = torch.zeros_like(parameter, dtype=torch.uint8)
         if not self.parameters:
-            raise ValueError("features has no nn.Linear or nn.Conv1d/2d/3d layer")
+            raise ValueError("features has no nn.Linear or nn.Conv1d/2d/3d layer that trains")
         self._ranges = self._first_ranges()
 
     def _first_ranges(self) -> dict[str, tuple[Tensor, Tensor] | tuple[float, float]]:

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+settings.register_profile("shared machine", deadline=None)  # no test asserts a wall-clock time
+settings.load_profile("shared machine")
 
 TINY = """\
 name: tiny

@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 
 import blip.training
 from blip.cli import main
 from blip.methods import METHODS
 from blip.runs import RUN_FILES
 from blip.training import Trainer
-from tests.conftest import ROOT
 
 
 class Shell:

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import ROOT
 
 from blip.config import Experiment, fingerprint, load_experiment, load_suite, method_settings, parse_override
 from blip.errors import BlipError
 from blip.methods import METHODS
-from tests.conftest import ROOT
 
 EXPERIMENTS = ROOT / "config" / "experiments"
 

@@ -12,13 +12,13 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
 from blip.data import DataConfig, Examples, SourceConfig, load_sequence, prepare_dataset, prepare_experiment
 from blip.data.sequences import dataset_path, make_split, split_path
 from blip.data.sources import MNIST_FILES, Dataset, is_present, read_digits, read_image, read_source
 from blip.errors import BlipError
-from tests.conftest import ROOT
 
 REAL = ROOT.parent / "shared" / "data"
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import ROOT, TINY
 from PIL import Image
 
 from blip.cli import main
 from blip.methods import METHODS
-from tests.conftest import ROOT, TINY
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "config" / "README.md"]
 

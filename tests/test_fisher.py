@@ -160,15 +160,24 @@ def test_layers_that_do_not_reach_the_loss_get_zeros() -> None:
         assert not fisher[name].any()
 
 
-def test_frozen_layers_get_zeros_and_the_others_what_they_had() -> None:
+def test_frozen_layers_are_left_out_and_the_others_get_what_they_had() -> None:
     network = Network(*CASES["in-place"])
     before = network.fisher()
     network.features[0].requires_grad_(False)  # type: ignore[index]
-    after = network.fisher()
-    assert before["0.weight"].any()
-    assert not after["0.weight"].any()
-    assert not after["0.bias"].any()
-    close({k: v for k, v in after.items() if k[0] != "0"}, {k: v for k, v in before.items() if k[0] != "0"})
+    close(network.fisher(), {name: value for name, value in before.items() if name.startswith("3.")})
+
+
+def test_weights_used_without_calling_their_layer_are_refused() -> None:
+    """Zeros would be wrong, and BLIP would then reset the weights to zero."""
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def logits(x: Tensor) -> Tensor:
+        output: Tensor = attention(x, x, x)[0].mean(1)
+        return output
+
+    with pytest.raises(ValueError, match=r"out_proj\.weight is used without calling its layer"):
+        diagonal_fisher(attention, logits, [torch.randn(5, 3, 4)])
 
 
 @pytest.mark.parametrize("case", ["linear", "sequence", "in-place", "Conv3d-all", "tied linear"])

@@ -157,6 +157,18 @@ def test_the_head_and_layers_of_other_kinds_are_untouched() -> None:
     assert features[0].bias.abs().max() <= 1
 
 
+def test_parameters_that_do_not_train_are_left_alone() -> None:
+    features = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))
+    features[0].requires_grad_(False)
+    before = features[0].weight.clone()
+    blip = BLIP(features, 1e-3)
+    assert set(blip.parameters) == {"2.weight", "2.bias"}
+    blip.initialise_()
+    blip.clamp_()
+    blip.consolidate(diagonal_fisher(features, features, [torch.randn(5, 4)]))
+    assert torch.equal(features[0].weight, before)
+
+
 def test_removing_the_handle_stops_the_clamp() -> None:
     layer = nn.Linear(4, 3)
     opt = SGD(layer.parameters(), lr=100)

@@ -21,8 +21,11 @@ NETWORKS: dict[str, tuple[MLP | AlexNet, tuple[int, int, int]]] = {
     "mlp, two layers": (MLP(name="mlp", hidden=[8, 6]), (2, 3, 3)),
     "alexnet": (AlexNet(name="alexnet", mul=0.05, hidden=(8, 6)), (3, 30, 30)),
 }
-SETTINGS: dict[str, dict[str, Any]] = {"blip": {"f_prior": 1e-9, "fisher_batch_size": 8}}
-"""Of methods that do not do without."""
+SETTINGS: dict[str, dict[str, Any]] = {
+    "blip": {"f_prior": 1e-9, "fisher_batch_size": 8},
+    "ewc": {"strength": 100},  # 5000 is too stiff for so few images at this learning rate
+}
+"""Of methods whose defaults do not fit here."""
 
 every_method = pytest.mark.parametrize("name", list(METHODS))
 every_network = pytest.mark.parametrize("network", NETWORKS)
@@ -436,7 +439,7 @@ def test_blip_records_all_bits_and_some_weights_of_each_layer(preserved: Any) ->
 
 def loss_on_the_first_of_two_tasks(name: str) -> float:
     method = make(name)
-    learn(method, 0, epochs=60)
+    learn(method, 0, epochs=20)
     learn(method, 1, epochs=60)
     x, labels = examples("mlp", 0).batch(torch.arange(24))
     return F.cross_entropy(method.network(x, 0), labels).item()
@@ -444,4 +447,4 @@ def loss_on_the_first_of_two_tasks(name: str) -> float:
 
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "sgd"])
 def test_the_first_task_is_remembered_better_than_by_fine_tuning(name: str) -> None:
-    assert loss_on_the_first_of_two_tasks(name) < 0.9 * loss_on_the_first_of_two_tasks("sgd")
+    assert loss_on_the_first_of_two_tasks(name) < 0.85 * loss_on_the_first_of_two_tasks("sgd")

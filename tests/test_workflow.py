@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT, TINY
 from snakemake.cli import main as snakemake_main
 
 import blip.runs  # noqa: F401 - for the forks
-from tests.conftest import ROOT, TINY
 
 SUITE = """\
 name: small
