@@ -42,7 +42,7 @@ class RandomSequence:
         return TASKS
 
     def task(self, t: int) -> Task:
-        return Task(self.names[t], ("0", "1"), self.train, self.train, self._test)
+        return Task(self.names[t], ("0", "1"), self.train, self.train)
 
     def test(self, t: int) -> Examples:
         return self._test

@@ -54,11 +54,12 @@ def train_run(
     target = pick_device(device)
     sequence = load_sequence(prepare_experiment(experiment.name, experiment.data, seed, raw, data), data, target)
     key = fingerprint([config, sequence.checksum])
+    checkpoint = Checkpoint(checkpoints / key)
     if (folder / "accuracy.csv").exists() and _recorded_key(folder) == key:
         print(f"{folder}: complete already", file=sys.stderr)
+        checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
     make_folder(folder)  # where it cannot be made, say so before training
-    checkpoint = Checkpoint(checkpoints / key)
     started = datetime.now(UTC)
     with checkpoint.held():
         trainer = Trainer(experiment, method, seed, sequence, checkpoint, target)
@@ -85,12 +86,14 @@ def train_run(
 def pick_device(name: str) -> torch.device:
     """`auto` is CUDA where there is one. Raises BlipError where the named device is not there."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise BlipError(f"--device {name}: not available: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True  # or a resumed run would not end with the same bytes
     return device
 
 

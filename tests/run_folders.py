@@ -22,7 +22,7 @@ def write_run(
 ) -> Path:
     """Write one finished run with accuracy matrix `R` (rows of the lower triangle); its folder.
 
-    Methods named blip… also get bits and trace. `changes` replace entries of run.json or of its
+    Bits and trace are empty but for methods named blip…. `changes` replace entries of run.json or of its
     provenance.
     """
     folder = root / experiment / method / f"seed{seed}"
@@ -55,10 +55,9 @@ def write_run(
     _write(folder, "history", _history(len(R), rng))
     cost = [(t, phase, 30.0) for t in range(len(R)) for phase in ("train", "evaluate")]
     _write(folder, "cost", [*cost, (-1, "peak_memory_mb", 512.0)])
-    if frozen:
-        bits, trace = _bits(len(R), rng)
-        _write(folder, "bits", bits)
-        _write(folder, "trace", trace)
+    bits, trace = _bits(len(R), rng) if frozen else ([], [])
+    _write(folder, "bits", bits)
+    _write(folder, "trace", trace)
     return folder
 
 

@@ -19,6 +19,7 @@ from blip.data import DataConfig, Examples, SourceConfig, load_sequence, prepare
 from blip.data.sequences import dataset_path, make_split, split_path
 from blip.data.sources import MNIST_FILES, Dataset, is_present, read_digits, read_image, read_source
 from blip.errors import BlipError
+from blip.files import atomic_write
 
 REAL = ROOT.parent / "shared" / "data"
 
@@ -346,7 +347,7 @@ def config(**values: Any) -> DataConfig:
 
 def sequence_of(digits: Path, tmp_path: Path, seed: int = 0, **values: Any) -> Any:
     path = tmp_path / f"seed{seed}.safetensors"
-    path.write_bytes(make_split(config(**values), seed, digits))
+    atomic_write(path, make_split(config(**values), seed, digits))  # an earlier sequence may still map the file
     return load_sequence(path, digits)
 
 
@@ -362,12 +363,12 @@ def test_each_task_has_its_own_classes_with_labels_from_zero(digits: Path, tmp_p
         assert task.classes == (str(2 * t), str(2 * t + 1))
         seen += task.classes
         for part in ("train", "test"):
-            examples, labels = getattr(task, part), getattr(data, f"{part}_labels")
+            examples = sequence.test(t) if part == "test" else task.train
+            labels = getattr(data, f"{part}_labels")
             chosen = np.isin(labels, [2 * t, 2 * t + 1])
             np.testing.assert_array_equal(examples.images, getattr(data, f"{part}_images")[chosen])
             np.testing.assert_array_equal(examples.labels, labels[chosen] - 2 * t)
         assert task.valid is task.train
-        assert torch.equal(sequence.test(t).images, task.test.images)
     assert sorted(seen) == list("0123456789")
     assert sequence.names[1] == "digits 2, 3"
 
@@ -403,7 +404,8 @@ def permutation(plain: Examples, permuted: Examples) -> list[int]:
 
 
 def test_permutations_differ_between_tasks_and_seeds_and_move_whole_pixels(digits: Path, tmp_path: Path) -> None:
-    plain = sequence_of(digits, tmp_path).task(0)
+    whole = sequence_of(digits, tmp_path)
+    plain = whole.task(0)
     found = set()
     for seed in (0, 1):
         sequence = sequence_of(digits, tmp_path, seed, permutations=3)
@@ -411,9 +413,9 @@ def test_permutations_differ_between_tasks_and_seeds_and_move_whole_pixels(digit
         for t in range(3):
             task = sequence.task(t)
             order = permutation(plain.train, task.train)
-            for part in ("train", "test"):  # the same permutation in both
-                before, after = (getattr(x, part).images.flatten(1) for x in (plain, task))
-                assert torch.equal(before[:, order], after)
+            # The same permutation in both.
+            for before, after in ((plain.train, task.train), (whole.test(0), sequence.test(t))):
+                assert torch.equal(before.images.flatten(1)[:, order], after.images.flatten(1))
             assert torch.equal(task.train.labels, plain.train.labels)
             found.add(tuple(order))
     assert len(found) == 6
@@ -435,15 +437,16 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_others(values: dict[str, A
 
 @pytest.mark.parametrize("share", [0.02, 0.15, 0.9])
 def test_validation_images_are_held_out_of_the_training_images(share: float, digits: Path, tmp_path: Path) -> None:
-    whole = sequence_of(digits, tmp_path, classes_per_task=5).task(1)
-    task = sequence_of(digits, tmp_path, classes_per_task=5, validation=share).task(1)
+    whole_sequence = sequence_of(digits, tmp_path, classes_per_task=5)
+    sequence = sequence_of(digits, tmp_path, classes_per_task=5, validation=share)
+    whole, task = whole_sequence.task(1), sequence.task(1)
     count = len(whole.train)
     assert len(task.valid) == round(share * count)
     assert len(task.train) + len(task.valid) == count
     # Every image once, in one of the two: the digits have no duplicates but a few, so compare as sorted rows.
     rows = sorted(map(bytes, torch.cat([task.train.images, task.valid.images]).flatten(1).numpy()))
     assert rows == sorted(map(bytes, whole.train.images.flatten(1).numpy()))
-    assert torch.equal(task.test.images, whole.test.images)
+    assert torch.equal(sequence.test(1).images, whole_sequence.test(1).images)
     assert task.valid.labels.unique().tolist() == [0, 1, 2, 3, 4]
 
 

@@ -111,6 +111,17 @@ def test_parameters_stay_in_their_ranges_and_anchors_move_by_one_step(
             anchors[name], bits[name] = p.detach().clone(), blip.bits[name]
 
 
+def test_the_running_fisher_is_the_mean_over_the_prior_and_all_tasks() -> None:
+    blip = BLIP(NETWORKS["mlp"](), 1e-3)
+    random = torch.Generator().manual_seed(0)
+    seen = [dict(blip.running_fisher)]
+    for _ in range(4):
+        seen.append(random_fisher(blip, random))
+        blip.consolidate(seen[-1])
+        for name, running in blip.running_fisher.items():
+            torch.testing.assert_close(running, torch.stack([fisher[name] for fisher in seen]).mean(0))
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("max_bits", [4, 20])
 def test_fully_frozen_parameters_move_by_at_most_the_last_bit(optimizer: str, max_bits: int) -> None:

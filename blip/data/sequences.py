@@ -53,13 +53,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Task:
-    """One task: its name, the names of its classes, and three sets of examples with labels 0…classes-1."""
+    """What one task trains on: its name, the names of its classes, examples with labels 0…classes-1."""
 
     name: str
     classes: tuple[str, ...]
     train: Examples
     valid: Examples
-    test: Examples
 
 
 class TaskSequence:
@@ -99,11 +98,10 @@ class TaskSequence:
         plan = self._plan[t]
         train = self._examples(t, "train")
         valid = self._examples(t, "valid") if f"{t}.valid" in self._indices else train
-        test = self._examples(t, "test")
-        return Task(plan["name"], tuple(plan["classes"]), train, valid, test)
+        return Task(plan["name"], tuple(plan["classes"]), train, valid)
 
     def test(self, t: int) -> Examples:
-        """The test examples of task t alone."""
+        """The test examples of task t."""
         return self._examples(t, "test")
 
     def _examples(self, t: int, part: str) -> Examples:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from blip.errors import BlipError
 
@@ -194,7 +195,8 @@ def read_images(folder: Path, classes: tuple[str, ...], side: int, channels: int
         if path.suffix.lower() in IMAGE_ENDINGS
     ]
     with ThreadPoolExecutor() as pool:
-        arrays = list(pool.map(lambda file: read_image(file[0], side, channels), files))
+        images = pool.map(lambda file: read_image(file[0], side, channels), files)
+        arrays = list(tqdm(images, str(folder), len(files), unit="image", disable=None))
     if not arrays:
         raise BlipError(f"{folder}: no image ({', '.join(sorted(IMAGE_ENDINGS))}) in its class folders")
     return np.stack(arrays), np.array([label for _, label in files], dtype=np.int64)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
+import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -23,7 +22,7 @@ from blip.files import atomic_write
 from blip.results.bit_string import draw_bit_string, named_trace
 from blip.results.metrics import KEYS, run_metrics
 from blip.results.runs import Runs, method_order
-from blip.results.style import STYLE, Colour, add_caption, label, method_colours, panels, sequence
+from blip.results.style import CAPTION, STYLE, Colour, method_colours, sequence
 
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates, no versions
 BAND = "Line: mean over seeds; band: ± standard deviation."
@@ -32,13 +31,13 @@ BAND = "Line: mean over seeds; band: ± standard deviation."
 def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> list[Path]:
     """Write <experiment>/<figure>.pdf and .png under `out_dir`; the paths written.
 
-    A figure without data (no frozen bits, a single task) is not written. `parameter`, as
-    "layer:index", chooses whose bits are drawn wherever it was traced; elsewhere, and by default, it
-    is the one whose bits grew at the most tasks. Raises BlipError where no run has traced it.
+    A figure without data (no frozen bits, a single task) is not written. `parameter`, as "layer:index", chooses whose
+    bits are drawn wherever it was traced; elsewhere, and by default, it is the one whose bits grew at the most tasks.
+    Raises BlipError where no run has traced it.
     """
-    known = list(dict.fromkeys(named_trace(runs.trace)["parameter"]))
+    known = named_trace(runs.trace)["parameter"].unique()
     if parameter is not None and parameter not in known:
-        some = ", ".join(known[:5]) or "none, there is no trace.csv"
+        some = ", ".join(known[:5]) or "none, every trace.csv is empty"
         raise BlipError(f"parameter {parameter!r}: expected a traced layer:index, such as {some}")
     colours = method_colours(runs.methods())
     paths = []
@@ -65,47 +64,43 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> li
 def draw_matrices(runs: Runs) -> Figure:
     """Accuracy on each task after learning each task: a heat map per method, mean over seeds."""
     means = 100 * runs.accuracy.groupby(["method", "task_learned", "task"])["accuracy"].mean()
-    T = int(runs.accuracy["task"].max()) + 1
-    side = max(2.0, 1.0 + 0.18 * T)
-    lowest = min(float(np.floor(means.min() / 10)) * 10, 90.0)
-    figure, axes = panels(runs.methods(), side, side + 0.1)
-    for method, ax in axes.items():
-        R = means[method].unstack().reindex(index=range(T), columns=range(T))
-        sns.heatmap(
-            R,
-            ax=ax,
+    tasks = runs.accuracy["task"].max() + 1
+    lowest = min(means.min() // 10 * 10, 90)
+
+    def draw(data: pd.DataFrame, **_: Any) -> None:
+        ax = sns.heatmap(
+            data.pivot(index="task_learned", columns="task", values="accuracy"),
             vmin=lowest,
             vmax=100,
             cmap="YlGnBu",
             cbar=False,
             square=True,
-            annot=T <= 10,
+            annot=tasks <= 10,
             fmt=".0f",
             linewidths=0.5,
             annot_kws={"size": 6.5},
-            xticklabels=range(1, T + 1),
-            yticklabels=range(1, T + 1),
+            xticklabels=range(1, tasks + 1),
+            yticklabels=range(1, tasks + 1),
         )
         ax.tick_params(length=0, labelrotation=0, labelsize=7)
-    label(axes, "accuracy on task", "after learning task")
-    everywhere = list(axes.values())
-    bar = figure.colorbar(everywhere[0].collections[0], ax=everywhere, aspect=30, shrink=0.8)
+
+    grid = sns.FacetGrid(means.reset_index(), **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * tasks), 1))
+    grid.map_dataframe(draw).set_titles("{col_name}").set_axis_labels("accuracy on task", "after learning task")
+    everywhere = list(grid.axes.flat)
+    bar = grid.figure.colorbar(everywhere[0].collections[0], ax=everywhere, aspect=30, shrink=0.8)
     bar.set_label("mean test accuracy (%)")
     bar.outline.set_visible(False)
-    return figure
+    return grid.figure
 
 
 def draw_accuracy(runs: Runs, colours: dict[str, Colour]) -> Figure:
     """Mean accuracy over the tasks seen so far against the number of tasks learned."""
     seen = runs.accuracy.groupby([*KEYS, "task_learned"])["accuracy"].mean().reset_index()
-    seen["task_learned"] += 1
-    figure, axes = panels([""], 4.6, 3.0)
-    ax = axes[""]
     methods = runs.methods()
-    sns.lineplot(
-        seen,
-        x="task_learned",
-        y="accuracy",
+    grid = _lines(
+        seen.assign(task_learned=seen["task_learned"] + 1),
+        ("task_learned", "tasks learned"),
+        ("accuracy", "accuracy on learned tasks"),
         hue="method",
         hue_order=methods,
         palette=colours,
@@ -115,14 +110,13 @@ def draw_accuracy(runs: Runs, colours: dict[str, Colour]) -> Figure:
         dashes=False,
         markersize=5,
         errorbar="sd",
-        ax=ax,
+        height=3,
+        aspect=1.5,
     )
-    ax.set(xlabel="tasks learned", ylabel="accuracy on learned tasks")
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    _percent(ax.yaxis)
-    sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), title=None)
-    add_caption(figure, BAND)
-    return figure
+    _percent(grid.ax.yaxis)
+    sns.move_legend(grid, "center left", bbox_to_anchor=(1, 0.5), title=None)
+    grid.figure.supxlabel(BAND, **CAPTION)
+    return grid.figure
 
 
 def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
@@ -131,9 +125,8 @@ def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     if metrics.empty:
         return None
     methods = method_order(metrics["method"])
-    figure, axes = panels([""], 4.8, 0.9 + 0.3 * len(methods))
-    ax = axes[""]
-    sns.barplot(
+    figure = Figure(figsize=(4.8, 0.9 + 0.3 * len(methods)))
+    ax = sns.barplot(
         metrics,
         x="forgetting",
         y="method",
@@ -146,13 +139,13 @@ def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         errorbar="sd",
         capsize=0.25,
         err_kws={"linewidth": 1, "color": "0.2"},
-        ax=ax,
+        ax=figure.subplots(),
     )
     ax.axvline(0, color="0.2", linewidth=0.8)
     ax.set(xlabel="forgetting: mean drop from the best accuracy", ylabel="")
     _percent(ax.xaxis)
     ax.tick_params(axis="y", length=0)
-    add_caption(figure, "Lower is better. Bar: mean over seeds; whisker: ± standard deviation.")
+    figure.supxlabel("Lower is better. Bar: mean over seeds; whisker: ± standard deviation.", **CAPTION)
     return figure
 
 
@@ -161,78 +154,54 @@ def draw_bits(runs: Runs) -> Figure | None:
     if runs.bits.empty:
         return None
     bits = runs.bits.assign(frozen=runs.bits["frozen_bits"] * runs.bits["parameters"])
-    groups = bits.groupby([*KEYS, "task_learned", "layer"], sort=False)
-    sums = groups[["frozen", "parameters"]].sum()
-    means = (sums["frozen"] / sums["parameters"]).rename("mean").reset_index()
-    means["task_learned"] += 1
-    figure, axes = panels(method_order(means["method"]), 4.4, 2.9)
+    sums = bits.groupby([*KEYS, "task_learned", "layer"], sort=False)[["frozen", "parameters"]].sum().reset_index()
     max_bits = int(runs.runs["max_bits"].max())
-    for method, ax in axes.items():
-        _ordered_lines(
-            means[means["method"] == method],
-            ax,
-            "task_learned",
-            "mean",
-            "layer",
-            list(means["layer"].unique()),
-            errorbar="sd",
-            marker="o",
-            markeredgewidth=0,
-            markersize=3.5,
-        )
-        ax.set_ylim(0, max_bits)
-        ax.yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    label(axes, "tasks learned", f"mean frozen bits (of {max_bits})")
-    _shared_legend(figure, axes, "layer")
-    add_caption(figure, BAND)
-    return figure
+    grid = _lines(
+        sums.assign(mean=sums["frozen"] / sums["parameters"], task_learned=sums["task_learned"] + 1),
+        ("task_learned", "tasks learned"),
+        ("mean", f"mean frozen bits (of {max_bits})"),
+        hue="layer",
+        palette=sequence(sums["layer"].nunique()),
+        errorbar="sd",
+        marker="o",
+        markeredgewidth=0,
+        markersize=3.5,
+        **_panels(method_order(sums["method"]), 2.9, 1.5),
+    )
+    grid.set(ylim=(0, max_bits)).axes.flat[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    grid.figure.supxlabel(BAND, **CAPTION)
+    return grid.figure
 
 
 def draw_history(runs: Runs) -> Figure:
     """Validation loss after each epoch, a line per task and seed."""
-    history = runs.history.assign(task=runs.history["task"] + 1)
-    figure, axes = panels(runs.methods(), 2.4, 1.9)
-    for method, ax in axes.items():
-        _ordered_lines(
-            history[history["method"] == method],
-            ax,
-            "epoch",
-            "valid_loss",
-            "task",
-            sorted(history["task"].unique()),
-            units="seed",
-            estimator=None,
-            linewidth=0.9,
-        )
-        ax.set_yscale("log")
-    label(axes, "epoch", "validation loss")
-    _shared_legend(figure, axes, "task")
-    return figure
-
-
-def _ordered_lines(frame: pd.DataFrame, ax: Axes, x: str, y: str, hue: str, order: list[Any], **how: Any) -> None:
-    """Lines of `y` over a whole-numbered `x`, one per `hue`, coloured in the given order."""
-    colours = sequence(len(order))
-    sns.lineplot(frame, x=x, y=y, hue=hue, hue_order=order, palette=colours, ax=ax, **how)
-    ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-
-
-def _shared_legend(figure: Figure, axes: dict[str, Axes], title: str) -> None:
-    """One legend to the right of all panels instead of one in each."""
-    handles, labels = next(iter(axes.values())).get_legend_handles_labels()
-    for ax in axes.values():
-        legend = ax.get_legend()
-        if legend:
-            legend.remove()
-    figure.legend(
-        handles,
-        labels,
-        title=title,
-        loc="center left",
-        bbox_to_anchor=(1, 0.5),
-        fontsize=7,
-        ncols=-(-len(labels) // 14),
+    grid = _lines(
+        runs.history.assign(task=runs.history["task"] + 1),
+        ("epoch", "epoch"),
+        ("valid_loss", "validation loss"),
+        hue="task",
+        palette=sequence(runs.history["task"].nunique()),
+        units="seed",
+        estimator=None,
+        linewidth=0.9,
+        **_panels(runs.methods(), 1.9, 1.3),
     )
+    return grid.set(yscale="log").figure
+
+
+def _panels(methods: list[str], height: float, aspect: float) -> dict[str, Any]:
+    """A panel for each method, at most three in a row, all with the same axes."""
+    return {"col": "method", "col_order": methods, "col_wrap": min(3, len(methods)), "height": height, "aspect": aspect}
+
+
+def _lines(frame: pd.DataFrame, x: tuple[str, str], y: tuple[str, str], **how: Any) -> sns.FacetGrid:
+    """Lines of a column over a whole-numbered one, both with their labels, and one legend on the right."""
+    grid = sns.relplot(frame, kind="line", x=x[0], y=y[0], **how)
+    grid.set_axis_labels(x[1], y[1]).set_titles("{col_name}")
+    grid.axes.flat[0].xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+    columns = -(-frame[how["hue"]].nunique() // 14)
+    sns.move_legend(grid, "center left", bbox_to_anchor=(1, 0.5), ncols=columns, fontsize=7)
+    return grid
 
 
 def _percent(axis: Axis) -> None:
@@ -249,4 +218,5 @@ def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
         figure.savefig(image, format=suffix, metadata=metadata, dpi=200, bbox_inches="tight")
         paths.append(folder / f"{name}.{suffix}")
         atomic_write(paths[-1], image.getvalue())
+    plt.close(figure)
     return paths

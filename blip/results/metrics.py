@@ -25,18 +25,14 @@ def accuracy_matrix(frame: pd.DataFrame) -> Matrix:
 
     Raises BlipError unless each entry of the lower triangle is there once, with a number.
     """
-    learned, task = frame["task_learned"].to_numpy(), frame["task"].to_numpy()
-    T = int(learned.max()) + 1 if len(frame) else 0
-    expected = {(i, j) for i in range(T) for j in range(i + 1)}
-    found = set(zip(learned.tolist(), task.tolist(), strict=True))
-    if not T or found != expected or len(frame) != len(expected) or frame["accuracy"].isna().any():
+    T = frame["task_learned"].nunique()
+    found = sorted(zip(frame["task_learned"].tolist(), frame["task"].tolist(), strict=True))
+    if not T or found != [(i, j) for i in range(T) for j in range(i + 1)] or frame["accuracy"].isna().any():
         raise BlipError(
             "expected one accuracy for every task up to task_learned, for task_learned = 0, 1, …; "
             f"found {frame['accuracy'].count()} for {T} tasks"
         )
-    R = np.full((T, T), np.nan)
-    R[learned, task] = frame["accuracy"].to_numpy()
-    return R
+    return frame.pivot(index="task_learned", columns="task", values="accuracy").to_numpy()
 
 
 def average_accuracy(R: Matrix) -> float:
@@ -89,29 +85,23 @@ def run_metrics(runs: "Runs") -> pd.DataFrame:
 
     nan where a metric does not apply (capacity without frozen bits, forgetting with one task).
     """
-    accuracy, bits, cost = (dict(list(frame.groupby(KEYS))) for frame in (runs.accuracy, runs.bits, runs.cost))
-    keys = zip(*(runs.runs[name].tolist() for name in KEYS), strict=True)
-    max_bits = dict(zip(keys, runs.runs["max_bits"].tolist(), strict=True))
-    rows = []
-    for key, frame in accuracy.items():
+    runs_bits, runs_cost = (dict(list(frame.groupby(KEYS))) for frame in (runs.bits, runs.cost))
+    max_bits = runs.runs.set_index(KEYS)["max_bits"]
+    rows = {}
+    for key, frame in runs.accuracy.groupby(KEYS):
         R = accuracy_matrix(frame)
-        used = capacity(bits[key], max_bits[key]).iloc[-1] if key in bits else float("nan")
-        phases = cost[key].groupby("phase")["seconds"].sum()
-        peak = phases.pop("peak_memory_mb") if "peak_memory_mb" in phases else float("nan")
-        rows.append(
-            {
-                **dict(zip(KEYS, key, strict=True)),
-                "acc": average_accuracy(R),
-                "bwt": backward_transfer(R),
-                "bwt_published": backward_transfer_published(R),
-                "forgetting": forgetting(R),
-                "learning_acc": learning_accuracy(R),
-                "capacity": used,
-                "minutes": phases.sum() / 60,
-                "peak_memory_mb": peak,
-            }
-        )
-    return pd.DataFrame(rows)
+        seconds = runs_cost[key].groupby("phase")["seconds"].sum()
+        rows[key] = {
+            "acc": average_accuracy(R),
+            "bwt": backward_transfer(R),
+            "bwt_published": backward_transfer_published(R),
+            "forgetting": forgetting(R),
+            "learning_acc": learning_accuracy(R),
+            "capacity": capacity(runs_bits[key], max_bits[key]).iloc[-1] if key in runs_bits else float("nan"),
+            "minutes": seconds.drop("peak_memory_mb").sum() / 60,
+            "peak_memory_mb": seconds["peak_memory_mb"],
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(KEYS).reset_index()
 
 
 def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -122,8 +112,6 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
     """
     long = metrics.melt(id_vars=KEYS, var_name="metric")
     groups = long.groupby(["experiment", "method", "metric"], sort=False)["value"]
-    summary = groups.agg(mean="mean", std="std", n="count").reset_index()
-    n = summary["n"].to_numpy(dtype=float)
-    n[n < 2] = np.nan
-    summary["ci95"] = stats.t.ppf(0.975, n - 1) * summary["std"] / np.sqrt(n)
+    summary = groups.agg(mean="mean", std="std", n="count", ci95="sem").reset_index()
+    summary["ci95"] *= stats.t.ppf(0.975, summary["n"] - 1)
     return summary

@@ -1,7 +1,6 @@
 """Run folders: find them, check them, and put their tables side by side in long format."""
 
 import json
-import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -23,7 +22,6 @@ COLUMNS = {
 }
 INTEGERS = ("task_learned", "task", "n", "epoch", "frozen_bits", "parameters", "index")
 TYPES = dict.fromkeys(INTEGERS, "int64") | {"layer": "str", "phase": "str"}  # others: float64
-OPTIONAL = ("bits", "trace")  # written by methods with frozen bits only
 # What the runs of one experiment should share, and what to call it when they do not.
 SHARED = {
     "commit": "commits",
@@ -70,8 +68,8 @@ class Runs:
         return bool((self.runs["data"] == "stand-in").any())
 
     def title(self) -> str:
-        """Names of the experiments, marked where data are not the real ones."""
-        return ", ".join(self.experiments()) + (" (stand-in data)" if self.stand_in() else "")
+        """Name of the experiment, marked where data are not the real ones."""
+        return self.experiments()[0] + (" (stand-in data)" if self.stand_in() else "")
 
 
 def method_order(methods: Iterable[str]) -> list[str]:
@@ -90,16 +88,13 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise BlipError(f"{path}: no such folder, expected run folders")
-        found = {file.parent for file in path.rglob("run.json")}
-        found |= {folder for folder in path.rglob("seed[0-9]*") if folder.is_dir()}
+        found = [file.parent for file in path.rglob("run.json")]
+        found += [folder for folder in path.rglob("seed[0-9]*") if folder.is_dir()]
         folders = {folder.resolve(): folder for folder in found} | folders
-    finished = []
-    for folder in sorted(folders.values()):
-        if (folder / "accuracy.csv").exists():
-            finished.append(folder)
-        else:
-            print(f"warning: {folder}: unfinished run (no accuracy.csv), left out", file=sys.stderr)
-    return finished
+    finished = {folder for folder in folders.values() if (folder / "accuracy.csv").exists()}
+    for folder in sorted({*folders.values()} - finished):
+        print(f"warning: {folder}: unfinished run (no accuracy.csv), left out", file=sys.stderr)
+    return sorted(finished)
 
 
 def load_runs(paths: Iterable[Path | str]) -> Runs:
@@ -114,25 +109,21 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     if not folders:
         places = ", ".join(map(str, paths))
         raise BlipError(f"{places}: no finished runs, expected run.json and accuracy.csv")
-    frames: dict[str, list[pd.DataFrame]] = {name: [] for name in ("runs", *COLUMNS)}
+    rows = []
+    tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {name: {} for name in COLUMNS}
     seen: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
-        run = _read_run(folder / "run.json")
-        key = tuple(run[name] for name in KEYS)
+        row = _read_run(folder / "run.json")
+        key = tuple(row[name] for name in KEYS)
         if key in seen:
             raise BlipError(f"{folder}: the same run as {seen[key]}, expected one of them")
         seen[key] = folder
-        frames["runs"].append(pd.DataFrame([run]))
+        rows.append(row)
         for name in COLUMNS:
-            table = _read_table(folder / f"{name}.csv", name)
-            if name == "accuracy":
-                _check_matrix(folder / "accuracy.csv", table, run["tasks"])
-            if name in OPTIONAL and len(table) and not run["max_bits"]:
-                raise BlipError(f"{folder / 'run.json'}: expected max_bits beside {name}.csv")
-            for position, column in enumerate(KEYS):
-                table.insert(position, column, run[column])
-            frames[name].append(table)
-    return Runs(**{name: _concatenate(tables) for name, tables in frames.items()})
+            tables[name][key] = _read_table(folder / f"{name}.csv", COLUMNS[name])
+        _check_matrix(folder / "accuracy.csv", tables["accuracy"][key], row["tasks"])
+    long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
+    return Runs(pd.DataFrame(rows), **long)
 
 
 def mixed_runs(runs: Runs) -> list[str]:
@@ -152,7 +143,7 @@ def _read_run(file: Path) -> dict[str, Any]:
     try:
         run = json.loads(file.read_text(encoding="utf-8"))
         provenance = run["provenance"]
-        row = {
+        return {
             **{key: run[key] for key in KEYS},
             "tasks": len(run["tasks"]),
             "data": "stand-in" if run.get("stand_in") else "real",
@@ -167,28 +158,19 @@ def _read_run(file: Path) -> dict[str, Any]:
         raise BlipError(f"{file}: expected the key {error}") from error
     except (OSError, ValueError, TypeError) as error:
         raise BlipError(f"{file}: expected the JSON of a run: {_first_line(error)}") from error
-    for key in ("experiment", "method"):  # they become file names
-        if not re.fullmatch(r"\w[\w.+-]*", str(row[key])):
-            raise BlipError(f"{file}: {key} is {row[key]!r}, expected letters, digits and . _ + -")
-    return row
 
 
-def _read_table(file: Path, name: str) -> pd.DataFrame:
-    """One CSV file of a run, with the columns of COLUMNS[name] and their types."""
-    schema = {column: TYPES.get(column, "float64") for column in COLUMNS[name]}
-    expected = f"{file}: expected the columns {', '.join(schema)}"
-    if name in OPTIONAL and not file.exists():
-        return pd.DataFrame({c: pd.Series(dtype=d) for c, d in schema.items()})
+def _read_table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
+    """One CSV file of a run: these columns, with their types."""
+    expected = f"{file}: expected the columns {', '.join(columns)}"
     try:
-        table = pd.read_csv(file, dtype=schema)
+        table = pd.read_csv(file, dtype={column: TYPES.get(column, "float64") for column in columns})
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise BlipError(f"{expected}: {_first_line(error)}") from error
-    missing = [column for column in schema if column not in table]
+    missing = [column for column in columns if column not in table]
     if missing:
         raise BlipError(f"{expected}; missing: {', '.join(missing)}")
-    if table.empty and name not in OPTIONAL:
-        raise BlipError(f"{file}: expected at least one row below the header")
-    return table[list(schema)]
+    return table[list(columns)]
 
 
 def _check_matrix(file: Path, table: pd.DataFrame, tasks: int) -> None:
@@ -198,13 +180,6 @@ def _check_matrix(file: Path, table: pd.DataFrame, tasks: int) -> None:
         raise BlipError(f"{file}: {error}") from error
     if found != tasks:
         raise BlipError(f"{file}: expected {tasks} tasks as in run.json, found {found}")
-    if not table["accuracy"].between(0, 1).all():
-        raise BlipError(f"{file}: expected accuracies between 0 and 1")
-
-
-def _concatenate(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """All rows; empty tables give the columns only."""
-    return pd.concat([t for t in tables if len(t)] or tables[:1], ignore_index=True)
 
 
 def _first_line(error: Exception) -> str:

@@ -4,7 +4,6 @@ accuracy.csv, metrics.csv and summary.csv hold shares in [0, 1]; the tables of o
 hold percent.
 """
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,45 +12,33 @@ from tabulate import tabulate
 
 from blip.files import atomic_write
 from blip.results.metrics import run_metrics, summarise
-from blip.results.runs import Runs, method_order, mixed_runs
+from blip.results.runs import Runs, mixed_runs
 
 
 class Column(NamedTuple):
-    """A column of the tables: a metric, its heading and unit, and which end of it is best."""
+    """A column of the tables: its name in CSV (a metric and its unit), its heading, and which end of it is best."""
 
-    metric: str
+    name: str
     heading: str
-    scale: float = 100.0
-    decimals: int = 2
     best: str = ""  # "max", "min" or neither
-
-
-class Spread(NamedTuple):
-    """A metric of one method over its seeds: ci95 is half the width of the interval."""
-
-    mean: float
-    std: float
-    n: int
-    ci95: float
+    decimals: int = 2
 
 
 class Cell(NamedTuple):
     """A formatted number; `interval` is empty for fewer than two seeds."""
 
     text: str
-    interval: str = ""
-    best: bool = False
+    interval: str
+    best: bool
 
-
-Spreads = dict[str, dict[str, Spread]]  # by method (in the order of the table) and metric
 
 COLUMNS = (
-    Column("acc", "ACC %", best="max"),
-    Column("bwt", "BWT %", best="max"),
-    Column("bwt_published", "BWT (published ÷T) %"),
-    Column("forgetting", "forgetting %", best="min"),
-    Column("capacity", "capacity %"),
-    Column("minutes", "minutes", scale=1.0, decimals=1),
+    Column("acc_percent", "ACC %", best="max"),
+    Column("bwt_percent", "BWT %", best="max"),
+    Column("bwt_published_percent", "BWT (published ÷T) %"),
+    Column("forgetting_percent", "forgetting %", best="min"),
+    Column("capacity_percent", "capacity %"),
+    Column("minutes", "minutes", decimals=1),
 )
 HEADINGS = ("method", "n", *(column.heading for column in COLUMNS))
 GUIDE = """\
@@ -88,50 +75,49 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     sections = []
     for experiment in runs.experiments():
         selected = runs.of(experiment)
-        spreads = spreads_of(summary[summary["experiment"] == experiment])
-        sections.append(markdown(selected, spreads))
+        table = wide(summary[summary["experiment"] == experiment]).loc[selected.methods()]
+        sections.append(markdown(selected, table))
         folder = out_dir / "tables"
-        atomic_write(folder / f"{experiment}.csv", wide(spreads).to_csv(index=False))
+        atomic_write(folder / f"{experiment}.csv", table.to_csv())
         atomic_write(folder / f"{experiment}.md", sections[-1])
-        atomic_write(folder / f"{experiment}.tex", latex(selected, spreads))
+        atomic_write(folder / f"{experiment}.tex", latex(selected, table))
     text = "\n".join([GUIDE, *sections])
     atomic_write(out_dir / "tables.md", text)
     return text
 
 
-def spreads_of(summary: pd.DataFrame) -> Spreads:
-    """The rows of `summarise` that belong to one experiment, by method and metric."""
-    spreads: Spreads = {method: {} for method in method_order(summary["method"])}
-    columns = (summary[name].tolist() for name in ("method", "metric", *Spread._fields))
-    for method, metric, *numbers in zip(*columns, strict=True):
-        spreads[method][metric] = Spread(*numbers)
-    return spreads
+def wide(summary: pd.DataFrame) -> pd.DataFrame:
+    """The table of one experiment as numbers: a row per method; n, then mean, std and ci95 of each column."""
+    numbers = summary.pivot(index="method", columns="metric")
+    table = pd.DataFrame({"n": numbers["n", "acc"]})
+    for name in (column.name for column in COLUMNS):
+        metric = name.removesuffix("_percent")
+        for statistic in ("mean", "std", "ci95"):
+            table[f"{name}_{statistic}"] = numbers[statistic, metric] * (1 if name == metric else 100)
+    return table
 
 
-def markdown(runs: Runs, spreads: Spreads) -> str:
+def markdown(runs: Runs, table: pd.DataFrame) -> str:
     """The section of one experiment: title, table, a sentence in plain words, notes on the runs."""
-    rows = []
-    for method, cells in format_cells(spreads).items():
-        bold = (f"**{cell.text}**" if cell.best else cell.text for cell in cells)
-        texts = (f"{text} {cell.interval}".strip() for text, cell in zip(bold, cells, strict=True))
-        rows.append([method, str(spreads[method]["acc"].n), *texts])
-    table = tabulate(rows, HEADINGS, tablefmt="pipe", disable_numparse=True)
+    rows = [
+        [*head, *(f"{f'**{c.text}**' if c.best else c.text} {c.interval}".strip() for c in cells)]
+        for head, cells in format_rows(table)
+    ]
+    text = tabulate(rows, HEADINGS, tablefmt="pipe", disable_numparse=True)
     listed = "\n".join(f"* {note}" for note in notes(runs))
-    return f"## {runs.title()}\n\n{table}\n\n{sentence(runs, spreads)}\n\n{listed}\n"
+    return f"## {runs.title()}\n\n{text}\n\n{sentence(runs, table)}\n\n{listed}\n"
 
 
-def latex(runs: Runs, spreads: Spreads) -> str:
-    """The table of one experiment for a document that loads booktabs.
-
-    Intervals stand on a second, smaller line below each method.
-    """
-    lines = [" & ".join(map(latex_escape, HEADINGS)) + r" \\", r"\midrule"]
-    for method, cells in format_cells(spreads).items():
-        numbers = [_latex_number(cell.text, bold=cell.best) for cell in cells]
-        lines.append(" & ".join([latex_escape(method), str(spreads[method]["acc"].n), *numbers]) + r" \\")
+def latex(runs: Runs, table: pd.DataFrame) -> str:
+    """The table of one experiment for a document that loads booktabs; intervals on a second, smaller line."""
+    rows = [[latex_escape(heading) for heading in HEADINGS]]
+    for head, cells in format_rows(table):
+        texts = [latex_escape(cell.text.replace("-", "−")) for cell in cells]
+        bold = [rf"\textbf{{{text}}}" if cell.best else text for text, cell in zip(texts, cells, strict=True)]
+        rows.append([*map(latex_escape, head), *bold])
         if any(cell.interval for cell in cells):
-            small = [rf"\scriptsize {_latex_number(cell.interval)}" for cell in cells]
-            lines.append(" & ".join(["", "", *small]) + r" \\")
+            rows.append(["", "", *(rf"\scriptsize {latex_escape(c.interval.replace('-', '−'))}" for c in cells)])
+    heading, *body = (" & ".join(row) + r" \\" for row in rows)
     spread = "mean ± standard deviation over n seeds [95 % confidence interval of the mean]"
     caption = ". ".join([f"{runs.title()}: {spread}", *notes(runs)]) + "."
     return "\n".join(
@@ -141,7 +127,9 @@ def latex(runs: Runs, spreads: Spreads) -> str:
             rf"\caption{{{latex_escape(caption)}}}",
             rf"\begin{{tabular}}{{lr{'c' * len(COLUMNS)}}}",
             r"\toprule",
-            *lines,
+            heading,
+            r"\midrule",
+            *body,
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -150,55 +138,40 @@ def latex(runs: Runs, spreads: Spreads) -> str:
     )
 
 
-def wide(spreads: Spreads) -> pd.DataFrame:
-    """The table as numbers: a row per method; mean, std and ci95 of each column."""
-    rows = []
-    for method, by_metric in spreads.items():
-        row: dict[str, object] = {"method": method, "n": by_metric["acc"].n}
-        for column in COLUMNS:
-            name = column.metric + ("_percent" if column.scale == 100 else "")
-            for statistic in ("mean", "std", "ci95"):
-                value = getattr(by_metric[column.metric], statistic)
-                row[f"{name}_{statistic}"] = value * column.scale
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def sentence(runs: Runs, spreads: Spreads) -> str:
+def sentence(runs: Runs, table: pd.DataFrame) -> str:
     """What the table says, for somebody who does not know the field."""
-    bwt, acc = ({m: s[name].mean for m, s in spreads.items()} for name in ("bwt", "acc"))
-    bwt = {method: value for method, value in bwt.items() if not pd.isna(value)}
     tasks = int(runs.runs["tasks"].max())
-    names, percent = _extreme(acc, max)
+    acc, bwt = (table[f"{metric}_percent_mean"].dropna().round(1) for metric in ("acc", "bwt"))
     best = "Highest average accuracy" if len(acc) > 1 else "Average accuracy"
-    parts = [f"{best} after {tasks} task{'s' * (tasks > 1)}: {names} ({percent:.1f} %)"]
-    if bwt:
-        names, change = _extreme(bwt, max)
+    parts = [f"{best} after {tasks} task{'s' * (tasks > 1)}: {_names(acc, acc.max())} ({acc.max():.1f} %)"]
+    if len(bwt):
         best = "keeps best what it learned" if len(bwt) > 1 else "keeping what it learned"
         meaning = "accuracy on earlier tasks changed by"
-        parts.append(f"{best}: {names} ({meaning} {change:+.2f} points since they were learned)")
-        names, worst = _extreme(bwt, min)
-        if worst < min(change, 0):
-            parts.append(f"forgets most: {names} ({worst:+.2f} points)")
+        change = f"{meaning} {bwt.max():+z.2f} points since they were learned"
+        parts.append(f"{best}: {_names(bwt, bwt.max())} ({change})")
+        if bwt.min() < min(bwt.max(), 0):
+            parts.append(f"forgets most: {_names(bwt, bwt.min())} ({bwt.min():+.2f} points)")
     return "; ".join(parts) + "."
 
 
 def notes(runs: Runs) -> list[str]:
     """What a reader must know of the runs: seeds, length of training, mixed versions."""
-    seeds = {method: sorted(runs.runs.loc[runs.runs["method"] == method, "seed"].tolist()) for method in runs.methods()}
-    texts = {m: f"{', '.join(map(str, s))} (n = {len(s)})" for m, s in seeds.items()}
+    seeds = runs.runs.sort_values("seed").groupby("method")["seed"]
+    texts = {method: f"{', '.join(map(str, s))} (n = {len(s)})" for method, s in seeds}
     if len(set(texts.values())) == 1:
-        texts = {"every method": next(iter(texts.values()))}
-    stated = ["Seeds of " + "; ".join(f"{who}: {which}" for who, which in texts.items())]
+        stated = f"every method: {texts.popitem()[1]}"
+    else:
+        stated = "; ".join(f"{method}: {texts[method]}" for method in runs.methods())
     epochs = runs.history.groupby(["method", "seed", "task"]).size()
-    stated.append(f"Epochs trained per task: {epochs.min()} to {epochs.max()}")
-    return stated + [f"Warning: {warning}" for warning in mixed_runs(runs)]
+    trained = f"Epochs trained per task: {epochs.min()} to {epochs.max()}"
+    return [f"Seeds of {stated}", trained, *(f"Warning: {warning}" for warning in mixed_runs(runs))]
 
 
-def format_cells(spreads: Spreads) -> dict[str, list[Cell]]:
-    """The cells of each method's row; best is what is best as shown, so ties are all marked."""
-    columns = [_format_column([s[c.metric] for s in spreads.values()], c) for c in COLUMNS]
-    return {method: [cells[row] for cells in columns] for row, method in enumerate(spreads)}
+def format_rows(table: pd.DataFrame) -> list[tuple[list[str], list[Cell]]]:
+    """Of each method its name and n, and its cells."""
+    columns = [_format_column(table, column) for column in COLUMNS]
+    heads = ([str(method), str(n)] for method, n in table["n"].items())
+    return [(head, list(cells)) for head, *cells in zip(heads, *columns, strict=True)]
 
 
 def latex_escape(text: str) -> str:
@@ -206,34 +179,22 @@ def latex_escape(text: str) -> str:
     return text.translate(LATEX_ESCAPES)
 
 
-def _format_column(spreads: list[Spread], column: Column) -> list[Cell]:
-    def show(value: float) -> str:
-        shown = f"{value * column.scale:.{column.decimals}f}"
-        return shown.lstrip("-") if float(shown) == 0 else shown
-
-    numbers = [float(show(s.mean)) for s in spreads if not pd.isna(s.mean)]
-    best = None
-    if column.best and len(numbers) > 1:
-        best = max(numbers) if column.best == "max" else min(numbers)
+def _format_column(table: pd.DataFrame, column: Column) -> list[Cell]:
+    """The cells of a column; best is what is best as shown, so ties are all marked."""
+    means, stds, halves = (table[f"{column.name}_{statistic}"].tolist() for statistic in ("mean", "std", "ci95"))
+    shown = pd.Series([round(mean, column.decimals) for mean in means])
+    best = shown.agg(column.best) if column.best and shown.count() > 1 else None
     cells = []
-    for mean, std, _, half in spreads:
+    for mean, std, half, rounded in zip(means, stds, halves, shown, strict=True):
+        text, spread, low, high = (f"{value:z.{column.decimals}f}" for value in (mean, std, mean - half, mean + half))
         if pd.isna(mean):
-            cells.append(Cell("–"))
-            continue
-        text, interval = show(mean), ""
-        if not pd.isna(half):
-            text, interval = f"{text} ± {show(std)}", f"[{show(mean - half)}, {show(mean + half)}]"
-        cells.append(Cell(text, interval, best=float(show(mean)) == best))
+            cells.append(Cell("–", "", best=False))
+        elif pd.isna(half):
+            cells.append(Cell(text, "", best=rounded == best))
+        else:
+            cells.append(Cell(f"{text} ± {spread}", f"[{low}, {high}]", best=rounded == best))
     return cells
 
 
-def _latex_number(text: str, bold: bool = False) -> str:
-    number = latex_escape(text.replace("-", "−"))
-    return rf"\textbf{{{number}}}" if bold else number
-
-
-def _extreme(values: dict[str, float], which: Callable[[Iterable[float]], float]) -> tuple[str, float]:
-    """The methods with the largest or smallest value, and that value in percent, rounded."""
-    shown = {method: round(100 * value, 1) + 0.0 for method, value in values.items()}
-    extreme = which(shown.values())
-    return " and ".join(m for m in shown if shown[m] == extreme), extreme
+def _names(values: "pd.Series[float]", value: float) -> str:
+    return " and ".join(values.index[values == value])
