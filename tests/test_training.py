@@ -15,14 +15,16 @@ from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.training import Trainer
 
+CPU = torch.device("cpu")
 
-def make_trainer(config: Path, method: str, folder: Path, **overrides: object) -> Trainer:
+
+def make_trainer(config: Path, method: str, folder: Path, device: torch.device = CPU, **overrides: object) -> Trainer:
     experiment = load_experiment(config, {k.replace("__", "."): v for k, v in overrides.items()})
     data = config.parent / "data"
     split = prepare_experiment(experiment.name, experiment.data, 0, config.parent, data)
-    sequence = load_sequence(split, data)
+    sequence = load_sequence(split, data, device)
     checkpoint = Checkpoint(folder)
-    return Trainer(experiment, method, 0, sequence, checkpoint, torch.device("cpu"), seconds_between_checkpoints=0)
+    return Trainer(experiment, method, 0, sequence, checkpoint, device, seconds_between_checkpoints=0)
 
 
 def script_losses(trainer: Trainer, losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[float]:

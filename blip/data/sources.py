@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,7 +119,7 @@ def download_mnist(raw: Path) -> None:
     except (OSError, RuntimeError, ImportError) as error:
         names = ", ".join(f"{name}.gz" for name in MNIST_FILES)
         raise BlipError(
-            f"{raw}: MNIST is not there and cannot be downloaded ({' '.join(str(error).split())}); "
+            f"{raw}: MNIST is not there and cannot be downloaded ({shorten(str(error), 90)}); "
             f"put {names} into {raw / 'mnist'}"
         ) from None
 
