@@ -5,13 +5,4 @@ from blip.results.metrics import run_metrics, summarise
 from blip.results.runs import Runs, find_runs, load_runs, mixed_runs
 from blip.results.tables import write_tables
 
-__all__ = [
-    "Runs",
-    "find_runs",
-    "load_runs",
-    "mixed_runs",
-    "run_metrics",
-    "summarise",
-    "write_figures",
-    "write_tables",
-]
+__all__ = ["Runs", "find_runs", "load_runs", "mixed_runs", "run_metrics", "summarise", "write_figures", "write_tables"]

@@ -71,7 +71,7 @@ def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
     ax = figure.subplots()
     sns.heatmap(
         np.where(free, -1, (bits >= place).argmax(axis=0)),
-        cmap=ListedColormap(["0.95", *sequence(len(rows))]),
+        cmap=ListedColormap([(0.95, 0.95, 0.95), *sequence(len(rows))]),
         vmin=-1,
         vmax=len(rows) - 1,
         annot=np.char.add(digits, np.where(np.arange(max_bits + 2) == 1, ".", "")),

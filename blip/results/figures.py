@@ -1,7 +1,6 @@
 """Figures of each experiment, as PDF and PNG; the same runs give the same bytes.
 
-A method has one colour in all figures, safe for colour-blind readers. Tasks are counted from 1, as
-readers do. Spreads are standard deviations over seeds.
+A method has one colour in all figures, safe for colour-blind readers. Tasks are counted from 1, as readers do.
 """
 
 from io import BytesIO
@@ -53,51 +52,51 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> li
                 "history": draw_history(selected),
             }
             for name, figure in figures.items():
-                if figure is None:
-                    continue
-                if selected.stand_in():
+                if figure and selected.stand_in():
                     figure.suptitle(selected.title(), size=9)
-                paths += _save(figure, out_dir / experiment, name)
+                paths += _save(figure, out_dir / experiment, name) if figure else []
     return paths
 
 
 def draw_matrices(runs: Runs) -> Figure:
     """Accuracy on each task after learning each task: a heat map per method, mean over seeds."""
     means = 100 * runs.accuracy.groupby(["method", "task_learned", "task"])["accuracy"].mean()
-    tasks = runs.accuracy["task"].max() + 1
+    every = range(runs.accuracy["task"].max() + 1)
+    numbers = [task + 1 for task in every]
     lowest = min(means.min() // 10 * 10, 90)
 
     def draw(data: pd.DataFrame, **_: Any) -> None:
         ax = sns.heatmap(
-            data.pivot(index="task_learned", columns="task", values="accuracy"),
+            data.pivot(index="task_learned", columns="task", values="accuracy").reindex(index=every, columns=every),
             vmin=lowest,
             vmax=100,
             cmap="YlGnBu",
             cbar=False,
             square=True,
-            annot=tasks <= 10,
+            annot=len(every) <= 10,
             fmt=".0f",
             linewidths=0.5,
             annot_kws={"size": 6.5},
-            xticklabels=range(1, tasks + 1),
-            yticklabels=range(1, tasks + 1),
+            xticklabels=numbers,
+            yticklabels=numbers,
         )
         ax.tick_params(length=0, labelrotation=0, labelsize=7)
 
-    grid = sns.FacetGrid(means.reset_index(), **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * tasks), 1))
+    grid = sns.FacetGrid(means.reset_index(), **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * len(every)), 1))
     grid.map_dataframe(draw).set_titles("{col_name}").set_axis_labels("accuracy on task", "after learning task")
-    everywhere = list(grid.axes.flat)
-    bar = grid.figure.colorbar(everywhere[0].collections[0], ax=everywhere, aspect=30, shrink=0.8)
+    figure: Figure = grid.figure
+    figure.set_layout_engine("constrained")  # before there is a colour bar
+    bar = figure.colorbar(figure.axes[0].collections[0], ax=figure.axes, aspect=30, shrink=0.8)
     bar.set_label("mean test accuracy (%)")
     bar.outline.set_visible(False)
-    return grid.figure
+    return figure
 
 
 def draw_accuracy(runs: Runs, colours: dict[str, Colour]) -> Figure:
     """Mean accuracy over the tasks seen so far against the number of tasks learned."""
     seen = runs.accuracy.groupby([*KEYS, "task_learned"])["accuracy"].mean().reset_index()
     methods = runs.methods()
-    grid = _lines(
+    figure = _lines(
         seen.assign(task_learned=seen["task_learned"] + 1),
         ("task_learned", "tasks learned"),
         ("accuracy", "accuracy on learned tasks"),
@@ -113,10 +112,9 @@ def draw_accuracy(runs: Runs, colours: dict[str, Colour]) -> Figure:
         height=3,
         aspect=1.5,
     )
-    _percent(grid.ax.yaxis)
-    sns.move_legend(grid, "center left", bbox_to_anchor=(1, 0.5), title=None)
-    grid.figure.supxlabel(BAND, **CAPTION)
-    return grid.figure
+    _percent(figure.axes[0].yaxis)
+    figure.supxlabel(BAND, **CAPTION)
+    return figure
 
 
 def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
@@ -156,7 +154,7 @@ def draw_bits(runs: Runs) -> Figure | None:
     bits = runs.bits.assign(frozen=runs.bits["frozen_bits"] * runs.bits["parameters"])
     sums = bits.groupby([*KEYS, "task_learned", "layer"], sort=False)[["frozen", "parameters"]].sum().reset_index()
     max_bits = int(runs.runs["max_bits"].max())
-    grid = _lines(
+    figure = _lines(
         sums.assign(mean=sums["frozen"] / sums["parameters"], task_learned=sums["task_learned"] + 1),
         ("task_learned", "tasks learned"),
         ("mean", f"mean frozen bits (of {max_bits})"),
@@ -168,14 +166,15 @@ def draw_bits(runs: Runs) -> Figure | None:
         markersize=3.5,
         **_panels(method_order(sums["method"]), 2.9, 1.5),
     )
-    grid.set(ylim=(0, max_bits)).axes.flat[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    grid.figure.supxlabel(BAND, **CAPTION)
-    return grid.figure
+    figure.axes[0].set_ylim(0, max_bits)
+    figure.axes[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
+    figure.supxlabel(BAND, **CAPTION)
+    return figure
 
 
 def draw_history(runs: Runs) -> Figure:
     """Validation loss after each epoch, a line per task and seed."""
-    grid = _lines(
+    figure = _lines(
         runs.history.assign(task=runs.history["task"] + 1),
         ("epoch", "epoch"),
         ("valid_loss", "validation loss"),
@@ -186,7 +185,8 @@ def draw_history(runs: Runs) -> Figure:
         linewidth=0.9,
         **_panels(runs.methods(), 1.9, 1.3),
     )
-    return grid.set(yscale="log").figure
+    figure.axes[0].set_yscale("log")
+    return figure
 
 
 def _panels(methods: list[str], height: float, aspect: float) -> dict[str, Any]:
@@ -194,14 +194,15 @@ def _panels(methods: list[str], height: float, aspect: float) -> dict[str, Any]:
     return {"col": "method", "col_order": methods, "col_wrap": min(3, len(methods)), "height": height, "aspect": aspect}
 
 
-def _lines(frame: pd.DataFrame, x: tuple[str, str], y: tuple[str, str], **how: Any) -> sns.FacetGrid:
+def _lines(frame: pd.DataFrame, x: tuple[str, str], y: tuple[str, str], **how: Any) -> Figure:
     """Lines of a column over a whole-numbered one, both with their labels, and one legend on the right."""
     grid = sns.relplot(frame, kind="line", x=x[0], y=y[0], **how)
     grid.set_axis_labels(x[1], y[1]).set_titles("{col_name}")
     grid.axes.flat[0].xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
-    columns = -(-frame[how["hue"]].nunique() // 14)
-    sns.move_legend(grid, "center left", bbox_to_anchor=(1, 0.5), ncols=columns, fontsize=7)
-    return grid
+    size = {"fontsize": 7, "ncols": -(-frame[how["hue"]].nunique() // 14)} if "col" in how else {"title": None}
+    sns.move_legend(grid, "center left", bbox_to_anchor=(1, 0.5), **size)
+    figure: Figure = grid.figure
+    return figure
 
 
 def _percent(axis: Axis) -> None:

@@ -46,10 +46,7 @@ def learning_accuracy(R: Matrix) -> float:
 
 
 def backward_transfer(R: Matrix) -> float:
-    """BWT: mean change on earlier tasks since each was learned (Lopez-Paz & Ranzato 2017).
-
-    Negative values are forgetting.
-    """
+    """BWT: mean change on earlier tasks since each was learned (Lopez-Paz & Ranzato 2017); below 0 is forgetting."""
     change = (R[-1] - np.diag(R))[:-1]
     return float(change.mean()) if change.size else float("nan")
 
@@ -60,21 +57,15 @@ def backward_transfer_published(R: Matrix) -> float:
 
 
 def forgetting(R: Matrix) -> float:
-    """Mean drop on earlier tasks from their best accuracy so far (Chaudhry et al. 2018).
-
-    The best is taken over all steps before the last task.
-    """
+    """Mean drop on earlier tasks from their best accuracy before the last task (Chaudhry et al. 2018)."""
     earlier = R[:-1, :-1]
-    if not earlier.size:
-        return float("nan")
-    return float((np.nanmax(earlier, axis=0) - R[-1, :-1]).mean())
+    return float((np.nanmax(earlier, axis=0) - R[-1, :-1]).mean()) if earlier.size else float("nan")
 
 
 def capacity(bits: pd.DataFrame, max_bits: int) -> "pd.Series[float]":
     """Share of all bits that are frozen after each task, Σk / (max_bits · parameters), in [0, 1].
 
-    `bits` counts the parameters with each number of frozen bits k in one run (columns task_learned,
-    frozen_bits, parameters). Indexed by task_learned.
+    `bits` counts the parameters of one run with each number of frozen bits k.
     """
     frozen = (bits["frozen_bits"] * bits["parameters"]).groupby(bits["task_learned"]).sum()
     return frozen / (max_bits * bits.groupby("task_learned")["parameters"].sum())
@@ -86,7 +77,7 @@ def run_metrics(runs: "Runs") -> pd.DataFrame:
     nan where a metric does not apply (capacity without frozen bits, forgetting with one task).
     """
     runs_bits, runs_cost = (dict(list(frame.groupby(KEYS))) for frame in (runs.bits, runs.cost))
-    max_bits = runs.runs.set_index(KEYS)["max_bits"]
+    max_bits = runs.runs.set_index(KEYS)["max_bits"].to_dict()
     rows = {}
     for key, frame in runs.accuracy.groupby(KEYS):
         R = accuracy_matrix(frame)
@@ -107,8 +98,8 @@ def run_metrics(runs: "Runs") -> pd.DataFrame:
 def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
     """Spread over seeds, long: experiment, method, metric, mean, std (ddof = 1), n, ci95.
 
-    ci95 is half the width of the 95 % confidence interval of the mean (t distribution). std and
-    ci95 are nan for fewer than two seeds; n counts the seeds for which the metric is a number.
+    ci95 is half the width of the 95 % confidence interval of the mean (t distribution). std and ci95 are nan for fewer
+    than two seeds; n counts the seeds for which the metric is a number.
     """
     long = metrics.melt(id_vars=KEYS, var_name="metric")
     groups = long.groupby(["experiment", "method", "metric"], sort=False)["value"]

@@ -38,9 +38,8 @@ SHARED = {
 class Runs:
     """Long tables of many runs; each row starts with experiment, method and seed.
 
-    `runs` has one row per run (number of tasks, max_bits, real or stand-in data, commit, versions,
-    hardware); the others have the columns of the CSV file of that name, see COLUMNS. Tasks are
-    counted from 0. `bits` and `trace` may be empty.
+    `runs` has one row per run (see `_read_run`); the others have the columns of the CSV file of that name, see COLUMNS.
+    Tasks are counted from 0. `bits` and `trace` may be empty.
     """
 
     runs: pd.DataFrame
@@ -81,8 +80,7 @@ def method_order(methods: Iterable[str]) -> list[str]:
 def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     """Finished run folders at or below `paths`, sorted, each once.
 
-    A folder without accuracy.csv is unfinished: it is left out, with a line on stderr. Raises
-    BlipError for a path that does not exist.
+    A folder without accuracy.csv is unfinished: it is left out, with a line on stderr.
     """
     folders: dict[Path, Path] = {}  # by resolved path, so that overlapping paths count once
     for path in map(Path, paths):
@@ -100,15 +98,13 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
 def load_runs(paths: Iterable[Path | str]) -> Runs:
     """Read every finished run at or below `paths`.
 
-    Raises BlipError, one line with the file and what was expected, where no run is found, a file
-    cannot be read or lacks a column, an accuracy matrix is incomplete, or two folders claim to be
-    the same run.
+    Raises BlipError where no run is found, a file cannot be read or lacks a column, an accuracy matrix is incomplete,
+    or two folders claim to be the same run.
     """
     paths = list(paths)
     folders = find_runs(paths)
     if not folders:
-        places = ", ".join(map(str, paths))
-        raise BlipError(f"{places}: no finished runs, expected run.json and accuracy.csv")
+        raise BlipError(f"{', '.join(map(str, paths))}: no finished runs, expected run.json and accuracy.csv")
     rows = []
     tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {name: {} for name in COLUMNS}
     seen: dict[tuple[Any, ...], Path] = {}
@@ -121,21 +117,24 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
         rows.append(row)
         for name in COLUMNS:
             tables[name][key] = _read_table(folder / f"{name}.csv", COLUMNS[name])
-        _check_matrix(folder / "accuracy.csv", tables["accuracy"][key], row["tasks"])
+        try:
+            found = len(accuracy_matrix(tables["accuracy"][key]))
+        except BlipError as error:
+            raise BlipError(f"{folder / 'accuracy.csv'}: {error}") from error
+        if found != row["tasks"]:
+            raise BlipError(f"{folder / 'accuracy.csv'}: expected {row['tasks']} tasks as in run.json, found {found}")
     long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
     return Runs(pd.DataFrame(rows), **long)
 
 
 def mixed_runs(runs: Runs) -> list[str]:
     """One warning per experiment and property (commit, version, …) that its runs do not share."""
-    warnings = []
-    for experiment in runs.experiments():
-        rows = runs.runs[runs.runs["experiment"] == experiment]
-        for column, plural in SHARED.items():
-            values = sorted(str(value) for value in rows[column].unique())
-            if len(values) > 1:
-                warnings.append(f"{experiment} mixes {len(values)} {plural}: {', '.join(values)}")
-    return warnings
+    return [
+        f"{experiment} mixes {len(values)} {plural}: {', '.join(values)}"
+        for experiment, rows in runs.runs.groupby("experiment")
+        for column, plural in SHARED.items()
+        if len(values := sorted(rows[column].astype(str).unique())) > 1
+    ]
 
 
 def _read_run(file: Path) -> dict[str, Any]:
@@ -148,10 +147,8 @@ def _read_run(file: Path) -> dict[str, Any]:
             "tasks": len(run["tasks"]),
             "data": "stand-in" if run.get("stand_in") else "real",
             "max_bits": run["max_bits"] or 0,
-            "commit": provenance["commit"],
-            "python": provenance["versions"]["python"],
-            "torch": provenance["versions"]["torch"],
-            "cpu": provenance["cpu"],
+            **{key: provenance[key] for key in ("commit", "cpu")},
+            **{key: provenance["versions"][key] for key in ("python", "torch")},
             "gpu": provenance["gpu"] or "none",
         }
     except KeyError as error:
@@ -171,15 +168,6 @@ def _read_table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if missing:
         raise BlipError(f"{expected}; missing: {', '.join(missing)}")
     return table[list(columns)]
-
-
-def _check_matrix(file: Path, table: pd.DataFrame, tasks: int) -> None:
-    try:
-        found = len(accuracy_matrix(table))
-    except BlipError as error:
-        raise BlipError(f"{file}: {error}") from error
-    if found != tasks:
-        raise BlipError(f"{file}: expected {tasks} tasks as in run.json, found {found}")
 
 
 def _first_line(error: Exception) -> str:

@@ -35,4 +35,5 @@ def method_colours(methods: Sequence[str]) -> dict[str, Colour]:
 
 def sequence(n: int) -> list[Colour]:
     """`n` colours for things in an order (tasks, layers), light to dark; safe in greyscale."""
-    return list(sns.color_palette("crest", n))
+    colours: list[Colour] = sns.color_palette("crest", n)
+    return colours

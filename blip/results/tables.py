@@ -1,9 +1,9 @@
 """Tables of metrics: CSV for programs, Markdown for reading, LaTeX (booktabs) for papers.
 
-accuracy.csv, metrics.csv and summary.csv hold shares in [0, 1]; the tables of one experiment
-hold percent.
+accuracy.csv, metrics.csv and summary.csv hold shares in [0, 1]; the tables of one experiment hold percent.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -120,22 +120,9 @@ def latex(runs: Runs, table: pd.DataFrame) -> str:
     heading, *body = (" & ".join(row) + r" \\" for row in rows)
     spread = "mean ± standard deviation over n seeds [95 % confidence interval of the mean]"
     caption = ". ".join([f"{runs.title()}: {spread}", *notes(runs)]) + "."
-    return "\n".join(
-        [
-            r"\begin{table}",
-            r"\centering",
-            rf"\caption{{{latex_escape(caption)}}}",
-            rf"\begin{{tabular}}{{lr{'c' * len(COLUMNS)}}}",
-            r"\toprule",
-            heading,
-            r"\midrule",
-            *body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )
+    start = rf"\caption{{{latex_escape(caption)}}}", rf"\begin{{tabular}}{{lr{'c' * len(COLUMNS)}}}"
+    lines = [r"\begin{table}", r"\centering", *start, r"\toprule", heading, r"\midrule", *body]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 
 def sentence(runs: Runs, table: pd.DataFrame) -> str:
@@ -167,11 +154,10 @@ def notes(runs: Runs) -> list[str]:
     return [f"Seeds of {stated}", trained, *(f"Warning: {warning}" for warning in mixed_runs(runs))]
 
 
-def format_rows(table: pd.DataFrame) -> list[tuple[list[str], list[Cell]]]:
+def format_rows(table: pd.DataFrame) -> Iterator[tuple[list[str], tuple[Cell, ...]]]:
     """Of each method its name and n, and its cells."""
-    columns = [_format_column(table, column) for column in COLUMNS]
-    heads = ([str(method), str(n)] for method, n in table["n"].items())
-    return [(head, list(cells)) for head, *cells in zip(heads, *columns, strict=True)]
+    cells = zip(*(_format_column(table, column) for column in COLUMNS), strict=True)
+    return zip(([str(method), str(n)] for method, n in table["n"].items()), cells, strict=True)
 
 
 def latex_escape(text: str) -> str:
