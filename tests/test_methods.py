@@ -311,6 +311,15 @@ def test_lwf_penalty_is_lambda_times_the_cross_entropy_with_the_old_prediction()
     assert penalty_of(method).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+def test_lwf_asks_the_old_network_without_dropout() -> None:
+    method = make("lwf", "alexnet")
+    learn(method, 0, "alexnet", epochs=1)
+    x, _ = examples("alexnet", 1).batch(torch.arange(8))
+    method.network.eval()
+    hidden = method.network.features(x)
+    assert_same(method.penalty(x, hidden), method.penalty(x, hidden))
+
+
 def test_lwf_keeps_what_earlier_heads_say() -> None:
     x, _ = examples("mlp", 1).batch(torch.arange(24))
     changes = {}
@@ -356,6 +365,19 @@ def test_imm_mode_merges_the_old_and_the_new_weights_by_their_fisher_information
             assert not torch.equal(merged[name], old[name])
     for name, value in method.state_dict()["fisher"].items():
         torch.testing.assert_close(value, old_fisher[name] + new_fisher[name])
+
+
+def test_imm_mode_keeps_new_weights_that_no_task_says_anything_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(network: nn.Module, *_: object) -> dict[str, Tensor]:
+        return {name: torch.zeros_like(p) for name, p in network.named_parameters()}
+
+    monkeypatch.setattr("blip.methods.imm_mode.batch_gradient_fisher", nothing)
+    method = make("imm-mode")
+    learn(method, 0)
+    nudge(method.network)
+    new = weights(method.network)
+    method.after_task(1, examples("mlp", 1))
+    assert_same(weights(method.network), new)
 
 
 def test_imm_mode_penalty_pulls_back_by_lambda_times_the_way_moved() -> None:
@@ -418,6 +440,16 @@ def test_blip_draws_the_fisher_information_from_a_part_of_the_training_images() 
     method.network.features.register_forward_hook(lambda *_: seen.append(len(_[2])))
     method.after_task(0, examples("mlp", 0))
     assert seen == [8, 8]
+
+
+def test_blip_scales_the_fisher_information_by_its_batch_size_as_published() -> None:
+    totals = []
+    for size in (4, 8):
+        method: Any = make("blip", fisher_batch_size=size, f_prior=1e-30)
+        method.after_task(0, examples("mlp", 0, n=120))
+        totals.append(float(method.blip.running_fisher["1.weight"].sum()))
+    # The same images in another order, other labels drawn: about a quarter.
+    assert 0.15 < totals[1] / totals[0] < 0.4
 
 
 def test_blip_records_all_bits_and_some_weights_of_each_layer(preserved: Any) -> None:

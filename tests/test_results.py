@@ -152,7 +152,7 @@ def test_markdown_table(root: Path, tmp_path: Path) -> None:
     assert minutes == "2.0 ± 0.0 [2.0, 2.0]"
     assert not any("**" in cell for cell in cells(text, "sgd"))
     assert cells(text, "sgd")[6] == "–"
-    assert "Highest average accuracy after 2 tasks: blip (87.5 %)" in text
+    assert "Highest average accuracy after 2 tasks: blip (87.50 %)" in text
     assert "forgets most: sgd (-40.00 points)" in text
     assert "Seeds of every method: 0, 1 (n = 2)" in text
     assert "Epochs trained per task: 8 to 9" in text
@@ -171,7 +171,7 @@ def test_files_of_tables(root: Path, tmp_path: Path) -> None:
     assert table.loc["sgd", "minutes_ci95"] == 0
     single = (tmp_path / "tables/one_task.md").read_text()
     assert cells(single, "sgd")[2:5] == ["90.00", "–", "–"]
-    assert "Average accuracy after 1 task: sgd (90.0 %)." in single
+    assert "Average accuracy after 1 task: sgd (90.00 %)." in single
 
 
 def test_latex_table(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_ties_are_all_bold_and_warnings_stand_below(root: Path, tmp_path: Path) 
     text = write_tables(load_runs([root]), tmp_path / "out")
     assert cells(text, "ewc")[2] == "**87.50**"
     assert cells(text, "blip")[2].startswith("**87.50 ± 0.00**")
-    assert "blip and ewc (87.5 %)" in text
+    assert "blip and ewc (87.50 %)" in text
     assert "Seeds of blip: 0, 1 (n = 2); ewc: 0 (n = 1); sgd: 0, 1 (n = 2)" in text
     assert "Warning: mnist5 mixes 2 commits: abc, c0ffee" in text
 

@@ -128,9 +128,9 @@ def latex(runs: Runs, table: pd.DataFrame) -> str:
 def sentence(runs: Runs, table: pd.DataFrame) -> str:
     """What the table says, for somebody who does not know the field."""
     tasks = int(runs.runs["tasks"].max())
-    acc, bwt = (table[f"{metric}_percent_mean"].dropna().round(1) for metric in ("acc", "bwt"))
+    acc, bwt = (table[f"{metric}_percent_mean"].dropna().round(2) for metric in ("acc", "bwt"))
     best = "Highest average accuracy" if len(acc) > 1 else "Average accuracy"
-    parts = [f"{best} after {tasks} task{'s' * (tasks > 1)}: {_names(acc, acc.max())} ({acc.max():.1f} %)"]
+    parts = [f"{best} after {tasks} task{'s' * (tasks > 1)}: {_names(acc, acc.max())} ({acc.max():.2f} %)"]
     if len(bwt):
         best = "keeps best what it learned" if len(bwt) > 1 else "keeping what it learned"
         meaning = "accuracy on earlier tasks changed by"
