@@ -37,15 +37,15 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="prepare data sets and the splits of an experiment")
     data.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
     _add_data_folders(data)
-    data.add_argument("--seed", type=_seed, nargs="+", default=[0], help="one split for each (default: 0)")
+    data.add_argument("--seed", type=_seed, nargs="+", action="extend", help="one split for each (default: 0)")
     data.add_argument("--source", help="make this data set alone, anew, and no split")
     _add_set(data)
     data.set_defaults(run=_data)
 
     train = commands.add_parser("train", help="train methods on an experiment; goes on where it was stopped")
     train.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
-    train.add_argument("--method", nargs="+", required=True, help="one or more of `blip methods`")
-    train.add_argument("--seed", type=_seed, nargs="+", default=[0], help="one run for each (default: 0)")
+    train.add_argument("--method", nargs="+", action="extend", required=True, help="one or more of `blip methods`")
+    train.add_argument("--seed", type=_seed, nargs="+", action="extend", help="one run for each (default: 0)")
     train.add_argument(
         "--out",
         type=Path,
@@ -132,7 +132,7 @@ def _data(options: argparse.Namespace) -> None:
 
     experiment = _experiment(options, options.experiment)
     if options.source is None:
-        for seed in options.seed:
+        for seed in options.seed or [0]:
             print(prepare_experiment(experiment.name, experiment.data, seed, options.raw, options.data))
         return
     sources = {source.name: source for source in experiment.data.sources}
@@ -151,7 +151,9 @@ def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     experiment = _experiment(options, options.experiment)
     for method in options.method:
-        for seed in options.seed:
+        experiment.run_config(method, 0)  # an unknown one is an error before the first is trained
+    for method in options.method:
+        for seed in options.seed or [0]:
             print(
                 train_run(
                     experiment,

@@ -43,7 +43,9 @@ class Experiment(Settings):
     methods: dict[str, dict[str, Any]]
 
     def run_config(self, method: str, seed: int) -> dict[str, Any]:
-        """Everything that a run's numbers depend on, as plain values."""
+        """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""
+        if method not in self.methods:
+            raise BlipError(f"method {method}: not in {self.name} (it has {', '.join(self.methods)})")
         settings = method_settings(method, self.methods[method], self.name)
         return {
             **self.model_dump(mode="json", exclude={"methods", "about"}),

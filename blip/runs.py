@@ -47,13 +47,11 @@ def train_run(
     Goes on from the run's checkpoint where a process was stopped before, and removes it at the end. `accuracy.csv` is
     written last: a folder that has it is complete. Raises BlipError for bad input, a full disk or a diverging loss.
     """
-    if method not in experiment.methods:
-        raise BlipError(f"--method {method}: not in {experiment.name} (it has {', '.join(experiment.methods)})")
     folder = run_folder(out, experiment.name, method, seed)
     config = experiment.run_config(method, seed)
     target = pick_device(device)
     sequence = load_sequence(prepare_experiment(experiment.name, experiment.data, seed, raw, data), data, target)
-    key = fingerprint([config, sequence.checksum])
+    key = fingerprint([config, sequence.checksum, metadata.version("blip-continual")])
     checkpoint = Checkpoint(checkpoints / key)
     if (folder / "accuracy.csv").exists() and _recorded_key(folder) == key:
         print(f"{folder}: complete already", file=sys.stderr)

@@ -78,7 +78,7 @@ def refused(result: tuple[int, list[str]]) -> str:
         (["train", "CONFIG", "--method"], "expected at least one argument"),
         (["train", "CONFIG", "--method", "sgd", "--fast"], "unrecognized arguments: --fast"),
         (["train", "nowhere.yaml", "--method", "sgd"], "nowhere.yaml: cannot be read: No such file"),
-        (["train", "CONFIG", "--method", "magic"], "--method magic: not in tiny (it has blip, sgd"),
+        (["train", "CONFIG", "--method", "magic"], "method magic: not in tiny (it has blip, sgd"),
         (["train", "CONFIG", "--method", "sgd", "--seed", "-1"], "argument --seed"),
         (["train", "CONFIG", "--method", "sgd", "--seed", "one"], "'one' is not a seed"),
         (["train", "CONFIG", "--method", "sgd", "--seed", "1.5"], "'1.5' is not a seed"),

@@ -571,3 +571,18 @@ def test_a_split_is_made_anew_from_a_damaged_data_set_only_after_complaint(prepa
     data.unlink()
     prepare_experiment("mine", config(classes_per_task=5), 0, RAW, data.parent)
     assert len(load_sequence(prepared[0], data.parent)) == 2
+
+
+def test_two_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        for part in ("train", "test"):
+            for name in ("x", "y"):
+                path = tmp_path / folder / part / name / "1.png"
+                path.parent.mkdir(parents=True)
+                Image.new("L", (4, 4)).save(path)
+    (tmp_path / "a" / "train" / ".cache").mkdir()  # hidden folders are no classes
+    sources = [SourceConfig(name="same", folder=Path(folder), side=4, channels=1) for folder in ("a", "b")]
+    prepare_dataset(sources[0], tmp_path, tmp_path)
+    assert len(make_split(DataConfig(sources=sources[:1]), 0, tmp_path)) > 0
+    with pytest.raises(BlipError, match="made from a, not b: give the sources two names"):
+        make_split(DataConfig(sources=sources[1:]), 0, tmp_path)

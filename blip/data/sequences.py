@@ -127,6 +127,10 @@ def dataset_path(folder: Path, source: SourceConfig) -> Path:
     return folder / f"{source.name}{size}.safetensors"
 
 
+def _folder(source: SourceConfig) -> str | None:
+    return str(source.folder) if source.folder else None
+
+
 def split_path(folder: Path, experiment: str, seed: int) -> Path:
     """Where the split of an experiment and seed lies."""
     return folder / "splits" / experiment / f"seed{seed}.safetensors"
@@ -141,7 +145,7 @@ def prepare_dataset(source: SourceConfig, raw: Path, folder: Path) -> Path:
         for part in ("train", "test")
         for what in ("images", "labels")
     }
-    about = {"classes": data.classes, "mean": data.mean, "std": data.std}
+    about = {"classes": data.classes, "mean": data.mean, "std": data.std, "folder": _folder(source)}
     _write(path, tensors, about)
     return path
 
@@ -169,6 +173,8 @@ def make_split(config: DataConfig, seed: int, folder: Path) -> bytes:
     for source in config.sources:
         path = dataset_path(folder, source)
         tensors, about = _read(path)
+        if about["folder"] != _folder(source):
+            raise BlipError(f"{path}: made from {about['folder']}, not {_folder(source)}: give the sources two names")
         checksums[path.name] = sha256(path)
         shapes[path.name] = tuple(tensors["train_images"].shape[1:])
         tasks += _tasks_of(source, config, seed, tensors, about["classes"], path.name)

@@ -179,7 +179,7 @@ def read_image_folder(folder: Path, side: int, channels: int) -> Dataset:
 def class_folders(folder: Path) -> tuple[str, ...]:
     """Names of the class folders in `folder`, sorted."""
     try:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir())
+        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
         raise BlipError(f"{folder}: cannot be read: {error.strerror}") from None
     if not names:
