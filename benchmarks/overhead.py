@@ -19,7 +19,7 @@ from blip.networks import build_network
 from blip.progress import Progress
 from blip.training import EVALUATION_BATCH, Trainer
 
-TASKS, TRAIN, TEST, EPOCHS, PAIRS = 5, 12_000, 2_000, 3, 5
+TASKS, TRAIN, TEST, EPOCHS, PAIRS = 5, 12_000, 2_000, 3, 3
 CONFIG = Path(__file__).parents[1] / "config" / "experiments" / "mnist5.yaml"
 
 

@@ -173,8 +173,10 @@ def make_split(config: DataConfig, seed: int, folder: Path) -> bytes:
     for source in config.sources:
         path = dataset_path(folder, source)
         tensors, about = _read(path)
-        if about["folder"] != _folder(source):
-            raise BlipError(f"{path}: made from {about['folder']}, not {_folder(source)}: give the sources two names")
+        if about.get("folder") != _folder(source):
+            raise BlipError(
+                f"{path}: made from {about.get('folder')}, not {_folder(source)}: give the sources two names"
+            )
         checksums[path.name] = sha256(path)
         shapes[path.name] = tuple(tensors["train_images"].shape[1:])
         tasks += _tasks_of(source, config, seed, tensors, about["classes"], path.name)
