@@ -278,7 +278,9 @@ def test_parameter_that_grew_most_often_first_among_equals() -> None:
     rows = [("a", 0, 1), ("a", 0, 9), ("a", 0, 9), ("b", 1, 0), ("b", 1, 1), ("b", 1, 2)]
     frame = pd.DataFrame(rows, columns=["layer", "index", "frozen_bits"])
     frame["task_learned"] = [0, 1, 2, 0, 1, 2]
+    frame["value"] = 0.5
     assert choose_parameter(named_trace(frame)) == "a:0"
+    assert choose_parameter(named_trace(frame.assign(value=[0, 0.5, 0.5, 0.5, 0.5, 0.5]))) == "b:1"
     frame.loc[3, "frozen_bits"] = 1  # grows at the same two tasks and never more
     frame.loc[4, "frozen_bits"] = 2
     frame.loc[5, "frozen_bits"] = 3

@@ -34,10 +34,13 @@ def named_trace(trace: pd.DataFrame) -> pd.DataFrame:
 
 
 def choose_parameter(trace: pd.DataFrame) -> str:
-    """The parameter in the named trace of one run whose bits grew at the most tasks; the first among equals."""
-    ordered = trace.sort_values("task_learned", kind="stable")
-    grew = ordered.groupby("parameter", sort=False)["frozen_bits"].agg(lambda k: (np.diff(k, prepend=0) > 0).sum())
-    return str(grew.idxmax())
+    """The parameter in the named trace of one run whose bits grew at the most tasks.
+
+    Among equals the one that was not 0 after the most tasks, then the first.
+    """
+    groups = trace.sort_values("task_learned", kind="stable").groupby("parameter", sort=False)
+    grew = groups["frozen_bits"].agg(lambda k: (np.diff(k, prepend=0) > 0).sum())
+    return str((grew + groups["value"].agg(lambda v: (v != 0).mean()) / 2).idxmax())
 
 
 def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
@@ -65,7 +68,8 @@ def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
 
     digits = np.array([list(text.replace(".", "").replace("-", "−")) for text in texts])
     place = np.maximum(np.arange(max_bits + 2) - 1, 1)  # sign and integer digit are fixed with the first bit
-    free = (place > bits) | (digits[:, :1] == "±")
+    free = place > bits
+    free[:, 0] |= digits[:, 0] == "±"  # the sign of 0 is open
     changed = (digits[1:] != digits[:-1]) & (place <= bits[:-1]) & (digits[:-1] != "±")
     figure = Figure(figsize=(0.24 * max_bits + 2.6, 0.27 * len(rows) + 0.35))
     ax = figure.subplots()
@@ -88,7 +92,7 @@ def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
         ax.add_patch(Rectangle((column + 0.04, row + 0.08), 0.92, 0.84, hatch="////", ec="0.82", fc="none", lw=0))
     for row, column in np.argwhere(changed):
         ax.add_patch(Rectangle((column + 0.04, row + 1.08), 0.92, 0.84, fill=False, edgecolor="k", linewidth=1.2))
-    columns = {max_bits + 6.6: ("value", [f"{value:.6f}".replace("-", "−") for value in values])}
+    columns = {max_bits + 6.6: ("value", [f"{value:z.6f}".replace("-", "−") for value in values])}
     columns |= {max_bits + 10.8: ("frozen bits", [str(k) for k in bits[:, 0]])}
     for right, (heading, cells) in columns.items():
         for row, cell in enumerate([heading, *cells]):
