@@ -20,7 +20,8 @@ from blip.config import Experiment, fingerprint
 from blip.data import load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.files import atomic_write, make_folder
-from blip.training import TABLES, Trainer
+from blip.measurements import TABLES
+from blip.training import Trainer
 
 RUN_FILES = ("run.json", "weights.safetensors", *(f"{table}.csv" for table in TABLES))
 """What a finished run folder holds."""

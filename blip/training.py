@@ -16,21 +16,13 @@ from blip.checkpoint import Checkpoint
 from blip.config import Experiment, method_settings
 from blip.data import Examples, TaskSequence
 from blip.errors import BlipError
+from blip.measurements import TABLES
 from blip.methods import METHODS
 from blip.networks import build_network
 from blip.progress import Progress
 from blip.seeding import address, generator
 
 Row: TypeAlias = dict[str, Any]
-
-TABLES = {
-    "accuracy": ("task_learned", "task", "accuracy", "loss", "n"),
-    "history": ("task", "epoch", "lr", "train_loss", "valid_loss", "valid_accuracy"),
-    "bits": ("task_learned", "layer", "frozen_bits", "parameters"),
-    "trace": ("task_learned", "layer", "index", "value", "bound", "frozen_bits"),
-    "cost": ("task", "phase", "seconds"),
-}
-"""What is measured, in long form: a row per measurement, these columns. `bits` and `trace` are a method's to fill."""
 
 EVALUATION_BATCH = 1000
 SECONDS_BETWEEN_CHECKPOINTS = 10.0

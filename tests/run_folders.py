@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from blip.results.runs import COLUMNS
+from blip.measurements import TABLES
 
 MAX_BITS = 20
 
@@ -95,4 +95,4 @@ def _bits(tasks: int, rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
 
 
 def _write(folder: Path, name: str, rows: list[Any]) -> None:
-    pd.DataFrame(rows, columns=list(COLUMNS[name])).to_csv(folder / f"{name}.csv", index=False)
+    pd.DataFrame(rows, columns=list(TABLES[name])).to_csv(folder / f"{name}.csv", index=False)

@@ -59,7 +59,7 @@ class Method:
         """Called once a task has trained and its best weights are back in place."""
 
     def measurements(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows to record after a task for the tables `bits` and `trace` (columns: `blip.training.TABLES`)."""
+        """Rows to record after a task for the tables `bits` and `trace` (columns: `blip.measurements.TABLES`)."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -10,16 +10,10 @@ from typing import Any
 import pandas as pd
 
 from blip.errors import BlipError
+from blip.measurements import TABLES
 from blip.results.metrics import KEYS, accuracy_matrix
 
 METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd")
-COLUMNS = {
-    "accuracy": ("task_learned", "task", "accuracy", "loss", "n"),
-    "history": ("task", "epoch", "lr", "train_loss", "valid_loss", "valid_accuracy"),
-    "cost": ("task", "phase", "seconds"),
-    "bits": ("task_learned", "layer", "frozen_bits", "parameters"),
-    "trace": ("task_learned", "layer", "index", "value", "bound", "frozen_bits"),
-}
 INTEGERS = ("task_learned", "task", "n", "epoch", "frozen_bits", "parameters", "index")
 TYPES = dict.fromkeys(INTEGERS, "int64") | {"layer": "str", "phase": "str"}  # others: float64
 # What the runs of one experiment should share, and what to call it when they do not.
@@ -38,7 +32,7 @@ SHARED = {
 class Runs:
     """Long tables of many runs; each row starts with experiment, method and seed.
 
-    `runs` has one row per run (see `_read_run`); the others have the columns of the CSV file of that name, see COLUMNS.
+    `runs` has one row per run (see `_read_run`); the others have the columns of the CSV file of that name, see TABLES.
     Tasks are counted from 0. `bits` and `trace` may be empty.
     """
 
@@ -106,7 +100,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     if not folders:
         raise BlipError(f"{', '.join(map(str, paths))}: no finished runs, expected run.json and accuracy.csv")
     rows = []
-    tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {name: {} for name in COLUMNS}
+    tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {name: {} for name in TABLES}
     seen: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
         row = _read_run(folder / "run.json")
@@ -115,8 +109,8 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
             raise BlipError(f"{folder}: the same run as {seen[key]}, expected one of them")
         seen[key] = folder
         rows.append(row)
-        for name in COLUMNS:
-            tables[name][key] = _read_table(folder / f"{name}.csv", COLUMNS[name])
+        for name in TABLES:
+            tables[name][key] = _read_table(folder / f"{name}.csv", TABLES[name])
         try:
             found = len(accuracy_matrix(tables["accuracy"][key]))
         except BlipError as error:
