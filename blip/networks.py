@@ -48,7 +48,7 @@ class AlexNet(Settings):
         if min(kernels) < 1:
             raise BlipError(f"network alexnet: expected images of at least 30 pixels a side, found {side}")
         for base, kernel, dropout in zip((64, 128, 256), kernels, self.dropout, strict=False):
-            outputs = int(base * self.mul)
+            outputs = round(base * self.mul)
             layers += [nn.Conv2d(channels, outputs, kernel), nn.ReLU(), nn.Dropout(dropout), nn.MaxPool2d(2)]
             channels, side = outputs, (side - kernel + 1) // 2
         widths = (channels * side * side, *self.hidden)

@@ -16,8 +16,10 @@ from conftest import ROOT
 from PIL import Image
 
 from blip.data import DataConfig, Examples, SourceConfig, load_sequence, prepare_dataset, prepare_experiment
+from blip.data.dataset import Dataset
+from blip.data.folders import read_image
 from blip.data.sequences import dataset_path, make_split, split_path
-from blip.data.sources import MNIST_FILES, Dataset, is_present, read_digits, read_image, read_source
+from blip.data.sources import MNIST_FILES, is_present, read_digits, read_source
 from blip.errors import BlipError
 from blip.files import atomic_write
 

@@ -1,59 +1,38 @@
-"""Raw data to arrays: the built-in sources, and class folders of anybody's images."""
+"""The built-in sources: raw files to data sets, downloaded by torchvision where they are missing."""
 
-import gzip
-import hashlib
-import zlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from tqdm import tqdm
 
+from blip.data.dataset import Dataset
+from blip.data.folders import read_image_folder
+from blip.data.idx import IDX_NAMES, read_idx
 from blip.errors import BlipError
-
-Images = NDArray[np.uint8]
-Labels = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Images (n, channels, height, width), labels 0…classes-1 (n,), and how to normalise images scaled to [0, 1]."""
-
-    train_images: Images
-    train_labels: Labels
-    test_images: Images
-    test_labels: Labels
-    classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def check(self, name: str) -> "Dataset":
-        """Itself. Raises BlipError where images and labels do not fit together."""
-        for part in ("train", "test"):
-            images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
-            if len(images) != len(labels):
-                raise BlipError(f"{name}: {len(images)} {part} images but {len(labels)} labels")
-            outside = labels[(labels < 0) | (labels >= len(self.classes))]
-            if len(outside):
-                raise BlipError(
-                    f"{name}: {part} label {outside[0]} is out of range: expected 0 to {len(self.classes) - 1}"
-                )
-            missing = sorted(set(range(len(self.classes))) - set(np.unique(labels).tolist()))
-            if missing:
-                raise BlipError(f"{name}: class {self.classes[missing[0]]} has no {part} image")
-        return self
 
 
 @dataclass(frozen=True)
 class Source:
-    """How to get a built-in data set from a folder of raw files, and whether it is there already."""
+    """A built-in data set, in the form in which it is published or as class folders of images.
+
+    Class folders, <raw>/<name>/{train,test}/<class>/…, come first where they are there. They give images of `side` and
+    `channels`, which are normalised like the published ones.
+    """
 
     read: Callable[[Path], Dataset]
+    """From the published files in a raw folder."""
     present: Callable[[Path], bool]
+    """Whether these are there already."""
+    side: int
+    channels: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    """Of images scaled to [0, 1], as published (design: section 3); measured where none is."""
 
 
 def read_digits(raw: Path) -> Dataset:
@@ -77,6 +56,20 @@ def read_digits(raw: Path) -> Dataset:
     )
 
 
+def download(raw: Path, kind: str, by_hand: str, **arguments: Any) -> Any:
+    """torchvision's data set `kind` in `raw`, its files checked, or fetched where they are missing or damaged.
+
+    Raises BlipError that says what to put where `by_hand` when they cannot be fetched.
+    """
+    try:
+        datasets = import_module("torchvision.datasets")  # here, since it takes seconds
+        return getattr(datasets, kind)(root=raw, download=True, **arguments)
+    except (OSError, RuntimeError, ImportError) as error:
+        raise BlipError(
+            f"{raw}: {kind} is not there or is damaged, and cannot be downloaded ({shorten(str(error), 90)}); {by_hand}"
+        ) from None
+
+
 MNIST_FILES = {  # SHA-256 of the unpacked files
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -85,7 +78,7 @@ MNIST_FILES = {  # SHA-256 of the unpacked files
 }
 
 
-def find_mnist_file(raw: Path, name: str) -> Path | None:
+def find_mnist(raw: Path, name: str) -> Path | None:
     """A MNIST file, gzipped or not, in `raw`/mnist, in torchvision's `raw`/MNIST/raw, or in `raw` itself."""
     folders = (raw / "mnist", raw / "MNIST" / "raw", raw)
     candidates = (folder / f"{name}{end}" for folder in folders for end in ("", ".gz"))
@@ -93,133 +86,147 @@ def find_mnist_file(raw: Path, name: str) -> Path | None:
 
 
 def read_mnist(raw: Path) -> Dataset:
-    """MNIST from its four original IDX files; downloaded with torchvision where they are missing."""
-    if any(find_mnist_file(raw, name) is None for name in MNIST_FILES):
-        download_mnist(raw)
-    train_images, train_labels, test_images, test_labels = (
-        read_idx(raw, name, checksum) for name, checksum in MNIST_FILES.items()
-    )
+    """MNIST from its four original IDX files."""
+    if any(find_mnist(raw, name) is None for name in IDX_NAMES):
+        names = ", ".join(f"{name}.gz" for name in IDX_NAMES)
+        download(raw, "MNIST", f"put {names} into {raw / 'mnist'}")
+    paths = {name: _found(find_mnist(raw, name), raw / "MNIST" / "raw" / name) for name in IDX_NAMES}
+    arrays = (read_idx(path, MNIST_FILES[name], "sha256 unpacked") for name, path in paths.items())
+    return _from_idx(*arrays, classes=tuple("0123456789"), source="mnist")
+
+
+FASHION_MNIST_FILES = {  # MD5 of the gzipped files
+    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
+    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
+    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
+}
+FASHION_MNIST_CLASSES = (
+    *("T-shirt or top", "trouser", "pullover", "dress", "coat"),
+    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
+
+
+def find_fashion_mnist(raw: Path, name: str) -> Path | None:
+    """A gzipped Fashion-MNIST file, in `raw`/fashion-mnist or in torchvision's `raw`/FashionMNIST/raw."""
+    candidates = (folder / f"{name}.gz" for folder in (raw / "fashion-mnist", raw / "FashionMNIST" / "raw"))
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def read_fashion_mnist(raw: Path) -> Dataset:
+    """Fashion-MNIST from its four original gzipped IDX files."""
+    if any(find_fashion_mnist(raw, name) is None for name in IDX_NAMES):
+        names = ", ".join(f"{name}.gz" for name in IDX_NAMES)
+        download(raw, "FashionMNIST", f"put {names} into {raw / 'fashion-mnist'}")
+    paths = {
+        name: _found(find_fashion_mnist(raw, name), raw / "FashionMNIST" / "raw" / f"{name}.gz") for name in IDX_NAMES
+    }
+    arrays = (read_idx(path, FASHION_MNIST_FILES[name], "md5 packed") for name, path in paths.items())
+    return _from_idx(*arrays, classes=FASHION_MNIST_CLASSES, source="fashion-mnist")
+
+
+def _found(path: Path | None, expected: Path) -> Path:
+    if path is None:
+        raise BlipError(f"{expected}: missing after the download")
+    return path
+
+
+def _from_idx(
+    train_images: Any, train_labels: Any, test_images: Any, test_labels: Any, *, classes: tuple[str, ...], source: str
+) -> Dataset:
     return Dataset(
         train_images[:, None],
         train_labels.astype(np.int64),
         test_images[:, None],
         test_labels.astype(np.int64),
-        tuple("0123456789"),
-        (0.1307,),
-        (0.3081,),
+        classes,
+        SOURCES[source].mean,
+        SOURCES[source].std,
     )
 
 
-def download_mnist(raw: Path) -> None:
-    """Fetch MNIST into `raw`/MNIST/raw. Raises BlipError that says which files to put where by hand."""
-    try:
-        from torchvision.datasets import MNIST
-
-        MNIST(root=raw, download=True)
-    except (OSError, RuntimeError, ImportError) as error:
-        names = ", ".join(f"{name}.gz" for name in MNIST_FILES)
-        raise BlipError(
-            f"{raw}: MNIST is not there and cannot be downloaded ({shorten(str(error), 90)}); "
-            f"put {names} into {raw / 'mnist'}"
-        ) from None
+CIFAR_ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
 
 
-def read_idx(raw: Path, name: str, checksum: str) -> Images:
-    """The array in an IDX file of unsigned bytes. Raises BlipError where it is damaged or another file."""
-    path = find_mnist_file(raw, name)
-    if path is None:
-        raise BlipError(f"{raw}: {name}.gz is missing")
-    try:
-        content = path.read_bytes()
-        if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise BlipError(f"{path}: damaged or unreadable: {error}") from None
-    found = hashlib.sha256(content).hexdigest()
-    if found != checksum:
-        raise BlipError(
-            f"{path}: checksum of the unpacked file is {found[:12]}…, expected {checksum[:12]}…: "
-            "damaged or another file; delete it and fetch it again"
-        )
-    dimensions = content[3]
-    shape = np.frombuffer(content, ">u4", dimensions, offset=4)
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape).copy()
+def read_cifar(name: str, raw: Path) -> Dataset:
+    """CIFAR-10 or CIFAR-100 from the published batches, which torchvision checks by MD5 before it unpickles them."""
+    by_hand = f"put {CIFAR_ARCHIVES[name]} into {raw}, or images into {raw / name}/train/<class>/ and test/<class>/"
+    train, test = (download(raw, name.upper(), by_hand, train=part == "train") for part in ("train", "test"))
+    return Dataset(
+        np.ascontiguousarray(train.data.transpose(0, 3, 1, 2)),
+        np.array(train.targets, dtype=np.int64),
+        np.ascontiguousarray(test.data.transpose(0, 3, 1, 2)),
+        np.array(test.targets, dtype=np.int64),
+        tuple(train.classes),
+        SOURCES[name].mean,
+        SOURCES[name].std,
+    )
 
+
+def cifar_is_present(name: str, raw: Path) -> bool:
+    """Whether the published batches are there, packed or not."""
+    archive = CIFAR_ARCHIVES[name]
+    return (raw / archive).is_file() or (raw / archive.replace("python.tar.gz", "batches-py")).is_dir()
+
+
+SVHN_FILES = ("train_32x32.mat", "test_32x32.mat")
+
+
+def read_svhn(raw: Path) -> Dataset:
+    """SVHN (cropped digits) from its two MATLAB files, which torchvision checks by MD5."""
+    by_hand = (
+        f"put {' and '.join(SVHN_FILES)} into {raw}, or images into {raw / 'svhn'}/train/<class>/ and test/<class>/"
+    )
+    train, test = (download(raw, "SVHN", by_hand, split=part) for part in ("train", "test"))
+    return Dataset(
+        np.ascontiguousarray(train.data),
+        train.labels,
+        np.ascontiguousarray(test.data),
+        test.labels,
+        tuple("0123456789"),
+        SOURCES["svhn"].mean,
+        SOURCES["svhn"].std,
+    )
+
+
+CIFAR = ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255))
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(read_digits, lambda raw: True),
-    "mnist": Source(read_mnist, lambda raw: all(find_mnist_file(raw, name) for name in MNIST_FILES)),
+    "digits": Source(read_digits, lambda raw: True, 8, 1),
+    "mnist": Source(
+        read_mnist, lambda raw: all(find_mnist(raw, name) for name in IDX_NAMES), 28, 1, (0.1307,), (0.3081,)
+    ),
+    "fashion-mnist": Source(
+        read_fashion_mnist,
+        lambda raw: all(find_fashion_mnist(raw, name) for name in IDX_NAMES),
+        28,
+        1,
+        (0.2860,),
+        (0.3530,),
+    ),
+    "cifar10": Source(partial(read_cifar, "cifar10"), partial(cifar_is_present, "cifar10"), 32, 3, *CIFAR),
+    "cifar100": Source(partial(read_cifar, "cifar100"), partial(cifar_is_present, "cifar100"), 32, 3, *CIFAR),
+    "svhn": Source(
+        read_svhn,
+        lambda raw: all((raw / name).is_file() for name in SVHN_FILES),
+        32,
+        3,
+        (0.4377, 0.4438, 0.4728),
+        (0.198, 0.201, 0.197),
+    ),
 }
 
-IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
 
-
-def read_image_folder(folder: Path, side: int, channels: int) -> Dataset:
-    """Class folders of images, `folder`/{train,test}/<class>/*.{png,jpg,jpeg,webp}, resized to side × side.
-
-    Classes are numbered in the sorted order of their names, images in the sorted order of theirs, so that the result
-    is the same on every file system. Files of other kinds are passed over. Mean and standard deviation are those of
-    the training images, per channel.
-    """
-    classes = class_folders(folder / "train")
-    if class_folders(folder / "test") != classes:
-        odd = sorted(set(classes) ^ set(class_folders(folder / "test")))[0]
-        raise BlipError(f"{folder}: class {odd} is not in both train and test")
-    parts = {part: read_images(folder / part, classes, side, channels) for part in ("train", "test")}
-    images = parts["train"][0]
-    # Exact sums of integers, no float copy of the whole data set.
-    sums = [images[:, c].sum(dtype=np.uint64) for c in range(channels)]
-    squares = [np.square(images[:, c], dtype=np.uint16).sum(dtype=np.uint64) for c in range(channels)]
-    pixels = images[:, 0].size
-    mean = [float(s) / pixels / 255 for s in sums]
-    std = [max((float(s) / pixels / 255**2 - m * m), 1e-6) ** 0.5 for s, m in zip(squares, mean, strict=True)]
-    return Dataset(*parts["train"], *parts["test"], classes, tuple(mean), tuple(std))
-
-
-def class_folders(folder: Path) -> tuple[str, ...]:
-    """Names of the class folders in `folder`, sorted."""
-    try:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise BlipError(f"{folder}: cannot be read: {error.strerror}") from None
-    if not names:
-        raise BlipError(f"{folder}: expected a folder of images for each class, found none")
-    return tuple(names)
-
-
-def read_images(folder: Path, classes: tuple[str, ...], side: int, channels: int) -> tuple[Images, Labels]:
-    """All images of `folder`/<class>, decoded in parallel, as (n, channels, side, side), and their labels."""
-    files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).iterdir())
-        if path.suffix.lower() in IMAGE_ENDINGS
-    ]
-    with ThreadPoolExecutor() as pool:
-        images = pool.map(lambda file: read_image(file[0], side, channels), files)
-        arrays = list(tqdm(images, str(folder), len(files), unit="image", disable=None))
-    if not arrays:
-        raise BlipError(f"{folder}: no image ({', '.join(sorted(IMAGE_ENDINGS))}) in its class folders")
-    return np.stack(arrays), np.array([label for _, label in files], dtype=np.int64)
-
-
-def read_image(path: Path, side: int, channels: int) -> Images:
-    """One image as (channels, side, side): grey, palette and transparent images are converted."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            converted = image.convert("RGB" if channels == 3 else "L")
-            if converted.size != (side, side):
-                converted = converted.resize((side, side), Image.Resampling.BILINEAR)
-            return np.asarray(converted, dtype=np.uint8).reshape(side, side, channels).transpose(2, 0, 1)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise BlipError(f"{path}: not a readable image: {error}") from None
+def as_class_folders(name: str, raw: Path) -> bool:
+    """Whether a built-in source lies in `raw` as class folders of images."""
+    return (raw / name / "train").is_dir() and (raw / name / "test").is_dir()
 
 
 def is_present(name: str, folder: Path | None, raw: Path) -> bool:
     """Whether the raw data of a source can be read without a download."""
-    return (raw / folder).is_dir() if folder else SOURCES[name].present(raw)
+    if folder:
+        return (raw / folder).is_dir()
+    return as_class_folders(name, raw) or SOURCES[name].present(raw)
 
 
 def read_source(name: str, folder: Path | None, side: int | None, channels: int, raw: Path) -> Dataset:
@@ -227,4 +234,8 @@ def read_source(name: str, folder: Path | None, side: int | None, channels: int,
     if folder is not None:
         assert side is not None  # the configuration asks for it
         return read_image_folder(raw / folder, side, channels).check(str(raw / folder))
-    return SOURCES[name].read(raw).check(name)
+    source = SOURCES[name]
+    if not as_class_folders(name, raw):
+        return source.read(raw).check(name)
+    data = read_image_folder(raw / name, source.side, source.channels).check(str(raw / name))
+    return replace(data, mean=source.mean, std=source.std) if source.mean else data
