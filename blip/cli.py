@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data_folders(train)
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    train.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
     _add_set(train)
     train.set_defaults(run=_train)
 
@@ -164,6 +165,7 @@ def _train(options: argparse.Namespace) -> None:
                     out=options.out,
                     checkpoints=options.checkpoints,
                     device=options.device,
+                    cuda_graphs=not options.eager,
                 )
             )
 

@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from blip.data import DataConfig, is_present
 from blip.errors import BlipError
 from blip.methods import METHODS
-from blip.networks import NetworkSettings
+from blip.networks import AnyNetwork, NetworkSettings
 from blip.settings import NAME, Settings, read_yaml, validate
 
 
@@ -30,6 +30,19 @@ class TrainingConfig(Settings):
     momentum: float = Field(default=0, ge=0, lt=1)
 
 
+class Resources(Settings):
+    """What one run of an experiment takes at most; the workflow asks a cluster for it. No number depends on it."""
+
+    minutes: PositiveInt = 240
+    memory_mb: PositiveInt = 4000
+    gpu_memory_mb: PositiveInt = 2000
+    """Only on a GPU."""
+
+
+class _OneNetwork(Settings):
+    network: NetworkSettings
+
+
 class Experiment(Settings):
     """A task sequence, a network, a schedule, and the settings of every method that can be run on it."""
 
@@ -41,6 +54,17 @@ class Experiment(Settings):
     network: NetworkSettings
     training: TrainingConfig
     methods: dict[str, dict[str, Any]]
+    network_changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Keys of the network that are different for a method."""
+    resources: Resources = Resources()
+
+    def network_of(self, method: str) -> AnyNetwork:
+        """The network that a method is run on."""
+        changes = self.network_changes.get(method)
+        if not changes:
+            return self.network
+        values = {"network": self.network.model_dump() | changes}
+        return validate(_OneNetwork, values, f"{self.name}: network_changes.{method}").network
 
     def run_config(self, method: str, seed: int) -> dict[str, Any]:
         """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""
@@ -48,7 +72,8 @@ class Experiment(Settings):
             raise BlipError(f"method {method}: not in {self.name} (it has {', '.join(self.methods)})")
         settings = method_settings(method, self.methods[method], self.name)
         return {
-            **self.model_dump(mode="json", exclude={"methods", "about"}),
+            **self.model_dump(mode="json", exclude={"methods", "about", "network", "network_changes", "resources"}),
+            "network": self.network_of(method).model_dump(mode="json"),
             "method": {
                 "name": method,
                 "version": METHODS[method].version,
@@ -81,6 +106,10 @@ def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Expe
         if method not in METHODS:
             raise BlipError(f"{path}: methods.{method}: unknown method (known: {', '.join(METHODS)})")
         method_settings(method, settings, str(path))
+    for method in experiment.network_changes:
+        if method not in experiment.methods:
+            raise BlipError(f"{path}: network_changes.{method}: not among the methods")
+        experiment.network_of(method)
     return experiment
 
 
@@ -155,7 +184,7 @@ def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]
         if experiment.name in planned:
             raise BlipError(f"{path}: experiments: {experiment.name} is there twice")
         sources = experiment.data.sources
-        if entry.only_if_present and not all(is_present(s.name, s.folder, raw) for s in sources):
+        if entry.only_if_present and not all(is_present(source, raw) for source in sources):
             continue
         planned[experiment.name] = PlannedExperiment(
             path=experiment_path,

@@ -3,35 +3,44 @@
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from blip.errors import BlipError
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
-    """Write `data` to `path` so that a reader, or a crash, never sees half of it.
+    """Write `data` to `path`, as `atomic_path` does."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A file to write that becomes `path` when the block ends well: a reader, or a crash, never sees half of it.
 
     Temporary file in the same folder, fsync, rename. Raises BlipError naming `path` when the file system refuses
-    (full disk, no permission); nothing is left behind then.
+    (full disk, no permission); nothing is left behind then, nor where the block raises.
     """
-    payload = data.encode() if isinstance(data, str) else data
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(payload)
-            file.flush()
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(descriptor)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
-        Path(temporary).replace(path)
+        temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
+        temporary.replace(path)
     except OSError as error:
         raise BlipError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
 
 
 def make_folder(path: Path) -> None:

@@ -2,8 +2,9 @@
 
 import math
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
+import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -58,7 +59,58 @@ class AlexNet(Settings):
         return nn.Sequential(*layers), widths[-1]
 
 
-NetworkSettings = Annotated[MLP | AlexNet, Field(discriminator="name")]
+class ResNet18(Settings):
+    """The paper's ResNet-18 for small images: no max-pooling, batch-norm without affine parameters.
+
+    A 3×3 convolution of stride 2 and 64·mul channels, four stages of two basic blocks with 64, 128, 256 and 512·mul
+    channels, the last three halving the side, then 4×4 average pooling (over the whole map where that is smaller).
+    """
+
+    name: Literal["resnet18"]
+    mul: PositiveFloat = 1.0
+    """Factor on the numbers of channels."""
+
+    def features(self, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+        """Layers from images of `shape` (channels, side, side) to a vector, and its width."""
+        channels, side, _ = shape
+        widths = [int(base * self.mul) for base in (64, 128, 256, 512)]
+        if widths[0] < 1:
+            raise BlipError(f"network resnet18: mul: expected at least 1/64, found {self.mul}")
+        layers: list[nn.Module] = [*_convolution(channels, widths[0], 3, stride=2), nn.ReLU()]
+        side = (side + 1) // 2
+        for inputs, outputs, stride in zip(widths[:1] + widths[:-1], widths, (1, 2, 2, 2), strict=True):
+            layers += [BasicBlock(inputs, outputs, stride), BasicBlock(outputs, outputs, 1)]
+            side = (side + stride - 1) // stride
+        pool = min(4, side)
+        layers += [nn.AvgPool2d(pool), nn.Flatten()]
+        return nn.Sequential(*layers), widths[-1] * (side // pool) ** 2
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs, affine=False),
+    )
+
+
+class BasicBlock(nn.Module):
+    """Two 3×3 convolutions beside a shortcut, which is a 1×1 convolution where the shape changes (He et al., 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            *_convolution(inputs, outputs, 3, stride), nn.ReLU(), *_convolution(outputs, outputs, 3, 1)
+        )
+        same = stride == 1 and inputs == outputs
+        self.shortcut = nn.Identity() if same else _convolution(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, height, width) to (n, outputs, height / stride, width / stride)."""
+        return torch.relu(self.residual(x) + self.shortcut(x))
+
+
+AnyNetwork: TypeAlias = MLP | AlexNet | ResNet18
+NetworkSettings = Annotated[AnyNetwork, Field(discriminator="name")]
 
 
 class MultiHeadNetwork(nn.Module):
@@ -68,13 +120,29 @@ class MultiHeadNetwork(nn.Module):
         super().__init__()
         self.features = features
         self.heads = nn.ModuleList(nn.Linear(width, n) for n in classes)
+        self.statistics_frozen = False
+        """Whether batch-norm layers normalise by the statistics they have, even in training."""
 
     def forward(self, x: Tensor, task: int) -> Tensor:
         """Logits of `task`: (n, channels, height, width) to (n, classes of the task)."""
         logits: Tensor = self.heads[task](self.features(x))
         return logits
 
+    def freeze_statistics(self) -> None:
+        """Keep the running statistics of batch-norm layers as they are from now on (paper: after the first task)."""
+        self.statistics_frozen = True
+        self.train(self.training)
 
-def build_network(settings: MLP | AlexNet, shape: tuple[int, ...], classes: list[int]) -> MultiHeadNetwork:
+    def train(self, mode: bool = True) -> "MultiHeadNetwork":
+        """Training mode, but for frozen batch-norm layers."""
+        super().train(mode)
+        if self.statistics_frozen:
+            for module in self.features.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        return self
+
+
+def build_network(settings: AnyNetwork, shape: tuple[int, ...], classes: list[int]) -> MultiHeadNetwork:
     """A network for images of `shape` and tasks of so many classes, initialised from torch's global generator."""
     return MultiHeadNetwork(*settings.features(shape), classes)

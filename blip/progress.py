@@ -2,9 +2,13 @@
 
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm import tqdm
+
+Item = TypeVar("Item")
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -51,3 +55,18 @@ class Progress:
         """A line that stays."""
         tqdm.write(f"{self.title}: {text}", file=sys.stderr)
         sys.stderr.flush()
+
+
+def counted(items: Iterable[Item], title: str, total: int, unit: str) -> Iterator[Item]:
+    """The items, with a bar that counts them on a terminal, and now and then a line elsewhere."""
+    if sys.stderr.isatty():
+        yield from tqdm(items, title, total, unit=unit)
+        return
+    start = last_line = time.monotonic()
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if now - last_line >= SECONDS_BETWEEN_LINES:
+            last_line = now
+            left = (now - start) / done * (total - done) / 60
+            print(f"{title}: {done} of {total} {unit}s, about {left:.0f} min left", file=sys.stderr, flush=True)

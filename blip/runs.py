@@ -42,6 +42,7 @@ def train_run(
     out: Path,
     checkpoints: Path,
     device: str = "auto",
+    cuda_graphs: bool = True,
 ) -> Path:
     """Train one run and write its folder below `out`; a finished one of the same configuration is left alone.
 
@@ -61,7 +62,7 @@ def train_run(
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
     with checkpoint.held():
-        trainer = Trainer(experiment, method, seed, sequence, checkpoint, target)
+        trainer = Trainer(experiment, method, seed, sequence, checkpoint, target, cuda_graphs=cuda_graphs)
         trainer.run(f"{experiment.name} {method} seed {seed}")
         about = {
             "experiment": experiment.name,
@@ -92,6 +93,7 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise BlipError(f"--device {name}: not available: {str(error).splitlines()[0]}") from None
     if device.type == "cuda":
+        torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True  # or a resumed run would not end with the same bytes
     return device
 

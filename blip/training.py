@@ -2,8 +2,9 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -16,6 +17,7 @@ from blip.checkpoint import Checkpoint
 from blip.config import Experiment, method_settings
 from blip.data import Examples, TaskSequence
 from blip.errors import BlipError
+from blip.graphs import GraphedStep
 from blip.measurements import TABLES
 from blip.methods import METHODS
 from blip.networks import build_network
@@ -46,6 +48,7 @@ class Trainer:
         checkpoint: Checkpoint,
         device: torch.device,
         *,
+        cuda_graphs: bool = True,
         seconds_between_checkpoints: float | None = None,
     ) -> None:
         self.config = experiment.training
@@ -57,16 +60,18 @@ class Trainer:
             seconds_between_checkpoints = SECONDS_BETWEEN_CHECKPOINTS
         self.seconds_between_checkpoints = seconds_between_checkpoints
         torch.manual_seed(address(seed, "network"))
-        self.network = build_network(experiment.network, sequence.image_shape, sequence.class_counts)
+        self.network = build_network(experiment.network_of(method), sequence.image_shape, sequence.class_counts)
         self.network.to(device)
         settings = method_settings(method, experiment.methods[method], experiment.name)
         self.method = METHODS[method](self.network, settings, seed)
+        self.cuda_graphs = cuda_graphs and device.type == "cuda" and self.method.cuda_graphs
         self.tables: dict[str, list[Row]] = {name: [] for name in TABLES}
         self.task, self.epoch = 0, 0
         """The task being learned, and how many of its epochs are done."""
         self.best_loss = math.inf
         self.best_weights = self._weights()
         self._seconds: dict[str, float] = {}
+        self._total_loss = torch.zeros((), device=device)
         self._last_saved = time.monotonic()
 
     def run(self, title: str) -> None:
@@ -82,18 +87,23 @@ class Trainer:
 
     def _learn_task(self, progress: Progress, optimizer_state: Row | None) -> None:
         task = self.sequence.task(self.task)
+        if self.task > 0:
+            self.network.freeze_statistics()
         self.method.before_task(self.task)
         optimizer, schedule = self._optimizer(optimizer_state)
-        while self.epoch < self.config.epochs and optimizer.param_groups[0]["lr"] >= self.config.lr_min:
+        step = self._step(optimizer, task.train)
+        lr = optimizer.param_groups[0]["lr"]
+        while self.epoch < self.config.epochs and lr >= self.config.lr_min:
             with self._timed("train"):
-                train_loss = self._train_epoch(optimizer, task.train)
+                train_loss = self._train_epoch(step, task.train)
             with self._timed("evaluate"):
                 loss, accuracy = self.evaluate(task.valid, self.task, penalty=True)
-            self._record_epoch(optimizer, train_loss, loss, accuracy)
-            lr = optimizer.param_groups[0]["lr"]
+            self._record_epoch(lr, train_loss, loss, accuracy)
             schedule.step(loss)
             if optimizer.param_groups[0]["lr"] < lr:
                 optimizer.state.clear()  # published: a fresh optimizer at every new learning rate
+                step = self._step(optimizer, task.train)
+                lr = optimizer.param_groups[0]["lr"]
             self.epoch += 1
             progress.epoch(self.task, self.epoch - 1, loss, accuracy)
             self._save(optimizer, schedule)
@@ -116,22 +126,30 @@ class Trainer:
             schedule.load_state_dict(state["schedule"])
         return optimizer, schedule
 
-    def _train_epoch(self, optimizer: SGD, train: Examples) -> float:
+    def _step(self, optimizer: SGD, train: Examples) -> Callable[[Tensor], None]:
+        """One training step on the examples at an index, for as long as task and learning rate stay."""
+        step = partial(self._train_step, optimizer, train)
+        return GraphedStep(step, self.config.batch_size, self.device) if self.cuda_graphs else step
+
+    def _train_step(self, optimizer: SGD, train: Examples, index: Tensor) -> None:
+        x, labels = train.batch(index)
+        loss, _ = self._loss(x, labels, self.task, penalty=True)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.method.clip_norm is not None:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.method.clip_norm)
+        optimizer.step()
+        self.method.after_step()
+        self._total_loss += loss.detach() * len(labels)
+
+    def _train_epoch(self, step: Callable[[Tensor], None], train: Examples) -> float:
         """One pass over the training examples; returns the mean loss."""
         self.network.train()
         torch.manual_seed(address(self.seed, "dropout", self.task, self.epoch))
-        total = torch.zeros((), device=self.device)
-        shuffle = generator(self.seed, "shuffle", self.task, self.epoch)
-        for x, labels in train.batches(self.config.batch_size, shuffle):
-            loss, _ = self._loss(x, labels, self.task, penalty=True)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            if self.method.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.network.parameters(), self.method.clip_norm)
-            optimizer.step()
-            self.method.after_step()
-            total += loss.detach() * len(labels)
-        return float(total) / len(train)
+        self._total_loss.zero_()
+        for index in train.indices(self.config.batch_size, generator(self.seed, "shuffle", self.task, self.epoch)):
+            step(index)
+        return float(self._total_loss) / len(train)
 
     def _loss(self, x: Tensor, labels: Tensor, task: int, *, penalty: bool) -> tuple[Tensor, Tensor]:
         hidden = self.network.features(x)
@@ -152,8 +170,7 @@ class Trainer:
             correct += (logits.argmax(1) == labels).sum()
         return float(total) / len(examples), int(correct) / len(examples)
 
-    def _record_epoch(self, optimizer: SGD, train_loss: float, loss: float, accuracy: float) -> None:
-        lr = optimizer.param_groups[0]["lr"]
+    def _record_epoch(self, lr: float, train_loss: float, loss: float, accuracy: float) -> None:
         if not math.isfinite(train_loss) or not math.isfinite(loss):
             raise BlipError(
                 f"task {self.task}, epoch {self.epoch}: the loss is {train_loss} in training and {loss} in "
@@ -165,6 +182,7 @@ class Trainer:
 
     def _finish_task(self, train: Examples, progress: Progress) -> None:
         self.network.load_state_dict(self.best_weights)
+        self.network.freeze_statistics()
         with self._timed("consolidate"):
             self.method.after_task(self.task, train)
         with self._timed("evaluate"):

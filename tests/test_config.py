@@ -113,10 +113,15 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         ("name: mlp", "name: transformer", "network", "'transformer'"),
         ("mlp, hidden: [8]", "alexnet, hidden: [8]", "network.hidden.1", "this key is missing"),
         ("name: tiny", "name: ../up", "name", "(found '../up')"),
-        ("name: digits", "name: imagenet", "data.sources.0", "built-in source (digits, mnist) or a folder"),
+        ("name: digits", "name: imagenet", "data.sources.0", "built-in source (digits, mnist, fashion-mnist"),
         ("name: digits", "name: mine, folder: here", "data.sources.0", "needs side"),
         ("classes_per_task: 5", "classes_per_task: 5, permutations: 2", "data.sources.0", "not both"),
-        ("classes_per_task: 5", "channels: 2", "data.sources.0", "channels must be 1 or 3"),
+        ("classes_per_task: 5", "channels: 2", "data.sources.0.channels", "1 or 3 (found 2)"),
+        ("classes_per_task: 5", "side: 9", "data.sources.0", "pad_to makes"),
+        ("classes_per_task: 5", "mean: [0.1, 0.2]", "data.sources.0", "mean: expected one number, or three"),
+        ("classes_per_task: 5", "mean: [1.5]", "data.sources.0.mean.0", "less than or equal to 1"),
+        ("classes_per_task: 5", "raw_classes: 5", "data.sources.0", "for miniimagenet alone"),
+        ("name: digits", "name: svhn, channels: 1", "data.sources.0", "svhn is in colour"),
         ("[{name: digits, classes_per_task: 5}]", "[]", "data.sources", "at least 1"),
         ("[{name: digits, classes_per_task: 5}]", "digits", "data.sources", "list (found 'digits')"),
         ("sources:", "validation: 1\n  sources:", "data.validation", "less than 1"),
@@ -276,6 +281,7 @@ CHANGES: dict[str, Any] = {
     "data.shuffle_classes": True,
     "data.validation": 0.1,
     "network.hidden": [9],
+    "network_changes.blip": {"hidden": [10]},
     "training.lr": 0.2,
     "training.batch_size": 33,
     "training.epochs": 4,
@@ -290,6 +296,10 @@ CHANGES: dict[str, Any] = {
     "methods.blip.weight_range": 7,
     "methods.blip.published_initialisation": False,
 }
+
+
+UNRELATED = {"methods", "about", "network_changes", "resources"}
+"""Keys of an experiment that no number of a run depends on, or that it has in another form."""
 
 
 def test_every_hyper_parameter_changes_the_fingerprint(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,12 +317,13 @@ def test_no_setting_of_a_method_is_left_out_of_the_fingerprint(method: str, tiny
     experiment = load_experiment(tiny)
     config = experiment.run_config(method, 0)
     assert set(config["method"]) == {"name", "version", *METHODS[method].Settings.model_fields}
-    assert set(config) == {"method", "seed", *Experiment.model_fields} - {"methods", "about"}
+    assert set(config) == {"method", "seed", *Experiment.model_fields} - UNRELATED
 
 
 def test_comments_defaults_spelling_and_other_methods_do_not_change_the_fingerprint(tiny: Path) -> None:
     before = fingerprint(load_experiment(tiny).run_config("blip", 0))
     text = tiny.read_text().replace("f_prior: 1e-13", "max_bits: 20, f_prior: 0.0000000000001")
     text = text.replace("lwf: {}", "lwf: {strength: 3}").replace("epochs: 3", "epochs: 3.0, momentum: 0")
+    text += "network_changes: {lwf: {hidden: [9]}}\nresources: {minutes: 3}\n"
     tiny.write_text(f"# a comment\nabout: other words\n{text}\n# another\n")
     assert fingerprint(load_experiment(tiny).run_config("blip", 0)) == before

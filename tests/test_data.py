@@ -15,11 +15,11 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from blip.data import DataConfig, Examples, SourceConfig, load_sequence, prepare_dataset, prepare_experiment
+from blip.data import DataConfig, Examples, SourceConfig, is_present, load_sequence, prepare_dataset, prepare_experiment
 from blip.data.dataset import Dataset
-from blip.data.folders import read_image
-from blip.data.sequences import dataset_path, make_split, split_path
-from blip.data.sources import MNIST_FILES, is_present, read_digits, read_source
+from blip.data.images import read_image
+from blip.data.preparation import dataset_path, make_split, read_source, split_path
+from blip.data.sources import MNIST_FILES, read_digits
 from blip.errors import BlipError
 from blip.files import atomic_write
 
@@ -92,8 +92,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     replace_download(monkeypatch, fail)
 
 
+MNIST = SourceConfig(name="mnist")
+
+
 def read_mnist(raw: Path) -> Dataset:
-    return read_source("mnist", None, None, 3, raw)
+    return read_source(MNIST, raw, raw)
 
 
 @pytest.mark.parametrize("gzipped", [False, True], ids=["plain", "gzipped"])
@@ -102,9 +105,9 @@ def read_mnist(raw: Path) -> Dataset:
 def test_mnist_is_read_from_each_folder_plain_or_gzipped(
     folder: str, gzipped: bool, tmp_path: Path, write_mnist: Callable[[Path, bool], None]
 ) -> None:
-    assert not is_present("mnist", None, tmp_path)
+    assert not is_present(MNIST, tmp_path)
     write_mnist(tmp_path / folder, gzipped)
-    assert is_present("mnist", None, tmp_path)
+    assert is_present(MNIST, tmp_path)
     data = read_mnist(tmp_path)
     for part, name in (("train", "train"), ("test", "t10k")):
         np.testing.assert_array_equal(getattr(data, f"{part}_images")[:, 0], IDX[f"{name}-images-idx3-ubyte"])
@@ -208,7 +211,8 @@ def zoo(tmp_path: Path) -> Path:
 
 
 def read_zoo(zoo: Path, side: int = 4, channels: int = 3) -> Dataset:
-    return read_source("zoo", Path("zoo"), side, channels, zoo.parent)
+    config = SourceConfig(name="zoo", folder=Path("zoo"), side=side, channels=channels)
+    return read_source(config, zoo.parent, zoo.parent)
 
 
 def test_class_folders_become_classes_in_the_order_of_their_names(zoo: Path) -> None:

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -16,15 +18,26 @@ from blip.methods import METHODS
 from blip.training import Trainer
 
 CPU = torch.device("cpu")
+Step: TypeAlias = "partial[None]"
+"""A training step of a trainer on the CPU, whose first argument is the optimizer."""
 
 
-def make_trainer(config: Path, method: str, folder: Path, device: torch.device = CPU, **overrides: object) -> Trainer:
+def make_trainer(
+    config: Path,
+    method: str,
+    folder: Path,
+    device: torch.device = CPU,
+    cuda_graphs: bool = True,
+    **overrides: object,
+) -> Trainer:
     experiment = load_experiment(config, {k.replace("__", "."): v for k, v in overrides.items()})
     data = config.parent / "data"
     split = prepare_experiment(experiment.name, experiment.data, 0, config.parent, data)
     sequence = load_sequence(split, data, device)
     checkpoint = Checkpoint(folder)
-    return Trainer(experiment, method, 0, sequence, checkpoint, device, seconds_between_checkpoints=0)
+    return Trainer(
+        experiment, method, 0, sequence, checkpoint, device, cuda_graphs=cuda_graphs, seconds_between_checkpoints=0
+    )
 
 
 def script_losses(trainer: Trainer, losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -33,10 +46,10 @@ def script_losses(trainer: Trainer, losses: list[float], monkeypatch: pytest.Mon
     reported: Iterator[float] = iter(losses)
     train_epoch = trainer._train_epoch
 
-    def train(optimizer: torch.optim.SGD, examples: object) -> float:
+    def train(step: Step, examples: object) -> float:
         if trainer.task == 0:
-            used.append(optimizer.param_groups[0]["lr"])
-        return train_epoch(optimizer, examples)  # type: ignore[arg-type]
+            used.append(step.args[0].param_groups[0]["lr"])
+        return train_epoch(step, examples)  # type: ignore[arg-type]
 
     evaluate = trainer.evaluate
 
@@ -73,9 +86,9 @@ def test_a_new_learning_rate_starts_with_a_fresh_optimizer(tiny: Path, tmp_path:
     had_momentum: list[bool] = []
     train_epoch = trainer._train_epoch
 
-    def train(optimizer: torch.optim.SGD, examples: object) -> float:
-        had_momentum.append(bool(optimizer.state))
-        return train_epoch(optimizer, examples)  # type: ignore[arg-type]
+    def train(step: Step, examples: object) -> float:
+        had_momentum.append(bool(step.args[0].state))
+        return train_epoch(step, examples)  # type: ignore[arg-type]
 
     monkeypatch.setattr(trainer, "_train_epoch", train)
     script_losses(trainer, [1.0] * 8, monkeypatch)

@@ -1,16 +1,16 @@
 """Raw data to task sequences. No networks in here."""
 
-from blip.data.sequences import (
-    Examples,
-    Task,
-    TaskSequence,
+from blip.data.preparation import (
     dataset_path,
-    load_sequence,
+    is_present,
+    needs_pickles,
     prepare_dataset,
     prepare_experiment,
+    prepare_pickles,
 )
+from blip.data.sequences import Examples, Task, TaskSequence, load_sequence
 from blip.data.settings import DataConfig, SourceConfig
-from blip.data.sources import SOURCES, is_present
+from blip.data.sources import SOURCES
 
 __all__ = [
     "SOURCES",
@@ -22,6 +22,8 @@ __all__ = [
     "dataset_path",
     "is_present",
     "load_sequence",
+    "needs_pickles",
     "prepare_dataset",
     "prepare_experiment",
+    "prepare_pickles",
 ]

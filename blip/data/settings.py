@@ -1,11 +1,14 @@
 """How an experiment's data are described."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from blip.data.sources import SOURCES
 from blip.settings import NAME, Settings
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
 class SourceConfig(Settings):
@@ -17,22 +20,38 @@ class SourceConfig(Settings):
     """Class folders of images, <raw>/<folder>/{train,test}/<class>/…"""
     side: PositiveInt | None = None
     """Images of `folder` are resized to side × side pixels."""
-    channels: int = Field(default=3, ge=1, le=3)
-    """Of the images of `folder`: 3 for colour, 1 for grey."""
+    channels: Literal[1, 3] | None = None
+    """3 for colour, 1 for grey. Images of `folder` are read so (3 where left out); grey ones of a built-in source are
+    repeated to 3 channels."""
+    pad_to: PositiveInt | None = None
+    """Smaller images get a black margin, to this side."""
+    mean: list[Fraction] | None = None
+    std: list[PositiveFloat] | None = None
+    """Of each channel of the images as the network gets them, scaled to [0, 1]; the source's own where left out."""
     classes_per_task: PositiveInt | None = None
     permutations: PositiveInt | None = None
     """So many tasks, each with all classes and the pixels in an order of its own."""
+    raw_classes: PositiveInt | None = None
+    raw_images_per_class: PositiveInt | None = None
+    """What the raw images of miniimagenet are expected to be; 100 and 600 where left out."""
 
     @model_validator(mode="after")
     def _complete(self) -> "SourceConfig":
         if self.folder is None and self.name not in SOURCES:
             raise ValueError(f"expected a built-in source ({', '.join(SOURCES)}) or a folder of images")
+        if self.folder is None and self.side is not None:
+            raise ValueError("side is for a folder of images; pad_to makes a built-in source's images larger")
         if self.folder is not None and self.side is None:
             raise ValueError("a folder of images needs side, the pixels to resize them to")
-        if self.channels == 2:
-            raise ValueError("channels must be 1 or 3")
+        if self.folder is None and self.channels == 1 and SOURCES[self.name].channels == 3:
+            raise ValueError(f"{self.name} is in colour: channels cannot be 1")
         if self.permutations and self.classes_per_task:
             raise ValueError("either classes_per_task or permutations, not both")
+        if (self.raw_classes or self.raw_images_per_class) and self.name != "miniimagenet":
+            raise ValueError("raw_classes and raw_images_per_class are for miniimagenet alone")
+        for key, values in (("mean", self.mean), ("std", self.std)):
+            if values is not None and len(values) not in (1, 3):
+                raise ValueError(f"{key}: expected one number, or three for colour")
         return self
 
 

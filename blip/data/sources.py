@@ -1,7 +1,7 @@
 """The built-in sources: raw files to data sets, downloaded by torchvision where they are missing."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -10,29 +10,23 @@ from typing import Any
 
 import numpy as np
 
+from blip.data import miniimagenet, notmnist
 from blip.data.dataset import Dataset
-from blip.data.folders import read_image_folder
 from blip.data.idx import IDX_NAMES, read_idx
 from blip.errors import BlipError
 
 
 @dataclass(frozen=True)
 class Source:
-    """A built-in data set, in the form in which it is published or as class folders of images.
+    """A built-in data set: its images, how to read its published files, and whether these are there already."""
 
-    Class folders, <raw>/<name>/{train,test}/<class>/…, come first where they are there. They give images of `side` and
-    `channels`, which are normalised like the published ones.
-    """
-
-    read: Callable[[Path], Dataset]
-    """From the published files in a raw folder."""
-    present: Callable[[Path], bool]
-    """Whether these are there already."""
     side: int
     channels: int
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
-    """Of images scaled to [0, 1], as published (design: section 3); measured where none is."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """Of images scaled to [0, 1], as published (design: section 3); none where they are measured."""
+    read: Callable[[Path], Dataset]
+    present: Callable[[Path], bool]
 
 
 def read_digits(raw: Path) -> Dataset:
@@ -192,50 +186,31 @@ def read_svhn(raw: Path) -> Dataset:
 CIFAR = ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255))
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(read_digits, lambda raw: True, 8, 1),
+    "digits": Source(8, 1, (), (), read_digits, lambda raw: True),
     "mnist": Source(
-        read_mnist, lambda raw: all(find_mnist(raw, name) for name in IDX_NAMES), 28, 1, (0.1307,), (0.3081,)
+        *(28, 1, (0.1307,), (0.3081,)), read_mnist, lambda raw: all(find_mnist(raw, name) for name in IDX_NAMES)
     ),
     "fashion-mnist": Source(
+        *(28, 1, (0.2860,), (0.3530,)),
         read_fashion_mnist,
         lambda raw: all(find_fashion_mnist(raw, name) for name in IDX_NAMES),
-        28,
-        1,
-        (0.2860,),
-        (0.3530,),
     ),
-    "cifar10": Source(partial(read_cifar, "cifar10"), partial(cifar_is_present, "cifar10"), 32, 3, *CIFAR),
-    "cifar100": Source(partial(read_cifar, "cifar100"), partial(cifar_is_present, "cifar100"), 32, 3, *CIFAR),
+    "notmnist": Source(
+        *(28, 1, notmnist.MEAN, notmnist.STD),
+        notmnist.read_notmnist,
+        lambda raw: notmnist.find_notmnist(raw) is not None,
+    ),
+    "cifar10": Source(32, 3, *CIFAR, partial(read_cifar, "cifar10"), partial(cifar_is_present, "cifar10")),
+    "cifar100": Source(32, 3, *CIFAR, partial(read_cifar, "cifar100"), partial(cifar_is_present, "cifar100")),
     "svhn": Source(
+        *(32, 3, (0.4377, 0.4438, 0.4728), (0.198, 0.201, 0.197)),
         read_svhn,
         lambda raw: all((raw / name).is_file() for name in SVHN_FILES),
-        32,
-        3,
-        (0.4377, 0.4438, 0.4728),
-        (0.198, 0.201, 0.197),
+    ),
+    "miniimagenet": Source(
+        *(miniimagenet.SIDE, 3, miniimagenet.MEAN, miniimagenet.STD),
+        lambda raw: miniimagenet.read_pickles(raw / "miniimagenet"),
+        lambda raw: miniimagenet.pickles_are_in(raw / "miniimagenet") or miniimagenet.find_raw(raw) is not None,
     ),
 }
-
-
-def as_class_folders(name: str, raw: Path) -> bool:
-    """Whether a built-in source lies in `raw` as class folders of images."""
-    return (raw / name / "train").is_dir() and (raw / name / "test").is_dir()
-
-
-def is_present(name: str, folder: Path | None, raw: Path) -> bool:
-    """Whether the raw data of a source can be read without a download."""
-    if folder:
-        return (raw / folder).is_dir()
-    return as_class_folders(name, raw) or SOURCES[name].present(raw)
-
-
-def read_source(name: str, folder: Path | None, side: int | None, channels: int, raw: Path) -> Dataset:
-    """The data set of a configured source: built-in by its name, or from class folders below `raw`."""
-    if folder is not None:
-        assert side is not None  # the configuration asks for it
-        return read_image_folder(raw / folder, side, channels).check(str(raw / folder))
-    source = SOURCES[name]
-    if not as_class_folders(name, raw):
-        return source.read(raw).check(name)
-    data = read_image_folder(raw / name, source.side, source.channels).check(str(raw / name))
-    return replace(data, mean=source.mean, std=source.std) if source.mean else data
+"""Every built-in source by name."""

@@ -34,6 +34,10 @@ class Method:
     clip_norm: ClassVar[float | None] = None
     """Largest norm of the gradient over all parameters; larger ones are scaled down before the step."""
 
+    cuda_graphs: ClassVar[bool] = True
+    """Whether `penalty` and `after_step` may be recorded as a CUDA graph: they never wait for the device (`.item()`,
+    `if` on a tensor), and the tensors that they read stay the same ones while a task trains."""
+
     class Settings(Settings):
         """The method's hyper-parameters."""
 

@@ -1,0 +1,72 @@
+"""notMNIST (letters A to J) as the published experiments had it: a zip of two pickles."""
+
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blip.data.dataset import Dataset, Images, Labels
+from blip.data.pickles import load_plain
+from blip.errors import BlipError
+
+URL = "https://github.com/nkundiushuti/notmnist_convert/raw/master/notmnist.zip"
+PICKLES = {"train": "notmnist_train.pkl", "test": "notmnist_test.pkl"}
+MEAN, STD = (0.4254,), (0.4501,)
+
+
+def find_notmnist(raw: Path) -> Path | None:
+    """`raw`/notmnist.zip, or in `raw`/notmnist/, where the two unpacked pickles may lie too."""
+    zips = (raw / "notmnist.zip", raw / "notmnist" / "notmnist.zip")
+    unpacked = raw / "notmnist" if all((raw / "notmnist" / name).is_file() for name in PICKLES.values()) else None
+    return unpacked or next((path for path in zips if path.is_file()), None)
+
+
+def read_notmnist(raw: Path) -> Dataset:
+    """notMNIST from its pickles, which may hold plain data only; downloaded where it is missing."""
+    path = find_notmnist(raw) or _download(raw)
+    parts = [_read_part(path, name) for name in PICKLES.values()]
+    return Dataset(*parts[0], *parts[1], tuple("ABCDEFGHIJ"), MEAN, STD)
+
+
+def _download(raw: Path) -> Path:
+    try:
+        from torchvision.datasets.utils import download_url
+
+        download_url(URL, raw, "notmnist.zip")
+    except (OSError, RuntimeError, ImportError) as error:
+        raise BlipError(
+            f"{raw}: notMNIST is not there and cannot be downloaded ({error}); put notmnist.zip into {raw}, or images "
+            f"into {raw}/notmnist/train/<class>/ and test/<class>/"
+        ) from None
+    return raw / "notmnist.zip"
+
+
+def _read_part(path: Path, name: str) -> tuple[Images, Labels]:
+    where = f"{path}: {name}"
+    try:
+        if path.is_dir():
+            with (path / name).open("rb") as file:
+                content = load_plain(file)
+        else:
+            with zipfile.ZipFile(path) as archive:
+                members = [member for member in archive.namelist() if Path(member).name == name]
+                if not members:
+                    raise BlipError(f"{where}: missing")
+                with archive.open(members[0]) as member:
+                    content = load_plain(member)
+    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise BlipError(f"{where}: {error}") from None
+    return _checked(content, where)
+
+
+def _checked(content: Any, where: str) -> tuple[Images, Labels]:
+    if not isinstance(content, dict) or not {"features", "labels"} <= content.keys():
+        raise BlipError(f"{where}: expected a dict of features and labels")
+    images, labels = np.asarray(content["features"]), np.asarray(content["labels"])
+    if images.ndim != 4 or images.shape[1] != 1 or images.shape[2] != images.shape[3] or images.dtype.kind not in "uif":
+        raise BlipError(f"{where}: expected features of shape (n, 1, side, side), found {images.shape} {images.dtype}")
+    if images.size == 0 or not (images.min() >= 0 and images.max() <= 255):
+        raise BlipError(f"{where}: expected features from 0 to 255")
+    return images.astype(np.uint8), labels.reshape(-1).astype(np.int64)
