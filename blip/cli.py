@@ -42,6 +42,19 @@ def _parser() -> argparse.ArgumentParser:
     _add_set(data)
     data.set_defaults(run=_data)
 
+    mini = commands.add_parser("miniimagenet", help="MI_raw.zip or MI_raw/<class>/<image> to train.pkl and test.pkl")
+    mini.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder of MI_raw (default: %(default)s)")
+    mini.add_argument(
+        "--out", type=Path, default=Path("data/prepared/miniimagenet"), help="folder to write to (default: %(default)s)"
+    )
+    mini.add_argument("--classes", type=_count, default=100, help="that there must be (default: %(default)s)")
+    mini.add_argument("--images", type=_count, default=600, help="that a class must have (default: %(default)s)")
+    mini.set_defaults(run=_miniimagenet)
+
+    stand_in = commands.add_parser("stand-in", help="generate small images that stand in for the raw data sets")
+    stand_in.add_argument("raw", type=Path, help="folder to write them to; give it as --raw afterwards")
+    stand_in.set_defaults(run=_stand_in)
+
     train = commands.add_parser("train", help="train methods on an experiment; goes on where it was stopped")
     train.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
     train.add_argument("--method", nargs="+", action="extend", required=True, help="one or more of `blip methods`")
@@ -96,6 +109,12 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number: expected 1, 2, 3, …")
+    return int(text)
+
+
 def _add_data_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--raw",
@@ -140,6 +159,19 @@ def _data(options: argparse.Namespace) -> None:
     if options.source not in sources:
         raise BlipError(f"--source {options.source}: {options.experiment} has {', '.join(sources)}")
     print(prepare_dataset(sources[options.source], options.raw, options.data))
+
+
+def _miniimagenet(options: argparse.Namespace) -> None:
+    from blip.data.miniimagenet import build_pickles
+
+    paths = build_pickles(options.raw, options.out, classes=options.classes, images_per_class=options.images)
+    print(*paths, sep="\n")
+
+
+def _stand_in(options: argparse.Namespace) -> None:
+    from blip.data import write_stand_ins
+
+    print(*write_stand_ins(options.raw), sep="\n")
 
 
 def _train(options: argparse.Namespace) -> None:

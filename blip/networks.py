@@ -46,8 +46,8 @@ class AlexNet(Settings):
         channels, side, _ = shape
         layers: list[nn.Module] = []
         kernels = (side // 8, side // 10, 2)
-        if min(kernels) < 1:
-            raise BlipError(f"network alexnet: expected images of at least 30 pixels a side, found {side}")
+        if side < 12:  # nothing would be left after the third pooling
+            raise BlipError(f"network alexnet: expected images of at least 12 pixels a side, found {side}")
         for base, kernel, dropout in zip((64, 128, 256), kernels, self.dropout, strict=False):
             outputs = round(base * self.mul)
             layers += [nn.Conv2d(channels, outputs, kernel), nn.ReLU(), nn.Dropout(dropout), nn.MaxPool2d(2)]

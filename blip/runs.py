@@ -53,6 +53,11 @@ def train_run(
     config = experiment.run_config(method, seed)
     target = pick_device(device)
     sequence = load_sequence(prepare_experiment(experiment.name, experiment.data, seed, raw, data), data, target)
+    if sequence.stand_ins and not experiment.stand_in:
+        raise BlipError(
+            f"{data / sequence.stand_ins[0]}: made of generated images: delete it and prepare the real data, or say "
+            f"stand_in: true in the experiment {experiment.name}"
+        )
     key = fingerprint([config, sequence.checksum, metadata.version("blip-continual")])
     checkpoint = Checkpoint(checkpoints / key)
     if (folder / "accuracy.csv").exists() and _recorded_key(folder) == key:

@@ -11,6 +11,7 @@ from blip.data.preparation import (
 from blip.data.sequences import Examples, Task, TaskSequence, load_sequence
 from blip.data.settings import DataConfig, SourceConfig
 from blip.data.sources import SOURCES
+from blip.data.stand_in import write_stand_ins
 
 __all__ = [
     "SOURCES",
@@ -26,4 +27,5 @@ __all__ = [
     "prepare_dataset",
     "prepare_experiment",
     "prepare_pickles",
+    "write_stand_ins",
 ]

@@ -3,6 +3,7 @@
 import pickle
 import zipfile
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -37,8 +38,8 @@ def _download(raw: Path) -> Path:
         download_url(URL, raw, "notmnist.zip")
     except (OSError, RuntimeError, ImportError) as error:
         raise BlipError(
-            f"{raw}: notMNIST is not there and cannot be downloaded ({error}); put notmnist.zip into {raw}, or images "
-            f"into {raw}/notmnist/train/<class>/ and test/<class>/"
+            f"{raw}: notMNIST is not there and cannot be downloaded ({shorten(str(error), 90)}); put notmnist.zip into "
+            f"{raw}, or images into {raw}/notmnist/train/<class>/ and test/<class>/"
         ) from None
     return raw / "notmnist.zip"
 

@@ -18,6 +18,7 @@ from blip.data.dataset import Dataset
 from blip.data.images import read_image_folder
 from blip.data.settings import DataConfig, SourceConfig
 from blip.data.sources import SOURCES
+from blip.data.stand_in import MARKER
 from blip.data.storage import read_tensors, to_bytes, write_tensors
 from blip.errors import BlipError
 from blip.files import atomic_write, sha256
@@ -48,7 +49,7 @@ def needs_pickles(source: SourceConfig, raw: Path) -> bool:
         source.name == "miniimagenet"
         and source.folder is None
         and not _as_class_folders(source.name, raw)
-        and not SOURCES[source.name].present(raw)
+        and not miniimagenet.pickles_are_in(raw / "miniimagenet")
     )
 
 
@@ -78,8 +79,10 @@ def read_source(source: SourceConfig, raw: Path, folder: Path) -> Dataset:
         data = read_image_folder(where, builtin.side, builtin.channels).check(str(where))
         return replace(data, mean=builtin.mean, std=builtin.std) if builtin.mean else data
     if needs_pickles(source, raw):
-        prepare_pickles(source, raw, folder)
-        return miniimagenet.read_pickles(folder / "miniimagenet").check(source.name)
+        pickles = folder / "miniimagenet"
+        if miniimagenet.find_raw(raw) or not miniimagenet.pickles_are_in(pickles):
+            prepare_pickles(source, raw, folder)
+        return miniimagenet.read_pickles(pickles).check(str(pickles))
     return builtin.read(raw).check(source.name)
 
 
@@ -96,9 +99,14 @@ def prepare_dataset(source: SourceConfig, raw: Path, folder: Path) -> Path:
         for part in ("train", "test")
         for what in ("images", "labels")
     }
-    write_tensors(
-        path, tensors, {"classes": data.classes, "mean": data.mean, "std": data.std, "folder": _folder(source)}
-    )
+    about = {
+        "classes": data.classes,
+        "mean": data.mean,
+        "std": data.std,
+        "folder": _folder(source),
+        "stand_in": (raw / MARKER).exists(),
+    }
+    write_tensors(path, tensors, about)
     return path
 
 

@@ -69,10 +69,13 @@ class TaskSequence:
         indices: dict[str, Tensor],
         datasets: dict[str, dict[str, Tensor]],
         checksum: str,
+        stand_ins: list[str],
     ) -> None:
         self._plan, self._indices, self._datasets = plan, indices, datasets
         self.checksum = checksum
         """SHA-256 of the split file, which names the data sets by checksum too."""
+        self.stand_ins = stand_ins
+        """Data sets that were made of generated images (`blip stand-in`)."""
 
     def __len__(self) -> int:
         return len(self._plan)
@@ -130,11 +133,13 @@ def load_sequence(split: Path, folder: Path, device: torch.device | str = "cpu")
     Raises BlipError where a file is missing or damaged, or a data set is not the one that the split was made from.
     """
     indices, about = read_tensors(split)
-    datasets = {}
+    datasets, stand_ins = {}, []
     for name, checksum in about["datasets"].items():
         path = folder / name
-        tensors, _ = read_tensors(path)
+        tensors, details = read_tensors(path)
         if sha256(path) != checksum:
             raise BlipError(f"{path}: not the data set that {split} was made from: delete both and prepare again")
         datasets[name] = {key: tensor.to(device) for key, tensor in tensors.items()}
-    return TaskSequence(about["tasks"], indices, datasets, sha256(split))
+        if details.get("stand_in"):
+            stand_ins.append(name)
+    return TaskSequence(about["tasks"], indices, datasets, sha256(split), stand_ins)

@@ -139,12 +139,16 @@ def _from_idx(
     )
 
 
-CIFAR_ARCHIVES = {"cifar10": "cifar-10-python.tar.gz", "cifar100": "cifar-100-python.tar.gz"}
+CIFAR_FILES = {
+    "cifar10": ("cifar-10-python.tar.gz", "cifar-10-batches-py"),
+    "cifar100": ("cifar-100-python.tar.gz", "cifar-100-python"),
+}
+"""The published archive, and the folder that it unpacks to."""
 
 
 def read_cifar(name: str, raw: Path) -> Dataset:
     """CIFAR-10 or CIFAR-100 from the published batches, which torchvision checks by MD5 before it unpickles them."""
-    by_hand = f"put {CIFAR_ARCHIVES[name]} into {raw}, or images into {raw / name}/train/<class>/ and test/<class>/"
+    by_hand = f"put {CIFAR_FILES[name][0]} into {raw}, or images into {raw / name}/train/<class>/ and test/<class>/"
     train, test = (download(raw, name.upper(), by_hand, train=part == "train") for part in ("train", "test"))
     return Dataset(
         np.ascontiguousarray(train.data.transpose(0, 3, 1, 2)),
@@ -159,8 +163,7 @@ def read_cifar(name: str, raw: Path) -> Dataset:
 
 def cifar_is_present(name: str, raw: Path) -> bool:
     """Whether the published batches are there, packed or not."""
-    archive = CIFAR_ARCHIVES[name]
-    return (raw / archive).is_file() or (raw / archive.replace("python.tar.gz", "batches-py")).is_dir()
+    return any((raw / path).exists() for path in CIFAR_FILES[name])
 
 
 SVHN_FILES = ("train_32x32.mat", "test_32x32.mat")

@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from blip.config import load_suite
-from blip.data import dataset_path
+from blip.data import dataset_path, needs_pickles
 from blip.errors import BlipError
 from blip.runs import RUN_FILES
 from snakemake.exceptions import WorkflowError
@@ -57,3 +57,10 @@ def datasets(planned):
     return [
         str(dataset_path(DATA, source)) for source in planned.experiment.data.sources
     ]
+
+
+def raw_counts(source):
+    """What mini-ImageNet's raw images are expected to be, as command-line arguments."""
+    classes, images = source.raw_classes, source.raw_images_per_class
+    arguments = ["--classes", str(classes)] if classes else []
+    return arguments + (["--images", str(images)] if images else [])

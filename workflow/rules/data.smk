@@ -9,7 +9,35 @@ DATASETS = {
 }
 
 
+rule miniimagenet:
+    input:
+        [path for path in (RAW / "MI_raw", RAW / "MI_raw.zip") if path.exists()][:1],
+    output:
+        [
+            f"{DATA}/miniimagenet/{name}"
+            for name in ("train.pkl", "test.pkl", "manifest.csv", "SHA256SUMS")
+        ],
+    log:
+        f"{OUT}/logs/miniimagenet.log",
+    benchmark:
+        f"{OUT}/benchmarks/miniimagenet.tsv"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        counts=lambda w: raw_counts(DATASETS["miniimagenet"][1]),
+    shell:
+        f"blip miniimagenet --raw {shlex.quote(str(RAW))} --out {shlex.quote(str(DATA))}/miniimagenet"
+        " {params.counts:q} > {log:q} 2>&1"
+
+
 rule dataset:
+    input:
+        lambda w: (
+            rules.miniimagenet.output
+            if needs_pickles(DATASETS[w.dataset][1], RAW)
+            else []
+        ),
     output:
         f"{DATA}/{{dataset}}.safetensors",
     log:
@@ -19,11 +47,11 @@ rule dataset:
     wildcard_constraints:
         dataset="|".join(DATASETS),
     resources:
-        mem_mb=4000,
+        mem_mb=6000,
         runtime=60,
     params:
         source=lambda w: DATASETS[w.dataset][1].model_dump_json(
-            include={"name", "folder", "side", "channels"}
+            include={"name", "folder", "side", "raw_classes", "raw_images_per_class"}
         ),
         name=lambda w: DATASETS[w.dataset][1].name,
         arguments=lambda w: [

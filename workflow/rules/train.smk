@@ -16,8 +16,11 @@ rule train:
         f"{OUT}/benchmarks/train/{{experiment}}-{{method}}-seed{{seed}}.tsv"
     threads: int(config["threads"])
     resources:
-        mem_mb=4000,
-        runtime=240,
+        mem_mb=lambda w: EXPERIMENTS[w.experiment].experiment.resources.memory_mb,
+        gpu_memory_mb=lambda w: EXPERIMENTS[
+            w.experiment
+        ].experiment.resources.gpu_memory_mb,
+        runtime=lambda w: EXPERIMENTS[w.experiment].experiment.resources.minutes,
     params:
         # Everything that the run's numbers depend on: a change here, and nothing else, trains it again. Comments in
         # the library or in configuration files do not; a method's `version` does.
