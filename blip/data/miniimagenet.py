@@ -112,8 +112,7 @@ def build_pickles(
                 _write_pickle(train, images, parts["train"], "mini-ImageNet train.pkl")
                 _write_pickle(test, images, parts["test"], "mini-ImageNet test.pkl")
             atomic_write(out / MANIFEST, manifest)
-            sums = [f"{sha256(out / name)}  {name}\n" for name in (*PICKLES, MANIFEST)]
-            atomic_write(out / CHECKSUMS, "".join(sums))
+            atomic_write(out / CHECKSUMS, _checksums(out))
     return [out / name for name in PICKLES]
 
 
@@ -169,9 +168,12 @@ def _complete(out: Path, manifest: str) -> bool:
         return False
 
 
+def _checksums(folder: Path) -> str:
+    return "".join(f"{sha256(folder / name)}  {name}\n" for name in (*PICKLES, MANIFEST))
+
+
 def _checksums_hold(folder: Path) -> bool:
-    lines = (folder / CHECKSUMS).read_text().splitlines()
-    return all(sha256(folder / name) == checksum for checksum, name in (line.split("  ") for line in lines))
+    return (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace") == _checksums(folder)
 
 
 def read_pickles(folder: Path) -> Dataset:
