@@ -23,23 +23,30 @@ TASKS, TRAIN, TEST, EPOCHS, PAIRS = 5, 12_000, 2_000, 3, 3
 CONFIG = Path(__file__).parents[1] / "config" / "experiments" / "mnist5.yaml"
 
 
-def examples(n: int) -> Examples:
-    images, labels = torch.randint(0, 256, (n, 1, 28, 28), dtype=torch.uint8), torch.randint(0, 2, (n,))
-    return Examples(images, labels, torch.full((1, 1, 1), 1 / 78.6), torch.full((1, 1, 1), -0.42))
+def examples(n: int, shape: tuple[int, ...], classes: int) -> Examples:
+    """Random images, normalised to about mean 0 and deviation 1."""
+    images, labels = torch.randint(0, 256, (n, *shape), dtype=torch.uint8), torch.randint(0, classes, (n,))
+    return Examples(images, labels, torch.full((shape[0], 1, 1), 1 / 73.9), torch.full((shape[0], 1, 1), -1.73))
 
 
 class RandomSequence:
-    """Stands in for MNIST's task sequence: the same sizes, random content."""
+    """Stands in for a task sequence, by default MNIST's: the same sizes, random content."""
 
-    image_shape = (1, 28, 28)
-    class_counts = [2] * TASKS
-    names = [f"task {t}" for t in range(TASKS)]  # noqa: RUF012
-
-    def __init__(self) -> None:
-        self.train, self._test = examples(TRAIN), examples(TEST)
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (1, 28, 28),
+        tasks: int = TASKS,
+        classes: int = 2,
+        train: int = TRAIN,
+        test: int = TEST,
+    ) -> None:
+        self.image_shape = shape
+        self.class_counts = [classes] * tasks
+        self.names = [f"task {t}" for t in range(tasks)]
+        self.train, self._test = examples(train, shape, classes), examples(test, shape, classes)
 
     def __len__(self) -> int:
-        return TASKS
+        return len(self.names)
 
     def task(self, t: int) -> Task:
         return Task(self.names[t], ("0", "1"), self.train, self.train)

@@ -1,0 +1,195 @@
+"""The paper's experiments: the published hyper-parameters, and every method through every experiment on stand-ins."""
+
+import csv
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT
+from test_data import one_line
+
+from blip.config import PlannedExperiment, load_experiment, load_suite
+from blip.data import write_stand_ins
+from blip.errors import BlipError
+from blip.methods import METHODS
+from blip.runs import RUN_FILES, train_run
+
+CONFIG = ROOT / "config"
+ALEXNET = {"name": "alexnet", "dropout": (0.2,) * 5}
+
+# design.md, section 3, which takes it from the paper and its code. Nothing here is read from the configuration.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "mnist5": {
+        "tasks": 5,
+        "network": {"name": "mlp", "hidden": [1200]},
+        "training": (0.01, 64, 200),
+        "f_prior": 1e-15,
+        "validation": 0,
+    },
+    "pmnist": {
+        "tasks": 10,
+        "network": {"name": "mlp", "hidden": [1200]},
+        "training": (0.01, 64, 200),
+        "f_prior": 1e-15,
+        "validation": 0,
+    },
+    "cifar": {
+        "tasks": 10,
+        "network": ALEXNET | {"mul": 2, "hidden": (2048, 2048)},
+        "training": (0.05, 32, 200),
+        "f_prior": 5e-16,
+        "validation": 0.1,
+    },
+    "mixture5": {
+        "tasks": 5,
+        "network": ALEXNET | {"mul": 0.8, "hidden": (1638, 1638)},  # 2048 · 0.8, rounded
+        "training": (0.05, 32, 200),
+        "f_prior": 5e-17,
+        "validation": 0.15,
+    },
+    "miniimagenet_alexnet": {
+        "tasks": 20,
+        "network": ALEXNET | {"mul": 1, "hidden": (2048, 512)},
+        "blip network": ALEXNET | {"mul": 1, "hidden": (2048, 512), "dropout": (0.2, 0.2, 0.5, 0.5, 0.5)},
+        "training": (0.01, 32, 200),
+        "f_prior": 5e-16,
+        "validation": 0.02,
+    },
+    "miniimagenet_resnet": {
+        "tasks": 20,
+        "network": {"name": "resnet18", "mul": 1.5},
+        "training": (0.01, 32, 200),
+        "f_prior": 1e-16,
+        "validation": 0.02,
+    },
+}
+BASELINES: dict[str, dict[str, Any]] = {
+    "sgd": {},
+    "sgd-frozen": {},
+    "ewc": {"strength": 5000},
+    "lwf": {"strength": 2, "temperature": 1},
+    "imm-mode": {"strength": 0.01},
+}
+CLIP = {"blip": None, "sgd": None, "sgd-frozen": None, "ewc": 100, "lwf": 100, "imm-mode": 1000}
+
+every_experiment = pytest.mark.parametrize("name", PUBLISHED)
+
+
+def test_the_paper_suite_has_every_experiment_method_and_five_seeds(tmp_path: Path) -> None:
+    _, planned = load_suite(CONFIG / "paper.yaml", tmp_path)
+    assert list(planned) == list(PUBLISHED)
+    for experiment in planned.values():
+        assert sorted(experiment.methods) == sorted(METHODS) == sorted([*BASELINES, "blip"])
+        assert experiment.seeds == [0, 1, 2, 3, 4]
+        assert not experiment.overrides
+        assert not experiment.experiment.stand_in
+
+
+@every_experiment
+def test_configured_hyper_parameters_are_the_published_ones(name: str) -> None:
+    experiment, published = load_experiment(CONFIG / "experiments" / f"{name}.yaml"), PUBLISHED[name]
+    mini = name.startswith("mini")
+    for method in METHODS:
+        run = experiment.run_config(method, 0)
+        training = run["training"]
+        assert (training["lr"], training["batch_size"], training["epochs"]) == published["training"]
+        schedule = ("lr_patience", "lr_factor", "lr_min", "momentum")
+        assert tuple(training[key] for key in schedule) == (5, 3, 1e-4, 0)
+        network = published.get(f"{method} network", published["network"])
+        assert experiment.network_of(method).model_dump() == network
+        assert run["network"] == json.loads(json.dumps(network))
+        assert METHODS[method].clip_norm == CLIP[method]
+        settings = run["method"]
+        for key, value in BASELINES.get(method, {}).items():
+            assert settings[key] == value
+        if "fisher_batch_size" in settings and method != "blip":
+            assert settings["fisher_batch_size"] == training["batch_size"]
+    blip = experiment.run_config("blip", 0)["method"]
+    assert blip["f_prior"] == published["f_prior"]
+    assert (blip["fisher_batch_size"], blip["fisher_batches"]) == ((10, 100) if mini else (100, 80))
+    assert (blip["max_bits"], blip["weight_range"]) == (20, 20 if mini else 6)
+    assert blip["published_initialisation"] is not mini
+    assert experiment.data.validation == published["validation"]
+
+
+def test_configured_sequences_are_the_published_ones() -> None:
+    data = {name: load_experiment(CONFIG / "experiments" / f"{name}.yaml").data for name in PUBLISHED}
+    cuts = {n: [(s.name, s.classes_per_task, s.permutations) for s in d.sources] for n, d in data.items()}
+    assert cuts["mnist5"] == [("mnist", 2, None)]
+    assert cuts["pmnist"] == [("mnist", None, 10)]
+    assert cuts["cifar"] == [("cifar10", 2, None), ("cifar100", 20, None)]
+    assert [cut[0] for cut in cuts["mixture5"]] == ["cifar10", "notmnist", "mnist", "svhn", "fashion-mnist"]
+    assert cuts["miniimagenet_alexnet"] == cuts["miniimagenet_resnet"] == [("miniimagenet", 5, None)]
+    assert [name for name, d in data.items() if d.shuffle_tasks] == ["cifar", "mixture5"]
+    assert [name for name, d in data.items() if d.shuffle_classes] == ["miniimagenet_alexnet", "miniimagenet_resnet"]
+    grey = {s.name: (s.mean, s.std, s.pad_to, s.channels) for s in data["mixture5"].sources if s.pad_to}
+    assert grey == {
+        "mnist": ([0.1], [0.2752], 32, 3),
+        "notmnist": ([0.4254], [0.4501], 32, 3),
+        "fashion-mnist": ([0.2190], [0.3318], 32, 3),
+    }
+
+
+# Stand-ins
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A raw folder with generated images for every source."""
+    raw = tmp_path_factory.mktemp("raw")
+    write_stand_ins(raw)
+    return raw
+
+
+def planned(name: str) -> PlannedExperiment:
+    return load_suite(CONFIG / "stand-in.yaml", Path())[1][name]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@every_experiment
+def test_every_method_goes_through_every_experiment(name: str, method: str, stand_ins: Path, tmp_path: Path) -> None:
+    experiment, tasks = planned(name).experiment, PUBLISHED[name]["tasks"]
+    folder = train_run(
+        experiment, method, 0, raw=stand_ins, data=stand_ins, out=tmp_path, checkpoints=tmp_path, device="cpu"
+    )
+    assert {path.name for path in folder.iterdir()} == set(RUN_FILES)
+    about = json.loads((folder / "run.json").read_text())
+    assert about["stand_in"] is True
+    assert len(about["tasks"]) == tasks
+    with (folder / "accuracy.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(int(r["task_learned"]), int(r["task"])) for r in rows] == [
+        (i, j) for i in range(tasks) for j in range(i + 1)
+    ]
+    assert all(math.isfinite(float(r["loss"])) and 0 <= float(r["accuracy"]) <= 1 for r in rows)
+    with (folder / "bits.csv").open() as file:
+        bits = list(csv.DictReader(file))
+    assert bool(bits) == (method == "blip")
+    assert method != "blip" or any(int(r["frozen_bits"]) for r in bits), "something is frozen"
+
+
+def test_the_stand_in_suite_is_the_paper_suite_with_smaller_numbers() -> None:
+    stand_in, paper = (load_suite(CONFIG / f"{name}.yaml", Path())[1] for name in ("stand-in", "paper"))
+    assert list(stand_in) == list(paper)
+    for name, plan in stand_in.items():
+        assert plan.path == paper[name].path
+        assert plan.methods == paper[name].methods
+        assert plan.experiment.stand_in
+
+
+def test_generated_images_are_never_taken_for_the_real_ones(stand_ins: Path, tmp_path: Path) -> None:
+    real = load_experiment(planned("cifar").path, planned("cifar").overrides | {"stand_in": False})
+    with pytest.raises(BlipError) as error:
+        train_run(real, "sgd", 0, raw=stand_ins, data=stand_ins, out=tmp_path, checkpoints=tmp_path)
+    assert "cifar10.safetensors: made of generated images" in one_line(error)
+    assert not list(tmp_path.iterdir())
+
+
+def test_stand_ins_are_the_same_every_time(stand_ins: Path, tmp_path: Path) -> None:
+    write_stand_ins(tmp_path)
+    files = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*.png"))
+    assert len(files) == (5 * 10 + 2 * 100) * 12  # five of ten classes, two of a hundred
+    for path in files[::97]:
+        assert (tmp_path / path).read_bytes() == (stand_ins / path).read_bytes()
