@@ -1,7 +1,9 @@
 """Fisher information of the MLP 784-1200 (80 batches of 100): time, memory, and BLIP's state per parameter.
 
+And of the convolutional networks, one batch: time and extra memory against a forward and backward pass of it.
+
 Targets: less time than one training epoch of an mnist5 task; extra memory ≤ 2 × the parameters plus one batch;
-≤ 17 bytes of state a parameter, the same after ten tasks as after one.
+≤ 17 bytes of state a parameter, the same after ten tasks as after one; for convolutions ≤ 3 × forward and backward.
 """
 
 import resource
@@ -12,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from blip import BLIP, diagonal_fisher
-from blip.networks import MLP, MultiHeadNetwork, build_network
+from blip.networks import MLP, AlexNet, AnyNetwork, MultiHeadNetwork, ResNet18, build_network
 
 PAIRS = 7
 EXAMPLES, BATCH = 12_000, 64  # one epoch of an mnist5 task
@@ -34,6 +36,31 @@ def state_bytes(blip: BLIP) -> float:
         return sum(map(size, children))
 
     return size(blip.state_dict()) / sum(p.numel() for p in blip.parameters.values())
+
+
+CONVOLUTIONS: dict[str, tuple[AnyNetwork, tuple[int, int, int], int]] = {
+    "cifar": (AlexNet(name="alexnet", mul=2), (3, 32, 32), 100),
+    "mixture5": (AlexNet(name="alexnet", mul=0.8, hidden=(1638, 1638)), (3, 32, 32), 100),
+    "miniimagenet_alexnet": (AlexNet(name="alexnet", hidden=(2048, 512)), (3, 84, 84), 10),
+    "miniimagenet_resnet": (ResNet18(name="resnet18", mul=1.5), (3, 84, 84), 10),
+}
+
+
+def convolutions() -> None:
+    """Time of the networks' Fisher estimates, each batch of the published size."""
+    for name, (settings, shape, n) in CONVOLUTIONS.items():
+        network = build_network(settings, shape, [10]).eval()
+        x, labels = torch.randn(n, *shape), torch.randint(0, 10, (n,))
+
+        def fisher(network: MultiHeadNetwork = network, x: torch.Tensor = x) -> None:
+            diagonal_fisher(network.features, lambda batch: network(batch, 0), [x], loss_batch_size=len(x))
+
+        def backward(network: MultiHeadNetwork = network, x: torch.Tensor = x, labels: torch.Tensor = labels) -> None:
+            network.zero_grad()
+            F.cross_entropy(network(x, 0), labels).backward()
+
+        ratio = timing.paired_ratio(fisher, backward, PAIRS, 1)
+        timing.report(f"Fisher / forward and backward, {name}, batch {n}", ratio, 3.0, PAIRS)
 
 
 if __name__ == "__main__":
@@ -78,3 +105,4 @@ if __name__ == "__main__":
     timing.report("Fisher / training epoch", timing.paired_ratio(fisher, epoch, PAIRS, 1), 1.0, PAIRS)
     ratio = timing.paired_ratio(fisher, backward_only, PAIRS, 1)
     timing.report("Fisher / forward and backward of the same batches", ratio, 3.0, PAIRS)
+    convolutions()

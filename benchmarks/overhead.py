@@ -48,6 +48,14 @@ class RandomSequence:
     def __len__(self) -> int:
         return len(self.names)
 
+    def to(self, device: torch.device) -> "RandomSequence":
+        """Itself, on a device."""
+        for part in ("train", "_test"):
+            held = getattr(self, part)
+            moved = (t.to(device) for t in (held.images, held.labels, held.scale, held.shift))
+            setattr(self, part, Examples(*moved))
+        return self
+
     def task(self, t: int) -> Task:
         return Task(self.names[t], ("0", "1"), self.train, self.train)
 

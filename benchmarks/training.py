@@ -5,6 +5,7 @@ and calls the method's hooks (`sgd` has none; `blip` clamps).
 """
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import timing
@@ -21,37 +22,39 @@ PAIRS, STEPS = 31, 4
 CONFIG = Path(__file__).parents[1] / "config" / "experiments" / "cifar100.yaml"
 
 
-def step_ratio(method: str, device: torch.device, cuda_graphs: bool = False) -> tuple[float, float, float]:
-    """Time of `STEPS` of the loop's training steps / of as many bare ones."""
+def loop_and_bare(
+    method: str, device: torch.device, *, cuda_graphs: bool = False, steps: int = STEPS
+) -> tuple[Callable[[], float], Callable[[], float]]:
+    """`steps` of the loop's training steps, and as many bare ones."""
     experiment = load_experiment(CONFIG)
-    sequence = RandomSequence(shape=(3, 32, 32), tasks=10, classes=10, train=STEPS * experiment.training.batch_size)
+    size = experiment.training.batch_size
+    sequence = RandomSequence(shape=(3, 32, 32), tasks=10, classes=10, train=steps * size).to(device)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
         trainer = Trainer(experiment, method, 0, sequence, checkpoint, device, cuda_graphs=cuda_graphs)  # type: ignore[arg-type]
     task = sequence.task(0)
-    optimizer, _ = trainer._optimizer(None)
-    step = trainer._step(optimizer, task.train)
+    step = trainer._step(trainer._optimizer(None)[0], task.train)
 
-    x, labels = task.train.batch(torch.arange(len(task.train)))
-    network = build_network(experiment.network, sequence.image_shape, sequence.class_counts)
-    bare_optimizer = torch.optim.SGD(network.parameters(), lr=experiment.training.lr)
+    x, labels = task.train.batch(torch.arange(len(task.train), device=device))
+    network = build_network(experiment.network, sequence.image_shape, sequence.class_counts).to(device)
+    optimizer = torch.optim.SGD(network.parameters(), lr=experiment.training.lr)
 
     def bare() -> float:
         network.train()
-        total = torch.zeros(())
-        for inputs, targets in zip(x.split(32), labels.split(32), strict=True):
+        total = torch.zeros((), device=device)
+        for inputs, targets in zip(x.split(size), labels.split(size), strict=True):
             loss = F.cross_entropy(network(inputs, 0), targets)
-            bare_optimizer.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            bare_optimizer.step()
+            optimizer.step()
             total += loss.detach() * len(targets)
         return float(total)
 
-    return timing.paired_ratio(lambda: trainer._train_epoch(step, task.train), bare, PAIRS, 1)
+    return lambda: trainer._train_epoch(step, task.train), bare
 
 
 if __name__ == "__main__":
     timing.main()
     for method in ("sgd", "blip"):
-        ratio = step_ratio(method, torch.device("cpu"))
+        ratio = timing.paired_ratio(*loop_and_bare(method, torch.device("cpu")), PAIRS, 1)
         timing.report(f"{method}: training step / bare PyTorch", ratio, 1.05, PAIRS)

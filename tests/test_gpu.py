@@ -36,6 +36,44 @@ def test_fisher_and_consolidation_are_those_of_the_cpu() -> None:
     assert cuda_capacity == pytest.approx(cpu_capacity, rel=0.01)
 
 
+CONVOLUTIONS = """\
+name: convolutions
+data:
+  sources: [{name: digits, classes_per_task: 5, pad_to: 16, channels: 3}]
+  validation: 0.2
+network: {name: NETWORK, mul: 0.1}
+training: {lr: 0.05, batch_size: 32, epochs: 4, lr_patience: 1}
+methods:
+  blip: {f_prior: 1e-13, fisher_batch_size: 10, fisher_batches: 20}
+  sgd: {}
+  sgd-frozen: {}
+  ewc: {strength: 10}
+  lwf: {}
+  imm-mode: {}
+"""
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("network", ["alexnet", "resnet18"])
+def test_graphs_and_eager_training_give_the_same_numbers(network: str, method: str, tmp_path: Path) -> None:
+    """With dropout, batch-norm, new learning rates, and a last batch that is smaller."""
+    torch.backends.cudnn.deterministic = True
+    path = tmp_path / "convolutions.yaml"
+    path.write_text(CONVOLUTIONS.replace("NETWORK", network))
+    graphed, eager = (
+        make_trainer(path, method, tmp_path / str(graphs), device=CUDA, cuda_graphs=graphs) for graphs in (True, False)
+    )
+    assert graphed.cuda_graphs
+    assert not eager.cuda_graphs
+    for trainer in (graphed, eager):
+        trainer.run(f"{network} {method}")
+    for one, other in zip(graphed.tables["history"], eager.tables["history"], strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    weights = eager.network.state_dict()
+    for name, value in graphed.network.state_dict().items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_stopped_on_the_device_ends_with_the_same_bytes(method: str, tiny: Path, tmp_path: Path) -> None:
     whole = make_trainer(tiny, method, tmp_path / "whole", device=CUDA)

@@ -1,0 +1,137 @@
+"""Which steps are run eagerly, recorded and replayed; on a CPU, with a stand-in for CUDA's graphs."""
+
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_training import make_trainer
+from torch import Tensor
+
+from blip.checkpoint import to_bytes
+from blip.graphs import WARM_UP, GraphedStep
+from blip.methods import METHODS
+
+CPU = torch.device("cpu")
+
+
+class FakeGraph:
+    """Replays the step that was called while it was recorded."""
+
+    recording: "FakeGraph | None" = None
+
+    def __init__(self) -> None:
+        self.step = lambda: None
+        self.replays = 0
+
+    def replay(self) -> None:
+        self.replays += 1
+        self.step()
+
+
+@contextmanager
+def record(graph: FakeGraph) -> Any:
+    FakeGraph.recording = graph
+    yield
+    FakeGraph.recording = None
+
+
+class FakeStream:
+    def __init__(self, *_: Any) -> None:
+        self.waited: list[object] = []
+
+    def wait_stream(self, other: object) -> None:
+        self.waited.append(other)
+
+
+@pytest.fixture(autouse=True)
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
+
+
+def recordable(step: Any, index: Tensor) -> None:
+    """A step as a graph sees it: while recorded it does not run, but every replay runs it on the recorded memory."""
+    if FakeGraph.recording:
+        FakeGraph.recording.step = partial(step, index)
+    else:
+        step(index)
+
+
+def test_every_batch_is_trained_on_once_in_order() -> None:
+    ran: list[list[int]] = []
+    step = GraphedStep(partial(recordable, lambda index: ran.append(index.tolist())), 4, CPU)
+    batches = list(torch.arange(42).split(4))  # the last has two
+    for index in [*batches, *batches]:
+        step(index)
+    assert ran == [index.tolist() for index in [*batches, *batches]]
+    assert step.graph is not None
+    assert step.graph.replays == 2 * 10 - WARM_UP, "all but the warm-up and the two short ones"
+
+
+def graphed_trainer(
+    monkeypatch: pytest.MonkeyPatch, recordings: list[FakeGraph], *arguments: Any, **values: Any
+) -> Any:
+    """A trainer on the CPU that records its steps with stand-in graphs."""
+
+    class Recordings(FakeGraph):
+        def __init__(self) -> None:
+            super().__init__()
+            recordings.append(self)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recordings)
+    trainer = make_trainer(*arguments, **values)
+    trainer.cuda_graphs = True
+    monkeypatch.setattr(trainer, "_train_step", FakeStep(trainer._train_step))
+    return trainer
+
+
+class FakeStep:
+    def __init__(self, step: Any) -> None:
+        self.step = step
+
+    def __call__(self, optimizer: Any, train: Any, index: Tensor) -> None:
+        recordable(partial(self.step, optimizer, train), index)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_recorded_training_gives_the_same_bytes(
+    method: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recordings: list[FakeGraph] = []
+    graphed = graphed_trainer(monkeypatch, recordings, tiny, method, tmp_path / "graphed", training__momentum=0.5)
+    graphed.run("graphed")
+    eager = make_trainer(tiny, method, tmp_path / "eager", training__momentum=0.5)
+    eager.run("eager")
+    assert to_bytes(graphed.network.state_dict()) == to_bytes(eager.network.state_dict())
+    assert graphed.tables["history"] == eager.tables["history"]
+    assert len(recordings) == 2, "one a task"
+    assert all(graph.replays > 20 for graph in recordings)
+
+
+def test_a_new_learning_rate_is_recorded_anew(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recordings: list[FakeGraph] = []
+    settings = {"training__epochs": 4, "training__lr_patience": 2}
+    graphed = graphed_trainer(monkeypatch, recordings, tiny, "sgd", tmp_path / "c", **settings)
+    losses = iter([1.0, 2.0, 3.0, 4.0] * 2)
+    evaluate = graphed.evaluate
+
+    def report(examples: object, task: int, *, penalty: bool = False) -> tuple[float, float]:
+        return (next(losses), 0.5) if penalty else evaluate(examples, task)
+
+    monkeypatch.setattr(graphed, "evaluate", report)
+    graphed.run("test")
+    rates = [row["lr"] for row in graphed.tables["history"]]
+    assert rates == pytest.approx([0.1, 0.1, 0.1, 0.1 / 3] * 2)
+    assert len(recordings) == 4, "one for each task and learning rate"
+
+
+def test_a_cpu_trains_eagerly(tiny: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny, "sgd", tmp_path)
+    assert not trainer.cuda_graphs
+    assert not isinstance(trainer._step(trainer._optimizer(None)[0], trainer.sequence.task(0).train), GraphedStep)
