@@ -1,4 +1,5 @@
 # make demo    set up, run the demo suite, and say where the tables and figures are
+# make stand-in  every experiment of the paper on generated images
 # make test    set up and run the tests
 # RAW=folder   raw data (MNIST, …) that you have already: make demo RAW=/my/data
 PYTHON ?= python3
@@ -7,13 +8,20 @@ RAW ?= data/raw
 BIN = .venv/bin
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo test test-slow test-gpu lint bench lock clean
+.PHONY: demo stand-in test test-slow test-gpu lint bench lock clean
 
 demo: .venv/installed
 	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)"
 	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)" --report results/demo/report.html
 	@cat results/demo/tables/tables.md
 	@printf '\nTables:  results/demo/tables/\nFigures: results/demo/figures/\nReport:  results/demo/report.html (open it in a browser)\n'
+
+STAND_IN = suite=config/stand-in.yaml raw=data/stand-in data=data/stand-in/prepared
+
+stand-in: .venv/installed
+	$(BIN)/blip stand-in data/stand-in
+	$(SNAKEMAKE) --cores $(CORES) --config $(STAND_IN)
+	@cat results/stand-in/tables/tables.md
 
 test: .venv/installed
 	$(BIN)/pytest
@@ -39,7 +47,7 @@ lock: .venv/installed
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --upgrade -o envs/constraints.txt
 
 clean:
-	rm -rf .venv results/demo data/prepared
+	rm -rf .venv results/demo results/stand-in data/prepared data/stand-in
 
 .venv/installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'

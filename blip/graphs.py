@@ -26,7 +26,7 @@ class GraphedStep:
         self.index = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm_up = WARM_UP
-        # Recording is not allowed on the default stream, so the warm-up must not leave anything there either.
+        # Recording is not allowed on the default stream; what libraries set up for a stream is there after the warm-up.
         self.side_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def __call__(self, index: Tensor) -> None:
@@ -44,7 +44,7 @@ class GraphedStep:
         self.index.copy_(index)
         if self.graph is None:
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            with torch.cuda.graph(graph, stream=self.side_stream):
                 self.step(self.index)  # recorded, not run
             self.graph = graph
         self.graph.replay()

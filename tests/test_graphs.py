@@ -31,19 +31,19 @@ class FakeGraph:
         self.step()
 
 
-@contextmanager
-def record(graph: FakeGraph) -> Any:
-    FakeGraph.recording = graph
-    yield
-    FakeGraph.recording = None
-
-
 class FakeStream:
     def __init__(self, *_: Any) -> None:
         self.waited: list[object] = []
 
     def wait_stream(self, other: object) -> None:
         self.waited.append(other)
+
+
+@contextmanager
+def record(graph: FakeGraph, stream: FakeStream) -> Any:
+    FakeGraph.recording = graph
+    yield
+    FakeGraph.recording = None
 
 
 @pytest.fixture(autouse=True)

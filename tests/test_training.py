@@ -12,7 +12,7 @@ from torch import Tensor
 
 from blip.checkpoint import Checkpoint, to_bytes
 from blip.config import load_experiment
-from blip.data import load_sequence, prepare_experiment
+from blip.data import Examples, load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.training import Trainer
@@ -119,13 +119,24 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing in the loop may catch it and go on."""
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_a_run_stopped_after_any_epoch_ends_with_the_same_bytes(method: str, tiny: Path, tmp_path: Path) -> None:
-    whole = make_trainer(tiny, method, tmp_path / "whole", training__momentum=0.5)
+RESNET = {"name": "resnet18", "mul": 0.03}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        *((method, {"training__momentum": 0.5}) for method in METHODS),
+        *((method, {"network": RESNET, "training__epochs": 2}) for method in ("blip", "ewc")),
+    ],
+)
+def test_a_run_stopped_after_any_epoch_ends_with_the_same_bytes(
+    method: str, settings: dict[str, object], tiny: Path, tmp_path: Path
+) -> None:
+    whole = make_trainer(tiny, method, tmp_path / "whole", **settings)
     whole.run("whole")
 
-    for stop in range(1, 7):
-        stopped = make_trainer(tiny, method, tmp_path / "stopped", training__momentum=0.5)
+    for stop in range(1, 2 * whole.config.epochs + 1):
+        stopped = make_trainer(tiny, method, tmp_path / "stopped", **settings)
         save, saves = stopped._save, []
 
         def save_and_die(*arguments: object, save=save, saves=saves, stop=stop) -> None:
@@ -137,12 +148,34 @@ def test_a_run_stopped_after_any_epoch_ends_with_the_same_bytes(method: str, tin
         stopped._save = save_and_die  # type: ignore[method-assign]
         with pytest.raises(Killed):
             stopped.run("stopped")
-        resumed = make_trainer(tiny, method, tmp_path / "stopped", training__momentum=0.5)
+        resumed = make_trainer(tiny, method, tmp_path / "stopped", **settings)
         resumed.run("resumed")
         resumed.checkpoint.remove()
         assert to_bytes(resumed.network.state_dict()) == to_bytes(whole.network.state_dict())
         for table in ("accuracy", "history", "bits", "trace"):
             assert resumed.tables[table] == whole.tables[table]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_batch_norm_statistics_are_those_of_the_first_task(method: str, tiny: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny, method, tmp_path, network=RESNET, training__epochs=1)
+    after_task, seen = trainer.method.after_task, []
+
+    def statistics() -> dict[str, Tensor]:
+        return {name: buffer.clone() for name, buffer in trainer.network.named_buffers() if "running" in name}
+
+    def spy(task: int, examples: Examples) -> None:
+        seen.append(statistics())
+        after_task(task, examples)
+        seen.append(statistics())
+
+    trainer.method.after_task = spy  # type: ignore[method-assign]
+    before = statistics()
+    trainer.run("test")
+    assert len(seen) == 4
+    for name, value in before.items():
+        assert not torch.equal(value, seen[0][name]), "the first task moves them"
+        assert all(torch.equal(seen[0][name], later[name]) for later in seen), "nothing does afterwards"
 
 
 def test_seeds_and_methods_start_from_addressed_randomness(tiny: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from blip.data import miniimagenet, notmnist
-from blip.data.dataset import Dataset
+from blip.data.dataset import Dataset, Images
 from blip.data.idx import IDX_NAMES, read_idx
 from blip.errors import BlipError
 
@@ -24,7 +24,7 @@ class Source:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Of images scaled to [0, 1], as published (design: section 3); none where they are measured."""
+    """Of images scaled to [0, 1], as in the published code; none where they are measured."""
     read: Callable[[Path], Dataset]
     present: Callable[[Path], bool]
 
@@ -70,72 +70,63 @@ MNIST_FILES = {  # SHA-256 of the unpacked files
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-
-
-def find_mnist(raw: Path, name: str) -> Path | None:
-    """A MNIST file, gzipped or not, in `raw`/mnist, in torchvision's `raw`/MNIST/raw, or in `raw` itself."""
-    folders = (raw / "mnist", raw / "MNIST" / "raw", raw)
-    candidates = (folder / f"{name}{end}" for folder in folders for end in ("", ".gz"))
-    return next((path for path in candidates if path.is_file()), None)
-
-
-def read_mnist(raw: Path) -> Dataset:
-    """MNIST from its four original IDX files."""
-    if any(find_mnist(raw, name) is None for name in IDX_NAMES):
-        names = ", ".join(f"{name}.gz" for name in IDX_NAMES)
-        download(raw, "MNIST", f"put {names} into {raw / 'mnist'}")
-    paths = {name: _found(find_mnist(raw, name), raw / "MNIST" / "raw" / name) for name in IDX_NAMES}
-    arrays = (read_idx(path, MNIST_FILES[name], "sha256 unpacked") for name, path in paths.items())
-    return _from_idx(*arrays, classes=tuple("0123456789"), source="mnist")
-
-
+MNIST_PLACES = [f"{folder}NAME{end}" for folder in ("mnist/", "MNIST/raw/", "") for end in ("", ".gz")]
 FASHION_MNIST_FILES = {  # MD5 of the gzipped files
     "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
     "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
     "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
     "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
 }
+FASHION_MNIST_PLACES = ["fashion-mnist/NAME.gz", "FashionMNIST/raw/NAME.gz"]
 FASHION_MNIST_CLASSES = (
     *("T-shirt or top", "trouser", "pullover", "dress", "coat"),
     *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
 )
 
 
-def find_fashion_mnist(raw: Path, name: str) -> Path | None:
-    """A gzipped Fashion-MNIST file, in `raw`/fashion-mnist or in torchvision's `raw`/FashionMNIST/raw."""
-    candidates = (folder / f"{name}.gz" for folder in (raw / "fashion-mnist", raw / "FashionMNIST" / "raw"))
-    return next((path for path in candidates if path.is_file()), None)
+def find_idx(raw: Path, places: list[str]) -> dict[str, Path]:
+    """The four IDX files, as far as they are there, each in the first of `places` that has it."""
+    candidates = {name: [raw / place.replace("NAME", name) for place in places] for name in IDX_NAMES}
+    found = {name: next((path for path in paths if path.is_file()), None) for name, paths in candidates.items()}
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def read_mnist(raw: Path) -> Dataset:
+    """MNIST from its four original IDX files."""
+    paths = _find_or_download(raw, MNIST_PLACES, "MNIST", raw / "mnist")
+    arrays = [read_idx(paths[name], MNIST_FILES[name], "sha256 unpacked") for name in IDX_NAMES]
+    return _from_idx(arrays, tuple("0123456789"), SOURCES["mnist"])
 
 
 def read_fashion_mnist(raw: Path) -> Dataset:
     """Fashion-MNIST from its four original gzipped IDX files."""
-    if any(find_fashion_mnist(raw, name) is None for name in IDX_NAMES):
+    paths = _find_or_download(raw, FASHION_MNIST_PLACES, "FashionMNIST", raw / "fashion-mnist")
+    arrays = [read_idx(paths[name], FASHION_MNIST_FILES[name], "md5 packed") for name in IDX_NAMES]
+    return _from_idx(arrays, FASHION_MNIST_CLASSES, SOURCES["fashion-mnist"])
+
+
+def _find_or_download(raw: Path, places: list[str], kind: str, by_hand: Path) -> dict[str, Path]:
+    paths = find_idx(raw, places)
+    if len(paths) < len(IDX_NAMES):
         names = ", ".join(f"{name}.gz" for name in IDX_NAMES)
-        download(raw, "FashionMNIST", f"put {names} into {raw / 'fashion-mnist'}")
-    paths = {
-        name: _found(find_fashion_mnist(raw, name), raw / "FashionMNIST" / "raw" / f"{name}.gz") for name in IDX_NAMES
-    }
-    arrays = (read_idx(path, FASHION_MNIST_FILES[name], "md5 packed") for name, path in paths.items())
-    return _from_idx(*arrays, classes=FASHION_MNIST_CLASSES, source="fashion-mnist")
+        download(raw, kind, f"put {names} into {by_hand}")
+        paths = find_idx(raw, places)
+    for name in IDX_NAMES:
+        if name not in paths:
+            raise BlipError(f"{raw}: {kind}: {name}.gz is missing, though the rest is there: put it into {by_hand}")
+    return paths
 
 
-def _found(path: Path | None, expected: Path) -> Path:
-    if path is None:
-        raise BlipError(f"{expected}: missing after the download")
-    return path
-
-
-def _from_idx(
-    train_images: Any, train_labels: Any, test_images: Any, test_labels: Any, *, classes: tuple[str, ...], source: str
-) -> Dataset:
+def _from_idx(arrays: list[Images], classes: tuple[str, ...], source: "Source") -> Dataset:
+    train_images, train_labels, test_images, test_labels = arrays
     return Dataset(
         train_images[:, None],
         train_labels.astype(np.int64),
         test_images[:, None],
         test_labels.astype(np.int64),
         classes,
-        SOURCES[source].mean,
-        SOURCES[source].std,
+        source.mean,
+        source.std,
     )
 
 
@@ -191,12 +182,14 @@ CIFAR = ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 
 SOURCES: dict[str, Source] = {
     "digits": Source(8, 1, (), (), read_digits, lambda raw: True),
     "mnist": Source(
-        *(28, 1, (0.1307,), (0.3081,)), read_mnist, lambda raw: all(find_mnist(raw, name) for name in IDX_NAMES)
+        *(28, 1, (0.1307,), (0.3081,)),
+        read_mnist,
+        lambda raw: len(find_idx(raw, MNIST_PLACES)) == len(IDX_NAMES),
     ),
     "fashion-mnist": Source(
         *(28, 1, (0.2860,), (0.3530,)),
         read_fashion_mnist,
-        lambda raw: all(find_fashion_mnist(raw, name) for name in IDX_NAMES),
+        lambda raw: len(find_idx(raw, FASHION_MNIST_PLACES)) == len(IDX_NAMES),
     ),
     "notmnist": Source(
         *(28, 1, notmnist.MEAN, notmnist.STD),
