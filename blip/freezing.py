@@ -37,7 +37,7 @@ class BLIP:
 
     Args:
         features: the shared part of the network; heads stay outside.
-        f_prior: Fisher information of the prior per input of a layer (design: F_prior·n). It belongs to the
+        f_prior: Fisher information of the prior per input of a layer (the paper: F_prior·n). It belongs to the
             `loss_batch_size` of the Fisher estimate.
         max_bits: Q, the most bits that can be frozen.
         weight_range: weights lie in ±`weight_range`/√n, n the layer's fan-in.

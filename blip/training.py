@@ -26,7 +26,7 @@ from blip.seeding import address, generator
 
 Row: TypeAlias = dict[str, Any]
 
-EVALUATION_BATCH = 1000
+EVALUATION_BATCH = 500
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 """An epoch shorter than this is sooner redone than written and synced to disk."""
 

@@ -19,7 +19,7 @@ from blip.runs import RUN_FILES, train_run
 CONFIG = ROOT / "config"
 ALEXNET = {"name": "alexnet", "dropout": (0.2,) * 5}
 
-# design.md, section 3, which takes it from the paper and its code. Nothing here is read from the configuration.
+# From the paper and its published code. Nothing here is read from the configuration.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "mnist5": {
         "tasks": 5,
