@@ -240,6 +240,13 @@ def test_every_source_is_read_from_class_folders_with_its_published_normalisatio
     assert data.classes == ("x", "y")
 
 
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_class_folders_without_the_other_part_are_named(part: str, tmp_path: Path) -> None:
+    (tmp_path / "svhn" / part / "0").mkdir(parents=True)
+    with pytest.raises(BlipError, match=r"svhn/(train|test): (cannot be read: No such|no image)"):
+        read("svhn", tmp_path)
+
+
 @pytest.mark.skipif(not (REAL / "cifar100-0.tar.gz").is_file(), reason="CIFAR-100 is not in ../shared/data")
 def test_the_real_cifar100_in_class_folders(tmp_path: Path) -> None:
     import tarfile

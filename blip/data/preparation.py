@@ -87,7 +87,9 @@ def read_source(source: SourceConfig, raw: Path, folder: Path) -> Dataset:
 
 
 def _as_class_folders(name: str, raw: Path) -> bool:
-    return (raw / name / "train").is_dir() and (raw / name / "test").is_dir()
+    return any(
+        (raw / name / part).is_dir() for part in ("train", "test")
+    )  # with one alone, reading says what is missing
 
 
 def prepare_dataset(source: SourceConfig, raw: Path, folder: Path) -> Path:
