@@ -87,9 +87,8 @@ def read_source(source: SourceConfig, raw: Path, folder: Path) -> Dataset:
 
 
 def _as_class_folders(name: str, raw: Path) -> bool:
-    return any(
-        (raw / name / part).is_dir() for part in ("train", "test")
-    )  # with one alone, reading says what is missing
+    # With one of them alone, reading says that the other is missing.
+    return any((raw / name / part).is_dir() for part in ("train", "test"))
 
 
 def prepare_dataset(source: SourceConfig, raw: Path, folder: Path) -> Path:
