@@ -34,6 +34,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
+    _add_data_commands(commands)
+    _add_train_command(commands)
+    _add_result_commands(commands)
+
+    methods = commands.add_parser("methods", help="list the methods and their settings")
+    methods.set_defaults(run=_methods)
+
+    check = commands.add_parser("check", help="check experiment files without running anything")
+    check.add_argument("experiment", type=Path, nargs="+")
+    _add_set(check)
+    check.set_defaults(run=_check)
+    return parser
+
+
+def _add_data_commands(commands: Any) -> None:
     data = commands.add_parser("data", help="prepare data sets and the splits of an experiment")
     data.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
     _add_data_folders(data)
@@ -55,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
     stand_in.add_argument("raw", type=Path, help="folder to write them to; give it as --raw afterwards")
     stand_in.set_defaults(run=_stand_in)
 
+
+def _add_train_command(commands: Any) -> None:
     train = commands.add_parser("train", help="train methods on an experiment; goes on where it was stopped")
     train.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
     train.add_argument("--method", nargs="+", action="extend", required=True, help="one or more of `blip methods`")
@@ -78,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_set(train)
     train.set_defaults(run=_train)
 
+
+def _add_result_commands(commands: Any) -> None:
     for name, run, text in (
         (
             "tables",
@@ -92,15 +111,6 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name == "figures":
             command.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
-
-    methods = commands.add_parser("methods", help="list the methods and their settings")
-    methods.set_defaults(run=_methods)
-
-    check = commands.add_parser("check", help="check experiment files without running anything")
-    check.add_argument("experiment", type=Path, nargs="+")
-    _add_set(check)
-    check.set_defaults(run=_check)
-    return parser
 
 
 def _seed(text: str) -> int:
