@@ -8,7 +8,7 @@ RAW ?= data/raw
 BIN = .venv/bin
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo stand-in test test-slow test-gpu lint bench lock clean
+.PHONY: demo stand-in test test-slow test-gpu container-test lint bench lock clean
 
 demo: .venv/installed
 	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)"
@@ -32,19 +32,28 @@ test-slow: .venv/installed
 test-gpu: .venv/installed
 	$(BIN)/pytest -m gpu
 
+container-test: .venv/installed
+	$(BIN)/pytest -m container
+
 lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(SNAKEMAKE) --lint
+	$(BIN)/hadolint Dockerfile
 
 bench: .venv/installed
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done
 
-# The tested versions. It names no registry: where packages come from is the installer's setting.
+HASHED = --generate-hashes --no-header --no-annotate --python-version 3.11
+
+# The tested versions, and what the image installs. They name no registry: where packages come from is the
+# installer's setting.
 lock: .venv/installed
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --upgrade -o envs/constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra workflow $(HASHED) --python-platform x86_64-manylinux_2_28 -c envs/constraints.txt -o envs/cuda.lock.txt
+	printf 'setuptools\nwheel\n' | $(BIN)/uv pip compile - $(HASHED) -o envs/build.lock.txt
 
 clean:
 	rm -rf .venv results/demo results/stand-in data/prepared data/stand-in
