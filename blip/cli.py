@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data_commands(commands)
     _add_train_command(commands)
     _add_result_commands(commands)
+    _add_on_gpu_command(commands)
 
     methods = commands.add_parser("methods", help="list the methods and their settings")
     methods.set_defaults(run=_methods)
@@ -111,6 +112,15 @@ def _add_result_commands(commands: Any) -> None:
         command.set_defaults(run=run)
         if name == "figures":
             command.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
+
+
+def _add_on_gpu_command(commands: Any) -> None:
+    on_gpu = commands.add_parser("on-gpu", help="run a command on a GPU that no other job of yours holds")
+    on_gpu.add_argument("--jobs-per-gpu", type=_count, default=1, help="that may share one (default: %(default)s)")
+    # At least one; argparse then ends its own options at the first word of the command, with or without `--`.
+    on_gpu.add_argument("command", metavar="COMMAND", help="after --, with its arguments")
+    on_gpu.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    on_gpu.set_defaults(run=_on_gpu)
 
 
 def _seed(text: str) -> int:
@@ -223,6 +233,12 @@ def _figures(options: argparse.Namespace) -> None:
 
     for path in write_figures(load_runs(options.runs), options.out, options.parameter):
         print(path)
+
+
+def _on_gpu(options: argparse.Namespace) -> None:
+    from blip.gpus import run_on_gpu
+
+    run_on_gpu([options.command, *options.arguments], options.jobs_per_gpu)
 
 
 def _methods(options: argparse.Namespace) -> None:
