@@ -93,6 +93,9 @@ def _add_train_command(commands: Any) -> None:
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     train.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
+    train.add_argument(
+        "--keep", action="store_true", help="keep a copy of finished runs, and write deleted ones from it untrained"
+    )
     _add_set(train)
     train.set_defaults(run=_train)
 
@@ -218,6 +221,7 @@ def _train(options: argparse.Namespace) -> None:
                     checkpoints=options.checkpoints,
                     device=options.device,
                     cuda_graphs=not options.eager,
+                    keep=options.keep,
                 )
             )
 

@@ -9,15 +9,25 @@ from blip.errors import BlipError
 from blip.runs import RUN_FILES
 from snakemake.exceptions import WorkflowError
 
-SETTINGS = {"suite", "raw", "data", "results", "device", "threads", "container"}
+SETTINGS = {
+    "suite",
+    "raw",
+    "data",
+    "results",
+    "device",
+    "jobs_per_gpu",
+    "threads",
+    "container",
+}
 if unknown := set(config) - SETTINGS:
     raise WorkflowError(
         f"config/config.yaml or --config: unknown key {min(unknown)} (known: {', '.join(sorted(SETTINGS))})"
     )
-if not str(config["threads"]).isdecimal() or int(config["threads"]) < 1:
-    raise WorkflowError(
-        f"config: threads: expected a number of CPU threads, found {config['threads']!r}"
-    )
+for key, meaning in {"threads": "CPU threads", "jobs_per_gpu": "jobs"}.items():
+    if not str(config[key]).isdecimal() or int(config[key]) < 1:
+        raise WorkflowError(
+            f"config: {key}: expected a number of {meaning}, found {config[key]!r}"
+        )
 
 RAW, DATA = Path(config["raw"]), Path(config["data"])
 try:
@@ -32,6 +42,14 @@ TRAINING = (
     f"--out {shlex.quote(OUT)}/runs --checkpoints {shlex.quote(OUT)}/checkpoints"
     f" --device {shlex.quote(config['device'])}"
 )
+# `cuda:1` names a device; otherwise each job is given one that is free.
+ON_GPU = (
+    f"blip on-gpu --jobs-per-gpu {config['jobs_per_gpu']} -- "
+    if config["device"] in ("auto", "cuda")
+    else ""
+)
+# Of every training job: Python and PyTorch can take minutes to load from a cluster's file system.
+START_MINUTES = 5
 
 RUNS = [
     f"{OUT}/runs/{name}/{method}/seed{seed}"
@@ -44,6 +62,23 @@ RUNS = [
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
     seed=r"\d+",
+
+
+def more_each_time(amount):
+    """A resource that grows with every attempt; how many there are is the profile's `retries`."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def run_configs(experiment, seeds):
+    """What the numbers of a method's runs depend on; a seed may be the wildcard `{seed}`."""
+    return lambda wildcards: "\n".join(
+        json.dumps(
+            experiment.run_config(
+                wildcards.method, int(str(seed).format(**dict(wildcards.items())))
+            )
+        )
+        for seed in seeds
+    )
 
 
 def overrides(planned):
