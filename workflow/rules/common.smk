@@ -14,6 +14,7 @@ SETTINGS = {
     "raw",
     "data",
     "results",
+    "checkpoints",
     "device",
     "jobs_per_gpu",
     "threads",
@@ -36,12 +37,15 @@ except BlipError as error:
     raise WorkflowError(str(error)) from None
 OUT = f"{config['results']}/{SUITE}"
 
-# Where things lie and what they run on. Not params of the rules: they change no number, so they retrain nothing.
-FOLDERS = f"--raw {shlex.quote(str(RAW))} --data {shlex.quote(str(DATA))}"
+# Where raw data and checkpoints lie and what training runs on. Not params of the rules: they change no number, so they
+# retrain nothing. Where results and prepared data lie is taken from a job's outputs and inputs (`above`), which a
+# cluster without a shared file system has in other places.
+RAW_FOLDER = f"--raw {shlex.quote(str(RAW))}"
+CHECKPOINTS = config.get("checkpoints") or f"{OUT}/checkpoints"
 TRAINING = (
-    f"--out {shlex.quote(OUT)}/runs --checkpoints {shlex.quote(OUT)}/checkpoints"
-    f" --device {shlex.quote(config['device'])}"
+    f"--checkpoints {shlex.quote(CHECKPOINTS)} --device {shlex.quote(config['device'])}"
 )
+
 # `cuda:1` names a device; otherwise each job is given one that is free.
 ON_GPU = (
     f"blip on-gpu --jobs-per-gpu {config['jobs_per_gpu']} -- "
@@ -79,6 +83,16 @@ def run_configs(experiment, seeds):
         )
         for seed in seeds
     )
+
+
+def above(path, levels):
+    """The folder so many levels above a file."""
+    return str(Path(path).parents[levels - 1])
+
+
+def run_folders(files):
+    """The run folders that these files are in, each once and in their order."""
+    return list(dict.fromkeys(above(path, 1) for path in files))
 
 
 def overrides(planned):

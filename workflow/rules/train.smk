@@ -42,7 +42,9 @@ for name, planned in EXPERIMENTS.items():
             # library or in configuration files do not; a method's `version` does.
             run=run_configs(planned.experiment, seeds),
             arguments=[str(planned.path), *overrides(planned)],
+            data=lambda w, input: above(input.split[0], 3),
+            runs=lambda w, output: above(output[0], 4),
         # The checkpoint is no output, which Snakemake would delete when a job fails: a killed run goes on from it.
         shell:
             f"{ON_GPU}blip train {{params.arguments:q}} --method {{wildcards.method}} {chosen}"
-            f" {FOLDERS} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"
+            f" {RAW_FOLDER} --data {{params.data:q}} --out {{params.runs:q}} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"
