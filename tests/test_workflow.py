@@ -127,18 +127,26 @@ def test_a_suite_runs_and_reruns_exactly_what_a_change_touches(clone: Path) -> N
 def test_short_runs_share_a_job_and_only_a_new_one_is_trained(clone: Path) -> None:
     (clone / "tiny.yaml").write_text(TINY + "resources: {minutes: 1}\n")
     suite, short = clone / "short.yaml", ("--config", "suite=short.yaml")
-    suite.write_text(SUITE.replace("small", "short").replace("[0]", "[0, 1]"))
+    (clone / "long.yaml").write_text(TINY.replace("tiny", "long"))
+    entries = "  - {config: long.yaml, methods: [sgd], seeds: [0]}\n"
+    suite.write_text(SUITE.replace("small", "short").replace("[0]", "[0, 1]") + entries)
     status, output = snakemake(clone, *short)
     assert status == 0, output
     out = clone / "results" / "short"
     before = {p: p.read_bytes() for p in (out / "runs").rglob("*") if p.is_file()}
-    assert len(before) == 2 * 2 * len(RUN_FILES)
-    assert sorted(log.name for log in (out / "logs" / "train").iterdir()) == ["tiny-blip.log", "tiny-ewc.log"]
+    assert len(before) == (2 * 2 + 1) * len(RUN_FILES)
+    assert sorted(log.name for log in (out / "logs" / "train").iterdir()) == [
+        "long-sgd-seed0.log",
+        "tiny-blip.log",
+        "tiny-ewc.log",
+    ]
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["finished"]
+    assert len(list((out / "checkpoints" / "finished").iterdir())) == 4, "of short runs alone"
 
     suite.write_text(suite.read_text().replace("[0, 1]", "[0, 1, 2]"))
     status, output = snakemake(clone, *short)
     assert status == 0, output
-    assert planned(output)["train_tiny"] == 2
+    assert {rule: n for rule, n in planned(output).items() if "train" in rule} == {"train_tiny": 2}
     assert {p: p.read_bytes() for p in before} == before, "with the times at which they were trained"
     for method in ("blip", "ewc"):
         log = (out / "logs" / "train" / f"tiny-{method}.log").read_text()

@@ -85,6 +85,13 @@ def run_configs(experiment, seeds):
     )
 
 
+def seed_arguments(planned):
+    """The seeds of a training job; it keeps copies of finished runs where it has those of several seeds to delete."""
+    if planned.experiment.resources.short:
+        return lambda wildcards, output: [*planned.seeds, "--keep"]
+    return lambda wildcards, output: wildcards.seed
+
+
 def above(path, levels):
     """The folder so many levels above a file."""
     return str(Path(path).parents[levels - 1])

@@ -8,10 +8,8 @@ for name, planned in EXPERIMENTS.items():
         # Its outputs are those of all seeds, which Snakemake deletes before it runs the job anew. `--keep` brings back
         # the runs that are not touched by what changed.
         seeds, log_name = planned.seeds, f"{name}-{{method}}"
-        chosen = f"--seed {' '.join(map(str, seeds))} --keep"
     else:
         seeds, log_name = ["{seed}"], f"{name}-{{method}}-seed{{seed}}"
-        chosen = "--seed {wildcards.seed}"
 
     rule:
         name:
@@ -42,9 +40,12 @@ for name, planned in EXPERIMENTS.items():
             # library or in configuration files do not; a method's `version` does.
             run=run_configs(planned.experiment, seeds),
             arguments=[str(planned.path), *overrides(planned)],
+            # Not looked at when Snakemake decides what to run again, since they have to do with input or output.
+            seeds=seed_arguments(planned),
             data=lambda w, input: above(input.split[0], 3),
             runs=lambda w, output: above(output[0], 4),
         # The checkpoint is no output, which Snakemake would delete when a job fails: a killed run goes on from it.
+        # No variable of the loop in here: the text is put together when the job starts, after the loop's last turn.
         shell:
-            f"{ON_GPU}blip train {{params.arguments:q}} --method {{wildcards.method}} {chosen}"
-            f" {RAW_FOLDER} --data {{params.data:q}} --out {{params.runs:q}} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"
+            f"{ON_GPU}blip train {{params.arguments:q}} --method {{wildcards.method}} --seed {{params.seeds}} {RAW_FOLDER}"
+            f" --data {{params.data:q}} --out {{params.runs:q}} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"
