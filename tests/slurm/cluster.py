@@ -115,15 +115,16 @@ class Cluster:
 
     def _pids(self) -> list[int]:
         """The daemons that live, by their pid files."""
-        found = [int(path.read_text()) for path in self.folder.glob("slurm*.pid") if path.read_text().strip()]
-        return [pid for pid in found if Path(f"/proc/{pid}/cmdline").exists() and _is_daemon(pid)]
+        return [pid for name in PORTS if (pid := _daemon(self.folder / f"{name}.pid"))]
 
 
-def _is_daemon(pid: int) -> bool:
+def _daemon(pid_file: Path) -> int | None:
+    """The process that a pid file names; None where either is gone."""
     try:
-        return b"slurm" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
+        pid = int(pid_file.read_text())
+        return pid if b"slurm" in Path(f"/proc/{pid}/cmdline").read_bytes() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _wait(condition: Callable[[], bool], seconds: int) -> None:

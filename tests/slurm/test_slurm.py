@@ -1,13 +1,16 @@
 """The workflow on a real SLURM, with one job cancelled half-way (make slurm-test)."""
 
 import importlib.util
+import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from conftest import ROOT
 
 pytestmark = pytest.mark.slurm
 
-LONG = "train_pdigits"
+LONG, LONG_RUN = "train_pdigits", "runs/pdigits/blip/seed0"
 SUITE = "suite=tests/slurm/suite.yaml"
 FAST = ("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "2")
 ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
@@ -47,23 +50,31 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(checkout: Path, results: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """Snakemake in the checkout, with data and results of its own; its output is in <results>.txt."""
+@contextmanager
+def snakemake(checkout: Path, results: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Snakemake in the checkout, with data and results of its own; its output goes to <results>.txt."""
     settings = ("--config", SUITE, f"results={results}", f"data={results}/data")
     with (checkout / f"{results}.txt").open("w") as output:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "snakemake", *arguments, *settings],
             cwd=checkout,
             env=ENVIRONMENT,
             stdout=output,
             stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:  # the test failed or was interrupted: what Ctrl-C does
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait()
 
 
-def cancel_when_half_way(cluster: Cluster, checkpoints: Path, snakemake: subprocess.Popen[bytes]) -> None:
-    """`scancel` the long run's job as soon as there is a checkpoint of it; of the others there is none that early."""
-    while not list(checkpoints.glob("*/checkpoint.pt")):
-        assert snakemake.poll() is None, "snakemake ended before the long run had a checkpoint"
+def cancel_when_half_way(cluster: Cluster, checkpoint: Path, process: subprocess.Popen[bytes]) -> None:
+    """`scancel` the long run's job as soon as it has written a checkpoint."""
+    while not checkpoint.exists():
+        assert process.poll() is None, "snakemake ended before the long run had a checkpoint"
         time.sleep(0.5)
     jobs = [line.split(" ", 1) for line in cluster.output("squeue", "--noheader", "--format=%i %k").splitlines()]
     (job,) = (number for number, comment in jobs if LONG in comment)
@@ -73,26 +84,21 @@ def cancel_when_half_way(cluster: Cluster, checkpoints: Path, snakemake: subproc
 def test_a_cancelled_job_goes_on_and_the_numbers_are_those_of_an_uninterrupted_run(
     cluster: Cluster, checkout: Path
 ) -> None:
-    reference = start(checkout, "reference", "--cores", "2")
-    assert reference.wait() == 0, (checkout / "reference.txt").read_text()
+    with snakemake(checkout, "reference", "--cores", "2") as process:
+        assert process.wait() == 0, (checkout / "reference.txt").read_text()
 
-    snakemake = start(checkout, "slurm", "--profile", "workflow/profiles/slurm", *FAST)
-    out = checkout / "slurm" / "cluster"
-    try:
-        cancel_when_half_way(cluster, out / "checkpoints", snakemake)
-        status = snakemake.wait()
-    finally:
-        snakemake.kill()
+    out, expected = (checkout / results / "cluster" for results in ("slurm", "reference"))
+    key = json.loads((expected / LONG_RUN / "run.json").read_text())["key"]
+    with snakemake(checkout, "slurm", "--profile", "workflow/profiles/slurm", *FAST) as process:
+        cancel_when_half_way(cluster, out / "checkpoints" / key / "checkpoint.pt", process)
+        status = process.wait()
     output = (checkout / "slurm.txt").read_text()
-    print(output)
     assert status == 0, output
-    assert re.search(f"{LONG}.*attempt|Trying to restart job", output)
-
+    assert "Trying to restart job" in output
     log = (out / "logs" / "train" / "pdigits-blip-seed0.log").read_text()
     resumed = re.search(r"going on at task (\d+), epoch (\d+)", log)
     assert resumed, log
     assert resumed.groups() != ("1", "1")
-    expected = checkout / "reference" / "cluster"
     assert (out / "tables" / "accuracy.csv").read_bytes() == (expected / "tables" / "accuracy.csv").read_bytes()
     for run in (expected / "runs").rglob("weights.safetensors"):
         assert (out / run.relative_to(expected)).read_bytes() == run.read_bytes()
