@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, TINY
 from snakemake.cli import main as snakemake_main
 
@@ -172,6 +173,17 @@ def test_training_asks_for_a_gpu_and_claims_one_unless_it_is_for_the_cpu(clone: 
         assert job
         asked[device] = "gpu=1," in job[1], "blip on-gpu --jobs-per-gpu 3 -- blip train " in command[1]
     assert asked == {"auto": (True, True), "cuda:1": (True, False), "cpu": (False, False)}
+
+
+@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
+def test_a_profile_has_no_key_that_the_default_one_takes_back(name: str) -> None:
+    default, other = (
+        yaml.safe_load((ROOT / "workflow" / "profiles" / profile / "config.yaml").read_text())
+        for profile in ("default", name)
+    )
+    assert other["executor"] == name
+    assert other["retries"] == 2
+    assert not default.keys() & other.keys(), "of two profiles the default one is read last"
 
 
 def test_a_failed_job_keeps_its_log_and_the_others_go_on(clone: Path) -> None:
