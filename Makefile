@@ -1,6 +1,7 @@
 # make demo    set up, run the demo suite, and say where the tables and figures are
 # make stand-in  every experiment of the paper on generated images
 # make test    set up and run the tests
+# make slurm-test  start a SLURM of one node on this machine (needs root) and run the workflow on it: docs/cluster.md
 # RAW=folder   raw data (MNIST, …) that you have already: make demo RAW=/my/data
 PYTHON ?= python3
 CORES ?= 2
@@ -8,7 +9,7 @@ RAW ?= data/raw
 BIN = .venv/bin
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo stand-in test test-slow test-gpu container-test lint bench lock clean
+.PHONY: demo stand-in test test-slow test-gpu container-test slurm-test lint bench lock clean
 
 demo: .venv/installed
 	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)"
@@ -34,6 +35,10 @@ test-gpu: .venv/installed
 
 container-test: .venv/installed
 	$(BIN)/pytest -m container
+
+slurm-test: .venv/installed
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint envs/constraints.txt --editable '.[slurm]'
+	$(BIN)/pytest -m slurm tests/slurm
 
 lint: .venv/installed
 	$(BIN)/ruff check

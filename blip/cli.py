@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data_commands(commands)
     _add_train_command(commands)
     _add_result_commands(commands)
+    _add_on_gpu_command(commands)
 
     methods = commands.add_parser("methods", help="list the methods and their settings")
     methods.set_defaults(run=_methods)
@@ -92,6 +93,9 @@ def _add_train_command(commands: Any) -> None:
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     train.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
+    train.add_argument(
+        "--keep", action="store_true", help="keep a copy of finished runs, and write deleted ones from it untrained"
+    )
     _add_set(train)
     train.set_defaults(run=_train)
 
@@ -111,6 +115,15 @@ def _add_result_commands(commands: Any) -> None:
         command.set_defaults(run=run)
         if name == "figures":
             command.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
+
+
+def _add_on_gpu_command(commands: Any) -> None:
+    on_gpu = commands.add_parser("on-gpu", help="run a command on a GPU that no other job of yours holds")
+    on_gpu.add_argument("--jobs-per-gpu", type=_count, default=1, help="that may share one (default: %(default)s)")
+    # At least one; argparse then ends its own options at the first word of the command, with or without `--`.
+    on_gpu.add_argument("command", metavar="COMMAND", help="after --, with its arguments")
+    on_gpu.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    on_gpu.set_defaults(run=_on_gpu)
 
 
 def _seed(text: str) -> int:
@@ -208,6 +221,7 @@ def _train(options: argparse.Namespace) -> None:
                     checkpoints=options.checkpoints,
                     device=options.device,
                     cuda_graphs=not options.eager,
+                    keep=options.keep,
                 )
             )
 
@@ -223,6 +237,12 @@ def _figures(options: argparse.Namespace) -> None:
 
     for path in write_figures(load_runs(options.runs), options.out, options.parameter):
         print(path)
+
+
+def _on_gpu(options: argparse.Namespace) -> None:
+    from blip.gpus import run_on_gpu
+
+    run_on_gpu([options.command, *options.arguments], options.jobs_per_gpu)
 
 
 def _methods(options: argparse.Namespace) -> None:

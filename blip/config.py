@@ -38,6 +38,11 @@ class Resources(Settings):
     gpu_memory_mb: PositiveInt = 2000
     """Only on a GPU."""
 
+    @property
+    def short(self) -> bool:
+        """Whether a run is too short for a job of its own: the workflow trains all seeds of a method in one."""
+        return self.minutes == 1
+
 
 class _OneNetwork(Settings):
     network: NetworkSettings

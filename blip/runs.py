@@ -20,6 +20,7 @@ from blip.config import Experiment, fingerprint
 from blip.data import load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.files import atomic_write, make_folder
+from blip.kept import KeptRun
 from blip.measurements import TABLES
 from blip.training import Trainer
 
@@ -43,11 +44,14 @@ def train_run(
     checkpoints: Path,
     device: str = "auto",
     cuda_graphs: bool = True,
+    keep: bool = False,
 ) -> Path:
     """Train one run and write its folder below `out`; a finished one of the same configuration is left alone.
 
     Goes on from the run's checkpoint where a process was stopped before, and removes it at the end. `accuracy.csv` is
-    written last: a folder that has it is complete. Raises BlipError for bad input, a full disk or a diverging loss.
+    written last: a folder that has it is complete. With `keep`, a copy of the finished folder stays beside the
+    checkpoints, and a folder that was deleted is written from it. Raises BlipError for bad input, a full disk or a
+    diverging loss.
     """
     folder = run_folder(out, experiment.name, method, seed)
     config = experiment.run_config(method, seed)
@@ -63,6 +67,10 @@ def train_run(
     if (folder / "accuracy.csv").exists() and _recorded_key(folder) == key:
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
+        return folder
+    kept = KeptRun(checkpoints / "finished", key) if keep else None
+    if kept and kept.restore(folder):
+        print(f"{folder}: complete already, brought back from its copy", file=sys.stderr)
         return folder
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
@@ -84,6 +92,8 @@ def train_run(
             "provenance": provenance(target, started),
         }
         _write(folder, trainer, about, target)
+        if kept:
+            kept.store(folder)
         checkpoint.remove()
     return folder
 

@@ -2,6 +2,7 @@
 
 import re
 import resource
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from conftest import ROOT
 
+import blip.kept
 import blip.training
 from blip.cli import main
 from blip.methods import METHODS
@@ -185,6 +187,28 @@ def test_a_run_of_another_configuration_is_done_again(shell: Shell) -> None:
     assert len(pd.read_csv(history)) == 2
     shell.train("sgd", "--set", "training.epochs=2")
     assert len(pd.read_csv(history)) == 4
+
+
+def test_a_kept_run_comes_back_where_its_folder_was_deleted(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.prepare()
+    assert shell.train("sgd", "--keep")[0] == 0
+    folder = shell.runs / "tiny" / "sgd" / "seed0"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    shutil.rmtree(folder)
+    status, lines = shell.train("sgd", "--keep", "--seed", "0", "1")
+    assert status == 0
+    assert [line for line in lines if "copy" in line] == [f"{folder}: complete already, brought back from its copy"], (
+        "seed 1 is trained"
+    )
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    # Other code or another configuration: trained.
+    monkeypatch.setattr(blip.kept, "_code", lambda: "changed")
+    shutil.rmtree(folder)
+    assert "copy" not in "".join(shell.train("sgd", "--keep")[1])
+    assert "copy" not in "".join(shell.train("sgd", "--keep", "--set", "training.epochs=2")[1])
+    shutil.rmtree(folder)
+    assert "copy" not in "".join(shell.train("sgd")[1]), "only where it is asked for"
 
 
 def test_settings_may_be_given_together_or_one_by_one(shell: Shell) -> None:

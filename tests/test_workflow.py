@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, TINY
 from snakemake.cli import main as snakemake_main
 
-import blip.runs  # noqa: F401 - for the forks
+from blip.runs import RUN_FILES  # also for the forks: it has imported torch
 
 SUITE = """\
 name: small
@@ -68,7 +69,8 @@ def test_the_demo_plans_every_run(clone: Path) -> None:
     status, output = snakemake(clone, "-n")
     jobs = planned(output)
     assert status == 0
-    assert jobs["train"] == 2 * 6 * 3, "digits5 and pdigits, six methods, three seeds; mnist5 only where MNIST is"
+    assert jobs["train_digits5"] == jobs["train_pdigits"] == 6, "six methods; three seeds, which share a job"
+    assert "train_mnist5" not in jobs, "only where MNIST is"
     assert jobs["split"] == 2 * 3
     assert jobs["dataset"] == jobs["tables"] == jobs["figures"] == 1
 
@@ -80,6 +82,7 @@ def test_the_demo_plans_every_run(clone: Path) -> None:
         (["suite=absent.yaml"], r"absent\.yaml: cannot be read"),
         (["sweet=small.yaml"], r"unknown key sweet \(known: .*suite"),
         (["suite=small.yaml", "threads=none"], r"threads: expected a number"),
+        (["suite=small.yaml", "jobs_per_gpu=0"], r"jobs_per_gpu: expected a number of jobs, found 0"),
     ],
 )
 def test_bad_configuration_stops_before_any_job(clone: Path, settings: list[str], expected: str) -> None:
@@ -116,10 +119,71 @@ def test_a_suite_runs_and_reruns_exactly_what_a_change_touches(clone: Path) -> N
 
     tiny.write_text(TINY.replace("ewc: {", "ewc: {strength: 7, "))
     jobs = planned(snakemake(clone, *small, "-n")[1])
-    assert jobs == {"default": 1, "train": 1, "tables": 1, "figures": 1}
+    assert jobs == {"default": 1, "train_tiny": 1, "tables": 1, "figures": 1}
 
     tiny.write_text(TINY.replace("lr: 0.1", "lr: 0.2"))
-    assert planned(snakemake(clone, *small, "-n")[1])["train"] == 2
+    assert planned(snakemake(clone, *small, "-n")[1])["train_tiny"] == 2
+
+
+def test_short_runs_share_a_job_and_only_a_new_one_is_trained(clone: Path) -> None:
+    (clone / "tiny.yaml").write_text(TINY + "resources: {minutes: 1}\n")
+    suite, short = clone / "short.yaml", ("--config", "suite=short.yaml")
+    (clone / "long.yaml").write_text(TINY.replace("tiny", "long"))
+    entries = "  - {config: long.yaml, methods: [sgd], seeds: [0]}\n"
+    suite.write_text(SUITE.replace("small", "short").replace("[0]", "[0, 1]") + entries)
+    status, output = snakemake(clone, *short)
+    assert status == 0, output
+    out = clone / "results" / "short"
+    before = {p: p.read_bytes() for p in (out / "runs").rglob("*") if p.is_file()}
+    assert len(before) == (2 * 2 + 1) * len(RUN_FILES)
+    assert sorted(log.name for log in (out / "logs" / "train").iterdir()) == [
+        "long-sgd-seed0.log",
+        "tiny-blip.log",
+        "tiny-ewc.log",
+    ]
+    assert [path.name for path in (out / "checkpoints").iterdir()] == ["finished"]
+    assert len(list((out / "checkpoints" / "finished").iterdir())) == 4, "of short runs alone"
+
+    suite.write_text(suite.read_text().replace("[0, 1]", "[0, 1, 2]"))
+    status, output = snakemake(clone, *short)
+    assert status == 0, output
+    assert {rule: n for rule, n in planned(output).items() if "train" in rule} == {"train_tiny": 2}
+    assert {p: p.read_bytes() for p in before} == before, "with the times at which they were trained"
+    for method in ("blip", "ewc"):
+        log = (out / "logs" / "train" / f"tiny-{method}.log").read_text()
+        assert re.findall(r"seed(\d): complete already, brought back", log) == ["0", "1"]
+        assert (out / "runs" / "tiny" / method / "seed2" / "accuracy.csv").exists()
+
+    tiny = (clone / "tiny.yaml").read_text()
+    (clone / "tiny.yaml").write_text(tiny.replace("ewc: {", "ewc: {strength: 7, "))
+    assert planned(snakemake(clone, *short, "-n")[1])["train_tiny"] == 1
+    (clone / "tiny.yaml").write_text(TINY)
+
+
+def test_training_asks_for_a_gpu_and_claims_one_unless_it_is_for_the_cpu(clone: Path) -> None:
+    (clone / "tiny.yaml").write_text(TINY)
+    asked = {}
+    for device in ("auto", "cuda:1", "cpu"):
+        output = snakemake(
+            clone, "-n", "-p", "--config", "suite=small.yaml", f"device={device}", "jobs_per_gpu=3", "results=elsewhere"
+        )[1]
+        command = re.search(r"^ *(.*blip train .*--method ewc .*)$", output, re.M)
+        job = re.search(r"^rule train_tiny:$.*?^    resources: (.*?)$", output, re.M | re.S)
+        assert command
+        assert job
+        asked[device] = "gpu=1," in job[1], "blip on-gpu --jobs-per-gpu 3 -- blip train " in command[1]
+    assert asked == {"auto": (True, True), "cuda:1": (True, False), "cpu": (False, False)}
+
+
+@pytest.mark.parametrize("name", ["slurm", "kubernetes"])
+def test_a_profile_has_no_key_that_the_default_one_takes_back(name: str) -> None:
+    default, other = (
+        yaml.safe_load((ROOT / "workflow" / "profiles" / profile / "config.yaml").read_text())
+        for profile in ("default", name)
+    )
+    assert other["executor"] == name
+    assert other["retries"] == 2
+    assert not default.keys() & other.keys(), "of two profiles the default one is read last"
 
 
 def test_a_failed_job_keeps_its_log_and_the_others_go_on(clone: Path) -> None:

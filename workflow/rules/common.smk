@@ -9,15 +9,26 @@ from blip.errors import BlipError
 from blip.runs import RUN_FILES
 from snakemake.exceptions import WorkflowError
 
-SETTINGS = {"suite", "raw", "data", "results", "device", "threads", "container"}
+SETTINGS = {
+    "suite",
+    "raw",
+    "data",
+    "results",
+    "checkpoints",
+    "device",
+    "jobs_per_gpu",
+    "threads",
+    "container",
+}
 if unknown := set(config) - SETTINGS:
     raise WorkflowError(
         f"config/config.yaml or --config: unknown key {min(unknown)} (known: {', '.join(sorted(SETTINGS))})"
     )
-if not str(config["threads"]).isdecimal() or int(config["threads"]) < 1:
-    raise WorkflowError(
-        f"config: threads: expected a number of CPU threads, found {config['threads']!r}"
-    )
+for key, meaning in {"threads": "CPU threads", "jobs_per_gpu": "jobs"}.items():
+    if not str(config[key]).isdecimal() or int(config[key]) < 1:
+        raise WorkflowError(
+            f"config: {key}: expected a number of {meaning}, found {config[key]!r}"
+        )
 
 RAW, DATA = Path(config["raw"]), Path(config["data"])
 try:
@@ -26,12 +37,23 @@ except BlipError as error:
     raise WorkflowError(str(error)) from None
 OUT = f"{config['results']}/{SUITE}"
 
-# Where things lie and what they run on. Not params of the rules: they change no number, so they retrain nothing.
-FOLDERS = f"--raw {shlex.quote(str(RAW))} --data {shlex.quote(str(DATA))}"
+# Where raw data and checkpoints lie and what training runs on. Not params of the rules: they change no number, so they
+# retrain nothing. Where results and prepared data lie is taken from a job's outputs and inputs (`above`), which a
+# cluster without a shared file system has in other places.
+RAW_FOLDER = f"--raw {shlex.quote(str(RAW))}"
+CHECKPOINTS = config.get("checkpoints") or f"{OUT}/checkpoints"
 TRAINING = (
-    f"--out {shlex.quote(OUT)}/runs --checkpoints {shlex.quote(OUT)}/checkpoints"
-    f" --device {shlex.quote(config['device'])}"
+    f"--checkpoints {shlex.quote(CHECKPOINTS)} --device {shlex.quote(config['device'])}"
 )
+
+# `cuda:1` names a device; otherwise each job is given one that is free.
+ON_GPU = (
+    f"blip on-gpu --jobs-per-gpu {config['jobs_per_gpu']} -- "
+    if config["device"] in ("auto", "cuda")
+    else ""
+)
+# Of every training job: Python and PyTorch can take minutes to load from a cluster's file system.
+START_MINUTES = 5
 
 RUNS = [
     f"{OUT}/runs/{name}/{method}/seed{seed}"
@@ -44,6 +66,40 @@ RUNS = [
 wildcard_constraints:
     experiment="|".join(EXPERIMENTS),
     seed=r"\d+",
+
+
+def more_each_time(amount):
+    """A resource that grows with every attempt; how many there are is the profile's `retries`."""
+    return lambda wildcards, attempt: amount * attempt
+
+
+def run_configs(experiment, seeds):
+    """What the numbers of a method's runs depend on; a seed may be the wildcard `{seed}`."""
+    return lambda wildcards: "\n".join(
+        json.dumps(
+            experiment.run_config(
+                wildcards.method, int(str(seed).format(**dict(wildcards.items())))
+            )
+        )
+        for seed in seeds
+    )
+
+
+def seed_arguments(planned):
+    """The seeds of a training job; it keeps copies of finished runs where it has those of several seeds to delete."""
+    if planned.experiment.resources.short:
+        return lambda wildcards, output: [*planned.seeds, "--keep"]
+    return lambda wildcards, output: wildcards.seed
+
+
+def above(path, levels):
+    """The folder so many levels above a file."""
+    return str(Path(path).parents[levels - 1])
+
+
+def run_folders(files):
+    """The run folders that these files are in, each once and in their order."""
+    return list(dict.fromkeys(above(path, 1) for path in files))
 
 
 def overrides(planned):

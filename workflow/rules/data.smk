@@ -26,9 +26,9 @@ rule miniimagenet:
         runtime=60,
     params:
         counts=lambda w: raw_counts(DATASETS["miniimagenet"][1]),
+        folder=lambda w, output: above(output[0], 1),
     shell:
-        f"blip miniimagenet --raw {shlex.quote(str(RAW))} --out {shlex.quote(str(DATA))}/miniimagenet"
-        " {params.counts:q} > {log:q} 2>&1"
+        f"blip miniimagenet {RAW_FOLDER} --out {{params.folder:q}} {{params.counts:q}} > {{log:q}} 2>&1"
 
 
 rule dataset:
@@ -58,8 +58,9 @@ rule dataset:
             str(DATASETS[w.dataset][0].path),
             *overrides(DATASETS[w.dataset][0]),
         ],
+        data=lambda w, output: above(output[0], 1),
     shell:
-        f"blip data {{params.arguments:q}} --source {{params.name:q}} {FOLDERS} > {{log:q}} 2>&1"
+        f"blip data {{params.arguments:q}} --source {{params.name:q}} {RAW_FOLDER} --data {{params.data:q}} > {{log:q}} 2>&1"
 
 
 rule split:
@@ -80,5 +81,6 @@ rule split:
             str(EXPERIMENTS[w.experiment].path),
             *overrides(EXPERIMENTS[w.experiment]),
         ],
+        data=lambda w, output: above(output[0], 3),
     shell:
-        f"blip data {{params.arguments:q}} --seed {{wildcards.seed}} {FOLDERS} > {{log:q}} 2>&1"
+        f"blip data {{params.arguments:q}} --seed {{wildcards.seed}} {RAW_FOLDER} --data {{params.data:q}} > {{log:q}} 2>&1"

@@ -21,8 +21,9 @@ rule tables:
         runtime=10,
     params:
         runs=RUNS,
+        folders=lambda w, input: run_folders(input),
     shell:
-        "blip tables {params.runs:q} --out {output:q} > {log:q} 2>&1"
+        "blip tables {params.folders:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule figures:
@@ -46,5 +47,6 @@ rule figures:
         runtime=10,
     params:
         runs=RUNS,
+        folders=lambda w, input: run_folders(input),
     shell:
-        "blip figures {params.runs:q} --out {output:q} > {log:q} 2>&1"
+        "blip figures {params.folders:q} --out {output:q} > {log:q} 2>&1"
