@@ -34,7 +34,7 @@ test-gpu: .venv/installed
 	$(BIN)/pytest -m gpu
 
 slurm-test: .venv/installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint envs/constraints.txt --editable '.[slurm]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint envs/constraints.txt snakemake-executor-plugin-slurm
 	$(BIN)/pytest -m slurm tests/slurm
 
 lint: .venv/installed
