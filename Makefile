@@ -37,7 +37,7 @@ container-test: .venv/installed
 	$(BIN)/pytest -m container
 
 slurm-test: .venv/installed
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint envs/constraints.txt --editable '.[slurm]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint envs/constraints.txt snakemake-executor-plugin-slurm
 	$(BIN)/pytest -m slurm tests/slurm
 
 lint: .venv/installed
