@@ -21,6 +21,8 @@ rule miniimagenet:
         f"{OUT}/logs/miniimagenet.log",
     benchmark:
         f"{OUT}/benchmarks/miniimagenet.tsv"
+    conda:
+        "../../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=60,
@@ -46,6 +48,8 @@ rule dataset:
         f"{OUT}/benchmarks/dataset/{{dataset}}.tsv"
     wildcard_constraints:
         dataset="|".join(DATASETS),
+    conda:
+        "../../envs/environment.yaml"
     resources:
         mem_mb=6000,
         runtime=60,
@@ -72,6 +76,8 @@ rule split:
         f"{OUT}/logs/split/{{experiment}}-seed{{seed}}.log",
     benchmark:
         f"{OUT}/benchmarks/split/{{experiment}}-seed{{seed}}.tsv"
+    conda:
+        "../../envs/environment.yaml"
     resources:
         mem_mb=4000,
         runtime=10,

@@ -16,6 +16,8 @@ rule tables:
         f"{OUT}/logs/tables.log",
     benchmark:
         f"{OUT}/benchmarks/tables.tsv"
+    conda:
+        "../../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
@@ -42,6 +44,8 @@ rule figures:
         f"{OUT}/logs/figures.log",
     benchmark:
         f"{OUT}/benchmarks/figures.tsv"
+    conda:
+        "../../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=10,

@@ -27,6 +27,8 @@ for name, planned in EXPERIMENTS.items():
             f"{OUT}/logs/train/{log_name}.log",
         benchmark:
             f"{OUT}/benchmarks/train/{log_name}.tsv"
+        conda:
+            "../../envs/environment.yaml"
         threads: int(config["threads"])
         resources:
             gpu=0 if config["device"] == "cpu" else 1,
