@@ -143,7 +143,7 @@ def wrapped_atari(game: str, count: int, *, life_ends: bool = True, noop_max: in
     They differ from the native ones in what happens before an episode: FIRE and the action after it are held for four
     frames each, and a lost life is followed by a no-op and those two. Raises BlipError without OpenCV.
     """
-    if atari_wrappers.cv2 is None:
+    if vars(atari_wrappers)["cv2"] is None:
         raise BlipError("Stable-Baselines3's wrappers need OpenCV: pip install opencv-python-headless")
     rom_id(game)
     gymnasium.register_envs(ale_py)
