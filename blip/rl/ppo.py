@@ -9,9 +9,12 @@ What differs from Stable-Baselines3, all of it as in the published code:
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
@@ -24,6 +27,31 @@ class PublishedPPO(PPO):
 
     shuffle: torch.Generator | None = None
     statistics: ClassVar[dict[str, float]] = {}
+
+    def begin(self, total_steps: int, steps: int = 0) -> None:
+        """Prepare to learn for `total_steps`, of which `steps` were learned before; `start` must follow."""
+        self._setup_learn(total_steps)
+        self.num_timesteps = steps
+        self.set_logger(Logger(folder=None, output_formats=[]))
+
+    def start(self, environments: VecEnv, seed: int) -> None:
+        """Go on in new environments, whose old ones are closed."""
+        assert self.env is not None
+        self.env.close()
+        self.env = environments
+        environments.seed(seed)
+        self._last_obs = environments.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones(environments.num_envs, dtype=bool)
+
+    def collect(self) -> list[float]:
+        """Fill the rollout buffer; returns, not clipped, of the games that ended meanwhile."""
+        assert self.env is not None
+        assert self.ep_info_buffer is not None
+        self.ep_info_buffer.clear()
+        callback = self._init_callback(None)
+        self.collect_rollouts(self.env, callback, self.rollout_buffer, self.n_steps)
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        return [episode["r"] for episode in self.ep_info_buffer]
 
     def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
         begun = num_timesteps - self.n_steps * self.n_envs  # the rollout just collected does not count yet
