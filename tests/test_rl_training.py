@@ -33,8 +33,8 @@ QUICK = """\
 name: quick
 games: [SpaceInvadersNoFrameskip-v4, KungFuMaster]
 network: {channels: [4, 4, 4], hidden: 8}
-ppo: {steps: 300, environments: 2, rollout: 16, mini_batches: 2, epochs: 2, restart_updates: 2}
-evaluation: {episodes: 2, every_updates: 4, max_frames: 300}
+ppo: {steps: 300, environments: 2, rollout: 16, mini_batches: 2, epochs: 2, restart_updates: 3}
+evaluation: {episodes: 2, every_updates: 6, max_frames: 300}
 methods:
   blip: {f_prior: 1e-13, fisher_batch_size: 8, fisher_batches: 4, fan: max, published_initialisation: false}
   sgd: {}
@@ -120,8 +120,8 @@ def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path
     assert {"ale-py", "stable-baselines3"} <= set(about["provenance"]["versions"])
 
     keys = [(int(r["task_training"]), int(r["update"]), int(r["task"]), r["agent"]) for r in tables["returns"]]
-    first = [(0, 0, 0, "random"), *((0, u, 0, "greedy") for u in (0, 4, 8, 9))]
-    second = [(1, 0, 1, "random"), *((1, u, t, "greedy") for u in (0, 4, 8, 9) for t in (0, 1))]
+    first = [(0, 0, 0, "random"), *((0, u, 0, "greedy") for u in (0, 6, 9))]
+    second = [(1, 0, 1, "random"), *((1, u, t, "greedy") for u in (0, 6, 9) for t in (0, 1))]
     assert keys == [key for key in first + second for _ in range(2)], "two games each"
     assert [(int(r["task"]), int(r["update"])) for r in tables["updates"]] == [(t, u) for t in (0, 1) for u in range(9)]
     lr = [float(r["lr"]) for r in tables["updates"]]
@@ -160,13 +160,13 @@ def test_another_game_leaves_the_first_ones_heads_alone(quick: Path, tmp_path: P
 # Resume
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["blip", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])])
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(
     method: str, quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = make_trainer(quick, method, tmp_path / "whole")
     whole.run("whole")
-    for stop in (3, 8, 11):  # in the first game before and at its end, in the second
+    for stop in (3, 8, 5):  # updates; from the last checkpoint on, they end in the first game and twice in the second
         trainer = make_trainer(quick, method, tmp_path / "stopped")
         update, done = trainer._update, []
 
@@ -193,7 +193,7 @@ COMMAND += "import torch; torch.set_num_threads(1); from blip.cli import main; s
 def start(config: Path, folder: Path) -> "subprocess.Popen[bytes]":
     arguments = ["train", config, "--method", "blip", "--out", folder, "--checkpoints", folder / "checkpoints"]
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *map(str, arguments), "--device", "cpu", "--set", "ppo.steps=1600"],
+        [sys.executable, "-c", COMMAND, *map(str, arguments), "--device", "cpu", "--set", "ppo.steps=600"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -34,14 +34,18 @@ class PublishedPPO(PPO):
         self.num_timesteps = steps
         self.set_logger(Logger(folder=None, output_formats=[]))
 
-    def start(self, environments: VecEnv, seed: int) -> None:
-        """Go on in new environments, whose old ones are closed."""
+    def replace(self, environments: VecEnv) -> None:
+        """Close the environments and go on in new ones; `start` must follow."""
         assert self.env is not None
         self.env.close()
         self.env = environments
-        environments.seed(seed)
-        self._last_obs = environments.reset()  # type: ignore[assignment]
-        self._last_episode_starts = np.ones(environments.num_envs, dtype=bool)
+
+    def start(self, seed: int) -> None:
+        """Start new games in all environments."""
+        assert self.env is not None
+        self.env.seed(seed)
+        self._last_obs = self.env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
 
     def collect(self) -> list[float]:
         """Fill the rollout buffer; returns, not clipped, of the games that ended meanwhile."""

@@ -93,11 +93,17 @@ class GameTrainer:
             if self.update % self.config.restart_updates == 0:
                 if not resumed:
                     self._save(optimizer)
-                ppo.start(self._environments(), address(self.seed, "environments", self.task, self.update) % SEEDS)
+                self._restart(ppo)
             resumed = False
             with attached(self.method, optimizer):
                 self._update(ppo, progress)
         self._finish_game(ppo, progress)
+
+    def _restart(self, ppo: PublishedPPO) -> None:
+        """Start new games, which depend on nothing but the place in the run."""
+        if self.config.backend == "sb3" and self.update:
+            ppo.replace(self._environments())  # its wrappers go on in the middle of a game after a lost life
+        ppo.start(address(self.seed, "environments", self.task, self.update) % SEEDS)
 
     def _environments(self) -> Any:
         game, config = self.games[self.task], self.config
