@@ -193,7 +193,7 @@ COMMAND += "import torch; torch.set_num_threads(1); from blip.cli import main; s
 def start(config: Path, folder: Path) -> "subprocess.Popen[bytes]":
     arguments = ["train", config, "--method", "blip", "--out", folder, "--checkpoints", folder / "checkpoints"]
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *map(str, arguments), "--device", "cpu", "--set", "ppo.steps=600"],
+        [sys.executable, "-c", COMMAND, *map(str, arguments), "--device", "cpu", "--set", "ppo.steps=300"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -86,7 +86,8 @@ def attached(method: Method, optimizer: Optimizer) -> Iterator[None]:
     """Let a training loop that knows nothing of methods call `penalty` and `after_step`, while the block runs.
 
     The penalty's gradient is there with the loss's after `backward`, so both are clipped together. It comes through
-    the output of the features, once for each of their calls that is differentiated.
+    the output of the features, once for each of their calls that is differentiated. How far gradients are clipped is
+    the loop's business: `method.clip_norm` is not looked at.
     """
 
     def add_penalty(_: nn.Module, inputs: tuple[Tensor, ...], hidden: Tensor) -> Tensor | None:

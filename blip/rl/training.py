@@ -84,7 +84,7 @@ class GameTrainer:
         optimizer = ppo.policy.optimizer
         if optimizer_state:
             optimizer.load_state_dict(optimizer_state)
-        elif self.update == 0:
+        else:
             self._play_at_random()
         resumed = optimizer_state is not None
         while self.update < self.config.updates:
