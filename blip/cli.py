@@ -174,6 +174,8 @@ def _data(options: argparse.Namespace) -> None:
     from blip.data import prepare_dataset, prepare_experiment
 
     experiment = _experiment(options, options.experiment)
+    if not hasattr(experiment, "data"):
+        raise BlipError(f"{options.experiment}: games need no data")
     if options.source is None:
         for seed in options.seed or [0]:
             print(prepare_experiment(experiment.name, experiment.data, seed, options.raw, options.data))

@@ -12,6 +12,8 @@ from blip.data import DataConfig, is_present
 from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.networks import AnyNetwork, NetworkSettings
+from blip.rl.networks import AtariNetwork
+from blip.rl.settings import EvaluationConfig, Game, PPOConfig
 from blip.settings import NAME, Settings, read_yaml, validate
 
 
@@ -48,20 +50,40 @@ class _OneNetwork(Settings):
     network: NetworkSettings
 
 
-class Experiment(Settings):
-    """A task sequence, a network, a schedule, and the settings of every method that can be run on it."""
+class AnyExperiment(Settings):
+    """What every experiment has: a name, and the settings of every method that can be run on it."""
 
     name: str = Field(pattern=NAME)
     about: str = ""
     stand_in: bool = False
     """Whether the data stand in for others; says so wherever a result shows."""
+    methods: dict[str, dict[str, Any]]
+    resources: Resources = Resources()
+
+    def run_config(self, method: str, seed: int) -> dict[str, Any]:
+        """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""
+        if method not in self.methods:
+            raise BlipError(f"method {method}: not in {self.name} (it has {', '.join(self.methods)})")
+        settings = method_settings(method, self.methods[method], self.name)
+        return {
+            **self.model_dump(mode="json", exclude={"methods", "about", "resources"}),
+            "method": {
+                "name": method,
+                "version": METHODS[method].version,
+                **settings.model_dump(mode="json"),
+            },
+            "seed": seed,
+        }
+
+
+class Experiment(AnyExperiment):
+    """Classification: a task sequence, a network, and a schedule."""
+
     data: DataConfig
     network: NetworkSettings
     training: TrainingConfig
-    methods: dict[str, dict[str, Any]]
     network_changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Keys of the network that are different for a method."""
-    resources: Resources = Resources()
 
     def network_of(self, method: str) -> AnyNetwork:
         """The network that a method is run on."""
@@ -72,20 +94,18 @@ class Experiment(Settings):
         return validate(_OneNetwork, values, f"{self.name}: network_changes.{method}").network
 
     def run_config(self, method: str, seed: int) -> dict[str, Any]:
-        """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""
-        if method not in self.methods:
-            raise BlipError(f"method {method}: not in {self.name} (it has {', '.join(self.methods)})")
-        settings = method_settings(method, self.methods[method], self.name)
-        return {
-            **self.model_dump(mode="json", exclude={"methods", "about", "network", "network_changes", "resources"}),
-            "network": self.network_of(method).model_dump(mode="json"),
-            "method": {
-                "name": method,
-                "version": METHODS[method].version,
-                **settings.model_dump(mode="json"),
-            },
-            "seed": seed,
-        }
+        config = super().run_config(method, seed)
+        del config["network_changes"]
+        return config | {"network": self.network_of(method).model_dump(mode="json")}
+
+
+class GameExperiment(AnyExperiment):
+    """Reinforcement learning: Atari games to learn one after another, a network, PPO's settings, and the evaluation."""
+
+    games: list[Game] = Field(min_length=1)
+    network: AtariNetwork = AtariNetwork()
+    ppo: PPOConfig = PPOConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
 
 
 def method_settings(method: str, values: dict[str, Any], where: str) -> Settings:
@@ -98,23 +118,25 @@ def fingerprint(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Experiment:
-    """An experiment file, with dotted `overrides` such as {"training.epochs": 5}.
+def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Experiment | GameExperiment:
+    """An experiment file, with dotted `overrides` such as {"training.epochs": 5}; it is about games if it names some.
 
     Raises BlipError: one line that names the file, the key and what was expected.
     """
     values = read_yaml(path)
     for key, value in (overrides or {}).items():
         set_key(values, key, value, path)
-    experiment = validate(Experiment, values, str(path))
+    kind: type[Experiment | GameExperiment] = GameExperiment if "games" in values else Experiment
+    experiment = validate(kind, values, str(path))
     for method, settings in experiment.methods.items():
         if method not in METHODS:
             raise BlipError(f"{path}: methods.{method}: unknown method (known: {', '.join(METHODS)})")
         method_settings(method, settings, str(path))
-    for method in experiment.network_changes:
-        if method not in experiment.methods:
-            raise BlipError(f"{path}: network_changes.{method}: not among the methods")
-        experiment.network_of(method)
+    if isinstance(experiment, Experiment):
+        for method in experiment.network_changes:
+            if method not in experiment.methods:
+                raise BlipError(f"{path}: network_changes.{method}: not among the methods")
+            experiment.network_of(method)
     return experiment
 
 
@@ -188,6 +210,8 @@ def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]
                 raise BlipError(f"{path}: methods: {method} is not among those of {experiment_path}")
         if experiment.name in planned:
             raise BlipError(f"{path}: experiments: {experiment.name} is there twice")
+        if isinstance(experiment, GameExperiment):
+            raise BlipError(f"{path}: experiments: {experiment.name}: suites have no games yet: use `blip train`")
         sources = experiment.data.sources
         if entry.only_if_present and not all(is_present(source, raw) for source in sources):
             continue

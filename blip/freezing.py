@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,11 @@ from blip.fisher import Layer, layer_parameters
 def fan_in(layer: Layer) -> int:
     """Inputs of one output unit: in_features, or in_channels / groups · kernel size."""
     return layer.weight[0].numel()
+
+
+def fan_max(layer: Layer) -> int:
+    """The larger of fan-in and fan-out; fan-out is outputs of one input unit, out_channels · kernel size."""
+    return max(fan_in(layer), layer.weight[:, 0].numel())
 
 
 class BLIP:
@@ -42,6 +47,7 @@ class BLIP:
         max_bits: Q, the most bits that can be frozen.
         weight_range: weights lie in ±`weight_range`/√n, n the layer's fan-in.
         bias_range: biases lie in ±`bias_range`.
+        fan: "max" makes n the larger of fan-in and fan-out, in the ranges and in the prior (published for games).
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class BLIP:
         max_bits: int = 20,
         weight_range: float = 6.0,
         bias_range: float = 1.0,
+        fan: Literal["in", "max"] = "in",
     ) -> None:
         if not all(0 < v < math.inf for v in (f_prior, weight_range, bias_range)) or not 1 <= max_bits <= 24:
             raise ValueError("f_prior and ranges must be positive and finite, max_bits between 1 and 24")
@@ -62,7 +69,7 @@ class BLIP:
         self.running_fisher: dict[str, Tensor] = {}
         self.bits: dict[str, Tensor] = {}
         for name, (parameter, layers) in layer_parameters(features).items():
-            n = fan_in(layers[0])
+            n = fan_in(layers[0]) if fan == "in" else fan_max(layers[0])
             self.parameters[name] = parameter
             self.bounds[name] = weight_range / math.sqrt(n) if parameter.dim() > 1 else bias_range
             self.running_fisher[name] = torch.full_like(parameter, f_prior * n)

@@ -7,4 +7,15 @@ TABLES = {
     "trace": ("task_learned", "layer", "index", "value", "bound", "frozen_bits"),
     "cost": ("task", "phase", "seconds"),
 }
-"""Tables in long form, a row per measurement, and their columns. `bits` and `trace` are a method's to fill."""
+"""Tables in long form, a row per measurement, and their columns. `bits` and `trace` are a method's to fill.
+
+For games, `accuracy` is the mean return of the games that were played at the end of a task, and there is no `loss`.
+"""
+
+GAME_TABLES = {
+    "returns": ("task_training", "update", "task", "agent", "episode", "return", "length"),
+    "updates": ("task", "update", "lr", "policy_loss", "value_loss", "entropy", "kl", "clipped", "return", "games"),
+}
+"""Further tables of runs on games. `returns` has every game played for evaluation, by the greedy agent after `update`
+updates of the game `task_training` or by one that acts at random; the last ones of a game are played after the method's
+end of the task. `updates` has the means over each update, and over the `games` that ended in its rollout."""

@@ -14,12 +14,15 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
-    """Counts epochs of a run of `tasks` tasks of at most `epochs` epochs; a task that ends early skips the rest."""
+    """Counts epochs, or other units, of a run of `tasks` tasks of `epochs` each; a task that ends early skips the rest.
 
-    def __init__(self, title: str, tasks: int, epochs: int) -> None:
-        self.title, self.tasks, self.epochs = title, tasks, epochs
+    `left` is what the time left is: `at most`, or `about`.
+    """
+
+    def __init__(self, title: str, tasks: int, epochs: int, *, unit: str = "epoch", left: str = "at most") -> None:
+        self.title, self.tasks, self.epochs, self.left = title, tasks, epochs, left
         self.terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=tasks * epochs, unit="epoch", disable=not self.terminal, smoothing=0.1)
+        self._bar = tqdm(total=tasks * epochs, unit=unit, disable=not self.terminal, smoothing=0.1)
         self._start, self._last_line = time.monotonic(), time.monotonic()
         self._first: int | None = None
 
@@ -36,8 +39,11 @@ class Progress:
 
     def epoch(self, task: int, epoch: int, loss: float, accuracy: float) -> None:
         """An epoch (0-based) has ended with this validation loss and accuracy."""
-        done = task * self.epochs + epoch + 1
         text = f"task {task + 1}/{self.tasks}, epoch {epoch + 1}, loss {loss:.4f}, accuracy {accuracy:.1%}"
+        self.advance(task * self.epochs + epoch + 1, text)
+
+    def advance(self, done: int, text: str) -> None:
+        """`done` units of the whole run are done; `text` says how it goes."""
         if self.terminal:
             self._bar.set_description(self.title)
             self._bar.set_postfix_str(text, refresh=False)
@@ -49,7 +55,7 @@ class Progress:
             self._last_line = now
             rate = (now - self._start) / (done - self._first)
             left = rate * (self.tasks * self.epochs - done) / 60
-            self.say(f"{text}, at most {left:.0f} min left")
+            self.say(f"{text}, {self.left} {left:.0f} min left")
 
     def say(self, text: str) -> None:
         """A line that stays."""

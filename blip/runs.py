@@ -7,25 +7,33 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import safetensors.torch
 import torch
 
 from blip.checkpoint import Checkpoint
-from blip.config import Experiment, fingerprint
+from blip.config import Experiment, GameExperiment, fingerprint
 from blip.data import load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.files import atomic_write, make_folder
 from blip.kept import KeptRun
-from blip.measurements import TABLES
+from blip.measurements import GAME_TABLES, TABLES
 from blip.training import Trainer
 
+if TYPE_CHECKING:
+    from blip.rl.training import GameTrainer
+
+PACKAGES = ("torch", "numpy", "safetensors")
+"""Whose versions a run records; those of games are added to them."""
+
 RUN_FILES = ("run.json", "weights.safetensors", *(f"{table}.csv" for table in TABLES))
-"""What a finished run folder holds."""
+"""What a finished run folder holds; that of a run on games has GAME_TABLES as well."""
 
 
 def run_folder(out: Path, experiment: str, method: str, seed: int) -> Path:
@@ -34,7 +42,7 @@ def run_folder(out: Path, experiment: str, method: str, seed: int) -> Path:
 
 
 def train_run(
-    experiment: Experiment,
+    experiment: Experiment | GameExperiment,
     method: str,
     seed: int,
     *,
@@ -56,13 +64,11 @@ def train_run(
     folder = run_folder(out, experiment.name, method, seed)
     config = experiment.run_config(method, seed)
     target = pick_device(device)
-    sequence = load_sequence(prepare_experiment(experiment.name, experiment.data, seed, raw, data), data, target)
-    if sequence.stand_ins and not experiment.stand_in:
-        raise BlipError(
-            f"{data / sequence.stand_ins[0]}: made of generated images: delete it and prepare the real data, or say "
-            f"stand_in: true in the experiment {experiment.name}"
-        )
-    key = fingerprint([config, sequence.checksum, metadata.version("blip-continual")])
+    if isinstance(experiment, GameExperiment):
+        job = _games(experiment, method, seed, target)
+    else:
+        job = _classification(experiment, method, seed, raw, data, target, cuda_graphs)
+    key = fingerprint([config, job.checksum, metadata.version("blip-continual")])
     checkpoint = Checkpoint(checkpoints / key)
     if (folder / "accuracy.csv").exists() and _recorded_key(folder) == key:
         print(f"{folder}: complete already", file=sys.stderr)
@@ -75,27 +81,63 @@ def train_run(
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
     with checkpoint.held():
-        trainer = Trainer(experiment, method, seed, sequence, checkpoint, target, cuda_graphs=cuda_graphs)
+        trainer = job.trainer(checkpoint)
         trainer.run(f"{experiment.name} {method} seed {seed}")
         about = {
             "experiment": experiment.name,
             "method": method,
             "seed": seed,
-            "tasks": [
-                {"name": name, "classes": classes}
-                for name, classes in zip(sequence.names, sequence.class_counts, strict=True)
-            ],
+            "tasks": job.tasks,
             "stand_in": experiment.stand_in,
             "max_bits": config["method"].get("max_bits"),
             "config": config,
             "key": key,
-            "provenance": provenance(target, started),
+            "provenance": provenance(target, started, job.packages),
         }
         _write(folder, trainer, about, target)
         if kept:
             kept.store(folder)
         checkpoint.remove()
     return folder
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What kinds of experiments differ in."""
+
+    checksum: str
+    """Of the data."""
+    tasks: list[dict[str, Any]]
+    trainer: "Callable[[Checkpoint], Trainer | GameTrainer]"
+    packages: tuple[str, ...] = PACKAGES
+
+
+def _classification(
+    experiment: Experiment, method: str, seed: int, raw: Path, data: Path, device: torch.device, cuda_graphs: bool
+) -> _Job:
+    sequence = load_sequence(prepare_experiment(experiment.name, experiment.data, seed, raw, data), data, device)
+    if sequence.stand_ins and not experiment.stand_in:
+        raise BlipError(
+            f"{data / sequence.stand_ins[0]}: made of generated images: delete it and prepare the real data, or say "
+            f"stand_in: true in the experiment {experiment.name}"
+        )
+    return _Job(
+        sequence.checksum,
+        [{"name": n, "classes": c} for n, c in zip(sequence.names, sequence.class_counts, strict=True)],
+        lambda checkpoint: Trainer(experiment, method, seed, sequence, checkpoint, device, cuda_graphs=cuda_graphs),
+    )
+
+
+def _games(experiment: GameExperiment, method: str, seed: int, device: torch.device) -> _Job:
+    from blip.rl.environments import action_count  # here, since classification does without these packages
+    from blip.rl.training import GameTrainer
+
+    return _Job(
+        "",
+        [{"name": game, "classes": action_count(game)} for game in experiment.games],
+        lambda checkpoint: GameTrainer(experiment, method, seed, checkpoint, device),
+        (*PACKAGES, "ale-py", "gymnasium", "stable-baselines3"),
+    )
 
 
 def pick_device(name: str) -> torch.device:
@@ -113,9 +155,8 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def provenance(device: torch.device, started: datetime) -> dict[str, Any]:
+def provenance(device: torch.device, started: datetime, packages: tuple[str, ...] = PACKAGES) -> dict[str, Any]:
     """What made these numbers: code, libraries, hardware, command; no host or user name, no absolute path."""
-    packages = ("torch", "numpy", "safetensors")
     arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv]
     return {
         "commit": _commit(),
@@ -165,8 +206,8 @@ def _recorded_key(folder: Path) -> str | None:
         return None
 
 
-def _write(folder: Path, trainer: Trainer, about: dict[str, Any], device: torch.device) -> None:
-    """All of RUN_FILES, `accuracy.csv` last."""
+def _write(folder: Path, trainer: "Trainer | GameTrainer", about: dict[str, Any], device: torch.device) -> None:
+    """The run's weights, tables and description, `accuracy.csv` last."""
     (folder / "accuracy.csv").unlink(missing_ok=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
     if device.type == "cuda":
@@ -175,9 +216,9 @@ def _write(folder: Path, trainer: Trainer, about: dict[str, Any], device: torch.
     weights = {name: value.cpu().contiguous() for name, value in trainer.network.state_dict().items()}
     atomic_write(folder / "weights.safetensors", safetensors.torch.save(weights))
     atomic_write(folder / "run.json", json.dumps(about, indent=1) + "\n")
-    for name, columns in sorted(TABLES.items(), key=lambda table: table[0] == "accuracy"):
+    for name, rows in sorted(trainer.tables.items(), key=lambda table: table[0] == "accuracy"):
         buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+        writer = csv.DictWriter(buffer, (TABLES | GAME_TABLES)[name], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(trainer.tables[name])
+        writer.writerows(rows)
         atomic_write(folder / f"{name}.csv", buffer.getvalue())

@@ -271,6 +271,12 @@ def test_experiments_whose_data_are_absent_may_be_left_out(present: bool, expect
     assert list(planned) == expected
 
 
+def test_a_suite_with_games_is_refused_in_one_line(tmp_path: Path) -> None:
+    config = ROOT / "config" / "experiments" / "atari6.yaml"
+    with pytest.raises(BlipError, match="atari6: suites have no games yet: use `blip train`"):
+        load_suite(write_suite(tmp_path, f"  - {{config: {config}}}"), tmp_path)
+
+
 # Fingerprints
 
 CHANGES: dict[str, Any] = {
@@ -294,6 +300,7 @@ CHANGES: dict[str, Any] = {
     "methods.blip.fisher_batches": 21,
     "methods.blip.max_bits": 19,
     "methods.blip.weight_range": 7,
+    "methods.blip.fan": "max",
     "methods.blip.published_initialisation": False,
 }
 

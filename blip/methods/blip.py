@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -33,6 +33,8 @@ class BitPreserving(Method):
         max_bits: int = Field(default=20, ge=1, le=24)
         weight_range: PositiveFloat = 6.0
         """Weights lie in ± this / √fan-in."""
+        fan: Literal["in", "max"] = "in"
+        """`max`: the larger of fan-in and fan-out stands for the fan-in everywhere, as published for games."""
         published_initialisation: bool = True
         """Weights from N(0, 1/fan-in) and biases 0, instead of PyTorch's default."""
 
@@ -43,6 +45,7 @@ class BitPreserving(Method):
             settings.f_prior,
             max_bits=settings.max_bits,
             weight_range=settings.weight_range,
+            fan=settings.fan,
         )
         if settings.published_initialisation:
             self.blip.initialise_(generator(seed, "blip initialisation"))

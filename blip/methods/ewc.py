@@ -1,14 +1,14 @@
 """Elastic weight consolidation: a spring on every weight, as stiff as the weight is important."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from blip.data import Examples
-from blip.fisher import batch_gradient_fisher
+from blip.fisher import batch_gradient_fisher, diagonal_fisher
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
 from blip.penalties import quadratic_penalty
@@ -18,9 +18,9 @@ from blip.settings import Settings
 
 @register
 class EWC(Method):
-    """EWC (Kirkpatrick et al., 2017): penalty λ/2 · Σ F (θ - θ*)², F averaged over the tasks so far.
+    """EWC (Kirkpatrick et al., 2017): penalty λ/2 · Σ F (θ - θ*)², F averaged or summed over the tasks so far.
 
-    Over all parameters, heads included; those of earlier tasks get no gradient and so no penalty either.
+    Over all parameters where not said otherwise; heads of earlier tasks get no gradient and so no penalty either.
     """
 
     name = "ewc"
@@ -31,6 +31,10 @@ class EWC(Method):
         """λ"""
         fisher_batch_size: PositiveInt = 32
         """The published Fisher squares batch gradients, so λ belongs to a batch size: that of training."""
+        fisher: Literal["batch gradients", "sampled"] = "batch gradients"
+        """`sampled`: the Fisher information proper, of the features alone, for labels drawn from the prediction."""
+        over_tasks: Literal["mean", "sum"] = "mean"
+        """`sum` with `sampled` is online EWC as published for games."""
 
     def __init__(self, network: MultiHeadNetwork, settings: "EWC.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
@@ -43,21 +47,37 @@ class EWC(Method):
         terms = [
             quadratic_penalty(parameter, self.anchor[name], self.fisher[name])
             for name, parameter in self.network.named_parameters()
+            if name in self.anchor
         ]
         penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
         return penalty
 
     def after_task(self, task: int, train: Examples) -> None:
+        new = self._sampled(task, train) if self.settings.fisher == "sampled" else self._batch_gradients(task, train)
+        if self.settings.over_tasks == "sum":
+            self.fisher = {name: value + self.fisher.get(name, 0.0) for name, value in new.items()}
+        else:
+            self.fisher = {
+                name: (value + task * self.fisher[name]) / (task + 1) if task else value for name, value in new.items()
+            }
+        self.anchor = {name: p.detach().clone() for name, p in self.network.named_parameters() if name in new}
+
+    def _batch_gradients(self, task: int, train: Examples) -> dict[str, Tensor]:
         torch.manual_seed(address(self.seed, "fisher dropout", task))
-        fisher = batch_gradient_fisher(
+        return batch_gradient_fisher(
             self.network,
             lambda x: self.network(x, task),
             train.batches(self.settings.fisher_batch_size, generator(self.seed, "fisher", task)),
         )
-        self.fisher = {
-            name: (new + task * self.fisher[name]) / (task + 1) if task else new for name, new in fisher.items()
-        }
-        self.anchor = {name: parameter.detach().clone() for name, parameter in self.network.named_parameters()}
+
+    def _sampled(self, task: int, train: Examples) -> dict[str, Tensor]:
+        fisher = diagonal_fisher(
+            self.network.features,
+            lambda x: self.network(x, task),
+            (x for x, _ in train.batches(self.settings.fisher_batch_size)),
+            generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
+        )
+        return {f"features.{name}": value for name, value in fisher.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"fisher": self.fisher, "anchor": self.anchor}

@@ -1,0 +1,151 @@
+"""Atari: agent steps per CPU-second against Stable-Baselines3's own, in one run.
+
+* environments: ale-py's vector environment against DummyVecEnv and the chain of wrappers; target ≥ 1.3 ×;
+* PPO: 16 environments × 125 steps and an update, the published network, against Stable-Baselines3's default PPO with
+  SubprocVecEnv; target ≥ 1.7 × with bfloat16 where the CPU has it, ≥ 1 × without.
+
+Time of the process and its children, since others share the machine. Without OpenCV, which Stable-Baselines3's wrappers
+need, Pillow's resizing stands in for it.
+"""
+
+import statistics
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import ale_py
+import gymnasium
+import numpy as np
+import psutil
+import timing
+import torch
+from PIL import Image
+from stable_baselines3 import PPO
+from stable_baselines3.common import atari_wrappers
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack, VecTransposeImage
+
+from blip.rl.environments import NativeAtari, wrapped_atari
+from blip.rl.networks import ActorCriticNetwork, AtariNetwork
+from blip.rl.policy import GamePolicy
+from blip.rl.ppo import PublishedPPO
+
+GAME, COUNT, STEPS = "Boxing", 16, 125
+
+
+def pillow() -> SimpleNamespace:
+    """What SB3's wrappers call of OpenCV."""
+    return SimpleNamespace(
+        cvtColor=lambda frame, _: np.asarray(Image.fromarray(frame).convert("L")),
+        resize=lambda frame, size, interpolation: np.asarray(Image.fromarray(frame).resize(size, Image.Resampling.BOX)),
+        COLOR_RGB2GRAY=0,
+        INTER_AREA=0,
+    )
+
+
+def cpu_seconds() -> float:
+    """Of this process and its children, with their threads."""
+    process = psutil.Process()
+    times = [p.cpu_times() for p in (process, *process.children(recursive=True))]
+    return float(sum(t.user + t.system for t in times))
+
+
+def rate(work: Callable[[], object], steps: int) -> float:
+    start = cpu_seconds()
+    work()
+    return steps / (cpu_seconds() - start)
+
+
+def compare(
+    what: str, ours: Callable[[], object], other: Callable[[], object], steps: int, n: int, target: float
+) -> None:
+    """One line: the median ratio of rates over `n` pairs in alternating order."""
+    ratios, rates = [], []
+    for i in range(n):
+        pair = {}
+        for work in (ours, other) if i % 2 else (other, ours):
+            pair[work] = rate(work, steps)
+        ratios.append(pair[ours] / pair[other])
+        rates.append((pair[ours], pair[other]))
+    ratio = statistics.median(ratios)
+    mine, theirs = (statistics.median(r[k] for r in rates) for k in (0, 1))
+    verdict = "reached" if ratio >= target else "MISSED"
+    print(
+        f"{what}: {ratio:.2f} × ({min(ratios):.2f} to {max(ratios):.2f}, n = {n}; {mine:.0f} against {theirs:.0f} "
+        f"steps per CPU-second), target ≥ {target}: {verdict}",
+        flush=True,
+    )
+
+
+def random_steps(environments: VecEnv, steps: int) -> Callable[[], None]:
+    random = np.random.default_rng(0)
+    environments.reset()
+
+    def work() -> None:
+        for _ in range(steps):
+            environments.step(random.integers(0, 18, COUNT))
+
+    return work
+
+
+def ours(low_precision: bool) -> Callable[[], object]:
+    """One rollout and one update at a time."""
+    network = ActorCriticNetwork(*AtariNetwork().features((4, 84, 84)), [18])
+    ppo = PublishedPPO(
+        GamePolicy,
+        NativeAtari(GAME, COUNT, threads=torch.get_num_threads()),
+        n_steps=STEPS,
+        batch_size=COUNT * STEPS // 8,
+        n_epochs=4,
+        policy_kwargs={"network": network, "task": 0, "low_precision": low_precision},
+        device="cpu",
+    )
+    ppo.begin(10**9)
+
+    def work() -> None:
+        ppo.collect()
+        ppo.train()
+
+    return work
+
+
+def theirs() -> Callable[[], object]:
+    """Stable-Baselines3's own PPO with the same network."""
+    environments = make_atari_env(
+        f"{GAME}NoFrameskip-v4", COUNT, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}
+    )
+    stacked = VecTransposeImage(VecFrameStack(environments, 4))
+    network = ActorCriticNetwork(*AtariNetwork().features((4, 84, 84)), [18])
+    ppo = PPO(
+        GamePolicy,
+        stacked,
+        n_steps=STEPS,
+        batch_size=COUNT * STEPS // 8,
+        n_epochs=4,
+        policy_kwargs={"network": network, "task": 0},
+        device="cpu",
+    )
+    return lambda: ppo.learn(COUNT * STEPS, reset_num_timesteps=False)
+
+
+def main() -> None:
+    timing.main()
+    gymnasium.register_envs(ale_py)
+    if atari_wrappers.cv2 is None:
+        print("OpenCV is not installed: Pillow's resizing stands in for it in SB3's wrappers")
+        atari_wrappers.cv2 = pillow()
+    n = 3 if "--short" in sys.argv else 7
+    native, chain = NativeAtari(GAME, COUNT), wrapped_atari(GAME, COUNT)
+    works = random_steps(native, STEPS), random_steps(chain, STEPS)
+    compare("environments", *works, COUNT * STEPS, n, 1.3)
+    other = theirs()
+    other()
+    for low_precision, target in ((False, 1.0), (True, 1.7)):
+        mine = ours(low_precision)
+        mine()
+        name = "PPO, bfloat16" if low_precision else "PPO, float32"
+        compare(name, mine, other, COUNT * STEPS, n, target)
+
+
+if __name__ == "__main__":
+    main()

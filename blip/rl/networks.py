@@ -1,0 +1,60 @@
+"""The published network for Atari games: convolutions shared by all games, an actor and a critic head for each."""
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from blip.networks import MultiHeadNetwork
+from blip.settings import Settings
+
+KERNELS, STRIDES = (8, 4, 3), (4, 2, 1)
+
+
+class AtariNetwork(Settings):
+    """Three convolutions (8×8 stride 4, 4×4 stride 2, 3×3) and a linear layer, each with ReLU.
+
+    Initialised as published: orthogonal with gain √2, biases 0.
+    """
+
+    channels: tuple[PositiveInt, PositiveInt, PositiveInt] = (32, 64, 128)
+    hidden: PositiveInt = 1024
+
+    def features(self, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+        """Layers from frames of `shape` (frames, 84, 84), scaled to [0, 1], to a vector, and its width."""
+        frames, side, _ = shape
+        layers: list[nn.Module] = []
+        for (inputs, outputs), kernel, stride in zip(pairwise((frames, *self.channels)), KERNELS, STRIDES, strict=True):
+            layers += [nn.Conv2d(inputs, outputs, kernel, stride), nn.ReLU()]
+            side = (side - kernel) // stride + 1
+        layers += [nn.Flatten(), nn.Linear(self.channels[-1] * side * side, self.hidden), nn.ReLU()]
+        features = nn.Sequential(*layers)
+        features.apply(_orthogonal(math.sqrt(2)))
+        return features, self.hidden
+
+
+class ActorCriticNetwork(MultiHeadNetwork):
+    """A network of shared `features`, `heads[t]` for the logits of game t's actions, and `critics[t]` for its value."""
+
+    def __init__(self, features: nn.Module, width: int, actions: list[int]) -> None:
+        super().__init__(features, width, actions)
+        self.critics = nn.ModuleList(nn.Linear(width, 1) for _ in actions)
+        self.heads.apply(_orthogonal(0.01))
+        self.critics.apply(_orthogonal(1.0))
+
+    def value(self, x: Tensor, task: int) -> Tensor:
+        """Value of each state in game `task`: (n, frames, height, width) to (n,)."""
+        value: Tensor = self.critics[task](self.features(x))
+        return value.squeeze(1)
+
+
+def _orthogonal(gain: float) -> Callable[[nn.Module], None]:
+    def initialise(module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.orthogonal_(module.weight, gain)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+    return initialise

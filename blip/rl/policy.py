@@ -1,0 +1,107 @@
+"""The shared network and one game's heads as a policy of Stable-Baselines3."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from blip.methods import Method
+from blip.rl.networks import ActorCriticNetwork
+
+
+class SharedFeatures(BaseFeaturesExtractor):
+    """The features of a network, run in float32 or (`low_precision`) bfloat16; vectors are float32 either way."""
+
+    def __init__(self, space: spaces.Box, features: nn.Module, width: int, low_precision: bool) -> None:
+        super().__init__(space, width)
+        self.features = features
+        self.low_precision = low_precision
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """(n, frames, height, width), scaled to [0, 1], to (n, width)."""
+        with torch.autocast(observations.device.type, torch.bfloat16, enabled=self.low_precision):
+            hidden: Tensor = self.features(observations)
+        return hidden.float()
+
+
+class GamePolicy(ActorCriticPolicy):
+    """A policy for game `task`: nothing in it is new but the optimizer, whose parameters are those of this game.
+
+    `network` keeps all its weights: Stable-Baselines3 would otherwise initialise the shared features again for each
+    game. `low_precision`: see `SharedFeatures`.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        *,
+        network: ActorCriticNetwork,
+        task: int,
+        low_precision: bool = False,
+        use_sde: bool = False,
+    ) -> None:
+        # In a tuple, since modules themselves cannot be assigned before the base class is initialised.
+        self.heads: tuple[Any, Any] = (network.heads[task], network.critics[task])
+        width = self.heads[0].in_features
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=[],
+            use_sde=use_sde,
+            ortho_init=False,
+            features_extractor_class=SharedFeatures,
+            features_extractor_kwargs={"features": network.features, "width": width, "low_precision": low_precision},
+        )
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        self._build_mlp_extractor()  # of no layer
+        self.action_net, self.value_net = self.heads
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+
+
+class _Tied(torch.autograd.Function):
+    """The first argument as it is; whoever differentiates a loss of it gets the second one's gradient as well."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, penalty: Tensor) -> Tensor:
+        return hidden.view_as(hidden)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient.new_ones((), dtype=torch.float32)
+
+
+@contextmanager
+def attached(method: Method, optimizer: Optimizer) -> Iterator[None]:
+    """Let a training loop that knows nothing of methods call `penalty` and `after_step`, while the block runs.
+
+    The penalty's gradient is there with the loss's after `backward`, so both are clipped together. It comes through
+    the output of the features, once for each of their calls that is differentiated. How far gradients are clipped is
+    the loop's business: `method.clip_norm` is not looked at.
+    """
+
+    def add_penalty(_: nn.Module, inputs: tuple[Tensor, ...], hidden: Tensor) -> Tensor | None:
+        if not torch.is_grad_enabled():
+            return None
+        penalty = method.penalty(inputs[0], hidden)
+        return None if penalty is None else _Tied.apply(hidden, penalty)
+
+    handles = [
+        method.network.features.register_forward_hook(add_penalty),
+        optimizer.register_step_post_hook(lambda *_: method.after_step()),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

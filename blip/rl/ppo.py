@@ -1,0 +1,126 @@
+"""Stable-Baselines3's PPO with the published loss and schedule, and updates that never wait for the device.
+
+What differs from Stable-Baselines3, all of it as in the published code:
+
+* the value loss is ½ · max of the clipped and the unclipped squared error;
+* advantages are normalised over the rollout instead of each mini-batch;
+* update j of N has the learning rate lr · (1 - j/N), so the last one is not 0.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor, nn
+
+STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
+"""Means over an update: losses as the module says, entropy in nats, approximate KL divergence from the policy that
+acted, share of ratios that were clipped."""
+
+
+class PublishedPPO(PPO):
+    """PPO for discrete actions. `shuffle` draws the mini-batches; `statistics` are those of the last update."""
+
+    shuffle: torch.Generator | None = None
+    statistics: ClassVar[dict[str, float]] = {}
+
+    def begin(self, total_steps: int, steps: int = 0) -> None:
+        """Prepare to learn for `total_steps`, of which `steps` were learned before; `start` must follow."""
+        self._setup_learn(total_steps)
+        self.num_timesteps = steps
+        self.set_logger(Logger(folder=None, output_formats=[]))
+
+    def replace(self, environments: VecEnv) -> None:
+        """Close the environments and go on in new ones; `start` must follow."""
+        assert self.env is not None
+        self.env.close()
+        self.env = environments
+
+    def start(self, seed: int) -> None:
+        """Start new games in all environments."""
+        assert self.env is not None
+        self.env.seed(seed)
+        self._last_obs = self.env.reset()  # type: ignore[assignment]
+        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
+
+    def collect(self) -> list[float]:
+        """Fill the rollout buffer; returns, not clipped, of the games that ended meanwhile."""
+        assert self.env is not None
+        assert self.ep_info_buffer is not None
+        self.ep_info_buffer.clear()
+        callback = self._init_callback(None)
+        self.collect_rollouts(self.env, callback, self.rollout_buffer, self.n_steps)
+        self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+        return [episode["r"] for episode in self.ep_info_buffer]
+
+    def _update_current_progress_remaining(self, num_timesteps: int, total_timesteps: int) -> None:
+        begun = num_timesteps - self.n_steps * self.n_envs  # the rollout just collected does not count yet
+        self._current_progress_remaining = 1.0 - begun / total_timesteps
+
+    def train(self) -> None:
+        """Update the policy by the rollout in the buffer."""
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        observations, *others = self._rollout()
+        n = len(observations)
+        orders = torch.stack([torch.randperm(n, generator=self.shuffle) for _ in range(self.n_epochs)])
+        batches = [b for order in orders.to(self.device) for b in order.split(self.batch_size)]
+        sums = torch.zeros(len(STATISTICS), device=self.device)
+        parameters = list(self.policy.parameters())
+        for index in batches:
+            loss, statistics = self._loss(_take(observations, index), *(v.index_select(0, index) for v in others))
+            self.policy.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
+            self.policy.optimizer.step()
+            sums += statistics
+        self._n_updates += self.n_epochs
+        means = sums / len(batches)  # the device is waited for here, once
+        self.statistics = dict(zip(STATISTICS, means.tolist(), strict=True))  # type: ignore[misc]
+
+    def _rollout(self) -> tuple[Tensor, ...]:
+        """Observations (n, …) uint8, actions, log-probabilities, values, advantages and returns (n,), on the device."""
+        buffer = self.rollout_buffer
+        arrays = (buffer.log_probs, buffer.values, buffer.advantages, buffer.returns)
+        log_prob, value, advantage, target = (torch.from_numpy(a).flatten().to(self.device) for a in arrays)
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-5)
+        observations = torch.from_numpy(buffer.observations).flatten(0, 1).to(self.device)
+        actions = torch.from_numpy(buffer.actions).flatten().to(self.device).long()
+        return observations, actions, log_prob, value, advantage, target
+
+    def _loss(
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        old_log_prob: Tensor,
+        old_value: Tensor,
+        advantage: Tensor,
+        target: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of a mini-batch, and STATISTICS."""
+        clip = float(self.clip_range(1.0))  # type: ignore[operator]
+        hidden = self.policy.extract_features(observations)
+        log_probs = F.log_softmax(self.policy.action_net(hidden), dim=1)
+        log_prob = log_probs.gather(1, actions.unsqueeze(1)).squeeze(1)
+        entropy = -(log_probs.exp() * log_probs).sum(1).mean()
+        ratio = (log_prob - old_log_prob).exp()
+        policy_loss = -torch.min(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage).mean()
+        value: Tensor = self.policy.value_net(hidden).squeeze(1)
+        near = old_value + (value - old_value).clamp(-clip, clip)
+        value_loss = 0.5 * torch.max((value - target) ** 2, (near - target) ** 2).mean()
+        loss = policy_loss - self.ent_coef * entropy + self.vf_coef * value_loss
+        with torch.no_grad():
+            kl = ((ratio - 1) - ratio.log()).mean()
+            clipped = ((ratio - 1).abs() > clip).float().mean()
+            statistics = torch.stack([policy_loss, value_loss, entropy, kl, clipped])
+        return loss, statistics
+
+
+def _take(images: Tensor, index: Tensor) -> Tensor:
+    """Images (n, …) uint8 at `index`; eight bytes at a time, ten times as fast on a CPU."""
+    words = images.view(len(images), -1).view(torch.int64)
+    return words.index_select(0, index).view(torch.uint8).view(len(index), *images.shape[1:])

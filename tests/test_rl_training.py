@@ -1,0 +1,229 @@
+"""Games learned one after another: what is recorded, what methods keep, exact resume."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import ROOT
+from test_data import one_line
+
+pytest.importorskip("stable_baselines3")
+pytest.importorskip("ale_py")
+
+from blip.checkpoint import Checkpoint
+from blip.config import GameExperiment, load_experiment
+from blip.errors import BlipError
+from blip.measurements import GAME_TABLES
+from blip.results import load_runs
+from blip.rl.training import GameTrainer
+from blip.runs import RUN_FILES, run_folder, train_run
+
+CPU = torch.device("cpu")
+METHODS = ["blip", "ewc", "sgd", "sgd-frozen"]
+QUICK = """\
+name: quick
+games: [SpaceInvadersNoFrameskip-v4, KungFuMaster]
+network: {channels: [4, 4, 4], hidden: 8}
+ppo: {steps: 300, environments: 2, rollout: 16, mini_batches: 2, epochs: 2, restart_updates: 3}
+evaluation: {episodes: 2, every_updates: 6, max_frames: 300}
+methods:
+  blip: {f_prior: 1e-13, fisher_batch_size: 8, fisher_batches: 4, fan: max, published_initialisation: false}
+  sgd: {}
+  sgd-frozen: {}
+  ewc: {fisher: sampled, over_tasks: sum, fisher_batch_size: 8}
+"""
+"""Nine updates of 32 steps for each game."""
+
+
+@pytest.fixture
+def quick(tmp_path: Path) -> Path:
+    path = tmp_path / "quick.yaml"
+    path.write_text(QUICK)
+    return path
+
+
+def make_trainer(config: Path, method: str, folder: Path, **overrides: Any) -> GameTrainer:
+    experiment = load_experiment(config, {k.replace("__", "."): v for k, v in overrides.items()})
+    assert isinstance(experiment, GameExperiment)
+    return GameTrainer(experiment, method, 0, Checkpoint(folder), CPU, seconds_between_checkpoints=0)
+
+
+def results(trainer: GameTrainer) -> tuple[dict[str, torch.Tensor], dict[str, list[Any]]]:
+    tables = {name: [repr(row) for row in rows] for name, rows in trainer.tables.items() if name != "cost"}
+    return trainer.network.state_dict(), tables
+
+
+# Configuration
+
+
+def test_the_published_experiment() -> None:
+    experiment = load_experiment(ROOT / "config" / "experiments" / "atari6.yaml")
+    assert isinstance(experiment, GameExperiment)
+    assert experiment.games == ["KungFuMaster", "Boxing", "Jamesbond", "Krull", "Riverraid", "SpaceInvaders"]
+    ppo = experiment.ppo
+    assert (ppo.steps, ppo.environments, ppo.rollout, ppo.mini_batches, ppo.epochs) == (10**7, 16, 125, 8, 4)
+    assert (ppo.lr, ppo.clip, ppo.gamma, ppo.gae_lambda) == (2.5e-4, 0.1, 0.99, 0.95)
+    assert (ppo.entropy, ppo.value, ppo.clip_norm) == (0.01, 0.5, 0.5)
+    assert (ppo.updates, ppo.steps_per_update) == (5000, 2000)
+    assert (experiment.network.channels, experiment.network.hidden) == ((32, 64, 128), 1024)
+    assert (experiment.evaluation.episodes, experiment.evaluation.every_updates) == (10, 100)
+    blip, ewc = (experiment.run_config(name, 0)["method"] for name in ("blip", "ewc"))
+    assert (blip["f_prior"], blip["fisher_batch_size"], blip["fisher_batches"]) == (5e-18, 62, 32)
+    assert (blip["fan"], blip["weight_range"], blip["max_bits"]) == ("max", 6, 20)
+    assert not blip["published_initialisation"]
+    assert (ewc["strength"], ewc["fisher"], ewc["over_tasks"]) == (5000, "sampled", "sum")
+    assert sorted(experiment.methods) == METHODS
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("games", ["Chess2000"], "game Chess2000: ale-py has no such game"),
+        ("games", ["ALE/Boxing-v5"], "write Boxing or BoxingNoFrameskip-v4"),
+        ("ppo.mini_batches", 5, "mini_batches: expected whole ones of 2 × 16 steps, found 5"),
+        ("ppo.steps", 31, "steps: expected at least one update of 32, found 31"),
+        ("ppo.learning_rate", 1, "ppo.learning_rate: unknown key"),
+    ],
+)
+def test_bad_settings_are_one_line(quick: Path, key: str, value: Any, problem: str) -> None:
+    with pytest.raises(BlipError) as error:
+        load_experiment(quick, {key: value})
+    assert problem in one_line(error)
+    assert "quick.yaml" in one_line(error)
+
+
+def test_names_of_one_game_are_one_run(quick: Path) -> None:
+    plain = load_experiment(quick, {"games": ["SpaceInvaders", "KungFuMasterNoFrameskip-v4"]})
+    assert plain.run_config("sgd", 0) == load_experiment(quick).run_config("sgd", 0)
+
+
+# A run
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path: Path) -> None:
+    experiment = load_experiment(quick)
+    folder = train_run(experiment, method, 0, raw=tmp_path, data=tmp_path, out=tmp_path, checkpoints=tmp_path / "c")
+    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, *(f"{table}.csv" for table in GAME_TABLES)}
+    tables = {path.stem: list(csv.DictReader(path.open())) for path in folder.glob("*.csv")}
+    about = json.loads((folder / "run.json").read_text())
+    assert about["tasks"] == [{"name": "SpaceInvaders", "classes": 6}, {"name": "KungFuMaster", "classes": 14}]
+    assert {"ale-py", "stable-baselines3"} <= set(about["provenance"]["versions"])
+
+    keys = [(int(r["task_training"]), int(r["update"]), int(r["task"]), r["agent"]) for r in tables["returns"]]
+    first = [(0, 0, 0, "random"), *((0, u, 0, "greedy") for u in (0, 6, 9))]
+    second = [(1, 0, 1, "random"), *((1, u, t, "greedy") for u in (0, 6, 9) for t in (0, 1))]
+    assert keys == [key for key in first + second for _ in range(2)], "two games each"
+    assert [(int(r["task"]), int(r["update"])) for r in tables["updates"]] == [(t, u) for t in (0, 1) for u in range(9)]
+    lr = [float(r["lr"]) for r in tables["updates"]]
+    assert lr == pytest.approx([2.5e-4 * (1 - j / 9) for j in range(9)] * 2)
+
+    for row in tables["accuracy"]:
+        i, j = int(row["task_learned"]), int(row["task"])
+        last = [
+            float(r["return"]) for r, key in zip(tables["returns"], keys, strict=True) if key == (i, 9, j, "greedy")
+        ]
+        assert float(row["accuracy"]) == pytest.approx(sum(last) / 2)
+    assert load_runs([tmp_path]).accuracy["accuracy"].notna().all(), "the results of games are read as others are"
+    assert bool(tables["bits"]) == (method == "blip")
+    phases = {r["phase"] for r in tables["cost"]}
+    assert phases == {"rollout", "update", "evaluate", "consolidate", "checkpoint", "peak_memory_mb"}
+
+
+def test_another_game_leaves_the_first_ones_heads_alone(quick: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    trainer = make_trainer(quick, "blip", tmp_path / "c")
+    kept: list[dict[str, torch.Tensor]] = []
+    after_task = trainer.method.after_task
+
+    def keep(task: int, train: Any) -> None:
+        after_task(task, train)
+        kept.append({k: v.clone() for k, v in trainer.network.state_dict().items()})
+
+    monkeypatch.setattr(trainer.method, "after_task", keep)
+    trainer.run("test")
+    moved = {key for key in kept[0] if not torch.equal(kept[0][key], kept[1][key])}
+    assert {key.partition(".")[0] for key in moved} == {"features", "heads", "critics"}
+    assert not {key for key in moved if key.startswith(("heads.0", "critics.0"))}
+    state = trainer.method.blip  # type: ignore[attr-defined]
+    assert state.tasks == 2
+
+
+# Resume
+
+
+@pytest.mark.parametrize("method", ["blip", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])])
+def test_a_run_goes_on_as_if_it_had_not_been_stopped(
+    method: str, quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_trainer(quick, method, tmp_path / "whole")
+    whole.run("whole")
+    for stop in (3, 8, 5):  # updates; from the last checkpoint on, they end in the first game and twice in the second
+        trainer = make_trainer(quick, method, tmp_path / "stopped")
+        update, done = trainer._update, []
+
+        def stopping(ppo: Any, progress: Any, update: Any = update, done: Any = done, stop: int = stop) -> None:
+            if len(done) == stop:
+                raise KeyboardInterrupt
+            done.append(update(ppo, progress))
+
+        monkeypatch.setattr(trainer, "_update", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.run("stopped")
+    last = make_trainer(quick, method, tmp_path / "stopped")
+    last.run("going on")
+    weights, tables = results(whole)
+    resumed_weights, resumed_tables = results(last)
+    assert resumed_tables == tables
+    torch.testing.assert_close(resumed_weights, weights, rtol=0, atol=0)
+
+
+COMMAND = "import sys, blip.rl.training; blip.rl.training.SECONDS_BETWEEN_CHECKPOINTS = 0; "
+COMMAND += "import torch; torch.set_num_threads(1); from blip.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def start(config: Path, folder: Path) -> "subprocess.Popen[bytes]":
+    arguments = ["train", config, "--method", "blip", "--out", folder, "--checkpoints", folder / "checkpoints"]
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, *map(str, arguments), "--device", "cpu", "--set", "ppo.steps=300"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])
+def test_killed_runs_end_with_the_same_bytes(kills: int, quick: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start(quick, whole)
+    assert process.wait() == 0, process.stderr.read()  # type: ignore[union-attr]
+    moments, actual = random.Random(kills), 0
+    while actual < kills:
+        process = start(quick, killed)
+        old = {p: p.stat().st_mtime_ns for p in killed.glob("checkpoints/*/checkpoint.pt")}
+        while process.poll() is None:  # until it has learned something since it was started
+            new = {p: p.stat().st_mtime_ns for p in killed.glob("checkpoints/*/checkpoint.pt")}
+            if new and new != old:
+                break
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 1))
+        if process.poll() is not None:
+            assert process.returncode == 0, process.stderr.read()  # type: ignore[union-attr]
+            (run_folder(killed, "quick", "blip", 0) / "accuracy.csv").unlink()
+            continue
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        actual += 1
+    process = start(quick, killed)
+    assert process.wait() == 0, process.stderr.read()  # type: ignore[union-attr]
+    for file in ("accuracy.csv", "returns.csv", "updates.csv", "bits.csv", "trace.csv", "weights.safetensors"):
+        expected = (run_folder(whole, "quick", "blip", 0) / file).read_bytes()
+        assert (run_folder(killed, "quick", "blip", 0) / file).read_bytes() == expected, file
