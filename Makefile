@@ -57,7 +57,7 @@ HASHED = --generate-hashes --no-header --no-annotate --python-version 3.11
 # installer's setting.
 lock: .venv/installed
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --no-header --upgrade -o envs/constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --extra workflow $(HASHED) --python-platform x86_64-manylinux_2_28 -c envs/constraints.txt -o envs/cuda.lock.txt
+	$(BIN)/uv pip compile pyproject.toml --extra workflow --extra rl $(HASHED) --python-platform x86_64-manylinux_2_28 -c envs/constraints.txt -o envs/cuda.lock.txt
 	printf 'setuptools\nwheel\n' | $(BIN)/uv pip compile - $(HASHED) -o envs/build.lock.txt
 
 clean:

@@ -36,7 +36,11 @@ def test_every_locked_requirement_has_a_hash(path: Path) -> None:
 
 def test_the_image_gets_every_dependency_at_its_tested_version() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["workflow"]]
+    wanted = [
+        *project["dependencies"],
+        *project["optional-dependencies"]["workflow"],
+        *project["optional-dependencies"]["rl"],
+    ]
     locked, tested = pins(ROOT / "envs" / "cuda.lock.txt"), pins(ROOT / "envs" / "constraints.txt")
     assert {re.split(r"[\[><=]", requirement)[0] for requirement in wanted} <= set(locked)
     for name, versions in locked.items():
