@@ -110,7 +110,7 @@ def sandbox(work: Path, image: str, apptainer: str) -> Path:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkout with the package's source beside the workflow, and a suite of two short runs."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("workflow", "config", "blip"):
+    for name in ("workflow", "config", "envs", "blip"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "Snakefile", folder)
     (folder / "profiles").symlink_to("workflow/profiles")

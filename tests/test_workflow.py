@@ -26,7 +26,7 @@ experiments:
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What a clone holds of the workflow, with a small suite beside the project's own."""
     folder = tmp_path_factory.mktemp("clone")
-    for name in ("workflow", "config"):
+    for name in ("workflow", "config", "envs"):
         shutil.copytree(ROOT / name, folder / name)
     shutil.copy(ROOT / "Snakefile", folder)
     (folder / "profiles").symlink_to("workflow/profiles")

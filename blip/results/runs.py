@@ -135,9 +135,9 @@ def _read_run(file: Path) -> dict[str, Any]:
     """The row of one run in `Runs.runs`."""
     try:
         run = json.loads(file.read_text(encoding="utf-8"))
+        provenance = run["provenance"]
         if "games" in run.get("config", {}):
             raise BlipError(f"{file}: a run on games, whose returns have no tables and figures yet")
-        provenance = run["provenance"]
         return {
             **{key: run[key] for key in KEYS},
             "tasks": len(run["tasks"]),

@@ -43,7 +43,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """What a clone holds of the workflow and of this test's suite."""
-    for name in ("workflow", "config", "tests/slurm"):
+    for name in ("workflow", "config", "envs", "tests/slurm"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "Snakefile", tmp_path)
     (tmp_path / "profiles").symlink_to("workflow/profiles")
