@@ -1,4 +1,8 @@
-"""What a run measures: the one schema that training writes and results read."""
+"""What a run measures: the one schema that training writes and results read, and its stopwatch."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 TABLES = {
     "accuracy": ("task_learned", "task", "accuracy", "loss", "n"),
@@ -19,3 +23,11 @@ GAME_TABLES = {
 """Further tables of runs on games. `returns` has every game played for evaluation, by the greedy agent after `update`
 updates of the game `task_training` or by one that acts at random; the last ones of a game are played after the method's
 end of the task. `updates` has the means over each update, and over the `games` that ended in its rollout."""
+
+
+@contextmanager
+def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Add the time that the block takes to `seconds[phase]`."""
+    start = time.perf_counter()
+    yield
+    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start

@@ -22,7 +22,7 @@ class Progress:
     def __init__(self, title: str, tasks: int, epochs: int, *, unit: str = "epoch", left: str = "at most") -> None:
         self.title, self.tasks, self.epochs, self.left = title, tasks, epochs, left
         self.terminal = sys.stderr.isatty()
-        self._bar = tqdm(total=tasks * epochs, unit=unit, disable=not self.terminal, smoothing=0.1)
+        self._bar = tqdm(desc=title, total=tasks * epochs, unit=unit, disable=not self.terminal, smoothing=0.1)
         self._start, self._last_line = time.monotonic(), time.monotonic()
         self._first: int | None = None
 
@@ -45,7 +45,6 @@ class Progress:
     def advance(self, done: int, text: str) -> None:
         """`done` units of the whole run are done; `text` says how it goes."""
         if self.terminal:
-            self._bar.set_description(self.title)
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(done - self._bar.n)
             return
@@ -65,14 +64,7 @@ class Progress:
 
 def counted(items: Iterable[Item], title: str, total: int, unit: str) -> Iterator[Item]:
     """The items, with a bar that counts them on a terminal, and now and then a line elsewhere."""
-    if sys.stderr.isatty():
-        yield from tqdm(items, title, total, unit=unit)
-        return
-    start = last_line = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - last_line >= SECONDS_BETWEEN_LINES:
-            last_line = now
-            left = (now - start) / done * (total - done) / 60
-            print(f"{title}: {done} of {total} {unit}s, about {left:.0f} min left", file=sys.stderr, flush=True)
+    with Progress(title, 1, total, unit=unit, left="about") as progress:
+        for done, item in enumerate(items, 1):
+            yield item
+            progress.advance(done, f"{done} of {total} {unit}s")

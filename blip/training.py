@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -18,7 +17,7 @@ from blip.config import Experiment, method_settings
 from blip.data import Examples, TaskSequence
 from blip.errors import BlipError
 from blip.graphs import GraphedStep
-from blip.measurements import TABLES
+from blip.measurements import TABLES, timed
 from blip.methods import METHODS
 from blip.networks import build_network
 from blip.progress import Progress
@@ -94,9 +93,9 @@ class Trainer:
         step = self._step(optimizer, task.train)
         lr = optimizer.param_groups[0]["lr"]
         while self.epoch < self.config.epochs and lr >= self.config.lr_min:
-            with self._timed("train"):
+            with timed(self._seconds, "train"):
                 train_loss = self._train_epoch(step, task.train)
-            with self._timed("evaluate"):
+            with timed(self._seconds, "evaluate"):
                 loss, accuracy = self.evaluate(task.valid, self.task, penalty=True)
             self._record_epoch(lr, train_loss, loss, accuracy)
             schedule.step(loss)
@@ -183,9 +182,9 @@ class Trainer:
     def _finish_task(self, train: Examples, progress: Progress) -> None:
         self.network.load_state_dict(self.best_weights)
         self.network.freeze_statistics()
-        with self._timed("consolidate"):
+        with timed(self._seconds, "consolidate"):
             self.method.after_task(self.task, train)
-        with self._timed("evaluate"):
+        with timed(self._seconds, "evaluate"):
             for t in range(self.task + 1):
                 test = self.sequence.test(t)
                 loss, accuracy = self.evaluate(test, t)
@@ -210,17 +209,11 @@ class Trainer:
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
-
     def _save(self, optimizer: SGD | None, schedule: ReduceLROnPlateau | None) -> None:
         """Write a checkpoint, unless the last one is too young to be worth it."""
         if time.monotonic() - self._last_saved < self.seconds_between_checkpoints:
             return
-        with self._timed("checkpoint"):
+        with timed(self._seconds, "checkpoint"):
             state = None
             if optimizer and schedule:
                 state = {"sgd": optimizer.state_dict(), "schedule": schedule.state_dict()}

@@ -6,7 +6,6 @@ from blip.data.preparation import (
     needs_pickles,
     prepare_dataset,
     prepare_experiment,
-    prepare_pickles,
 )
 from blip.data.sequences import Examples, Task, TaskSequence, load_sequence
 from blip.data.settings import DataConfig, SourceConfig
@@ -26,6 +25,5 @@ __all__ = [
     "needs_pickles",
     "prepare_dataset",
     "prepare_experiment",
-    "prepare_pickles",
     "write_stand_ins",
 ]

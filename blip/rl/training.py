@@ -2,8 +2,6 @@
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,7 +11,7 @@ from blip.checkpoint import Checkpoint
 from blip.config import GameExperiment, method_settings
 from blip.data import Examples
 from blip.errors import BlipError
-from blip.measurements import GAME_TABLES, TABLES
+from blip.measurements import GAME_TABLES, TABLES, timed
 from blip.methods import METHODS
 from blip.progress import Progress
 from blip.rl.environments import SEEDS, STACK, action_count, make_environments
@@ -139,10 +137,10 @@ class GameTrainer:
     def _update(self, ppo: PublishedPPO, progress: Progress) -> None:
         began = time.monotonic()
         torch.manual_seed(address(self.seed, "actions", self.task, self.update))
-        with self._timed("rollout"):
+        with timed(self._seconds, "rollout"):
             finished = ppo.collect()
         ppo.shuffle = generator(self.seed, "mini-batches", self.task, self.update)
-        with self._timed("update"):
+        with timed(self._seconds, "update"):
             ppo.train()
         numbers = [ppo.statistics[name] for name in STATISTICS]
         if not all(map(math.isfinite, numbers)):
@@ -163,7 +161,7 @@ class GameTrainer:
         )
 
     def _finish_game(self, ppo: PublishedPPO, progress: Progress) -> None:
-        with self._timed("consolidate"):
+        with timed(self._seconds, "consolidate"):
             self.method.after_task(self.task, self._last_rollout(ppo))
         means = self._evaluate()
         for t, mean in enumerate(means):
@@ -198,7 +196,7 @@ class GameTrainer:
     def _play(self, task: int, agent: str, act: Act) -> float:
         settings = self.evaluation
         seed = address(self.seed, f"evaluation, {agent}", task, self.task, self.update)
-        with self._timed("evaluate"):
+        with timed(self._seconds, "evaluate"):
             games = play(
                 self.games[task],
                 act,
@@ -214,17 +212,11 @@ class GameTrainer:
     def _record(self, table: str, *values: float | int | str) -> None:
         self.tables[table].append(dict(zip(COLUMNS[table], values, strict=True)))
 
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
-
     def _save(self, optimizer: torch.optim.Optimizer) -> None:
         """Write a checkpoint, unless the last one is too young to be worth it."""
         if time.monotonic() - self._last_saved < self.seconds_between_checkpoints:
             return
-        with self._timed("checkpoint"):
+        with timed(self._seconds, "checkpoint"):
             self.checkpoint.save(
                 {
                     "task": self.task,
