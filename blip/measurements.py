@@ -19,10 +19,15 @@ For games, `accuracy` is the mean return of the games that were played at the en
 GAME_TABLES = {
     "returns": ("task_training", "update", "task", "agent", "episode", "return", "length"),
     "updates": ("task", "update", "lr", "policy_loss", "value_loss", "entropy", "kl", "clipped", "return", "games"),
+    "replays": ("task_learned", "task", "environment_seed", "return", "actions"),
 }
-"""Further tables of runs on games. `returns` has every game played for evaluation, by the greedy agent after `update`
-updates of the game `task_training` or by one that acts at random; the last ones of a game are played after the method's
-end of the task. `updates` has the means over each update, and over the `games` that ended in its rollout."""
+"""Further tables of runs on games.
+
+* `returns`: every game played for evaluation by an agent (`greedy` or `sampled` actions of the network, or `random`),
+  after `update` updates of the game `task_training`; the last ones are played after the method's end of the task.
+* `updates`: means over each update, and over the `games` that ended in its rollout.
+* `replays`: of the games played at the end of each task the first one of each, with what it takes to see it again.
+"""
 
 
 @contextmanager

@@ -7,10 +7,12 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -23,7 +25,9 @@ from blip.checkpoint import Checkpoint
 from blip.config import GameExperiment, load_experiment
 from blip.errors import BlipError
 from blip.measurements import GAME_TABLES
-from blip.results import load_runs
+from blip.rl.environments import action_count
+from blip.rl.evaluation import at_random, play
+from blip.rl.replay import replay
 from blip.rl.training import GameTrainer
 from blip.runs import RUN_FILES, run_folder, train_run
 
@@ -133,11 +137,44 @@ def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path
             float(r["return"]) for r, key in zip(tables["returns"], keys, strict=True) if key == (i, 9, j, "greedy")
         ]
         assert float(row["accuracy"]) == pytest.approx(sum(last) / 2)
-    with pytest.raises(BlipError, match="a run on games, whose returns have no tables"):
-        load_runs([tmp_path])  # as accuracies they would be shown in percent
+    replays = [(int(r["task_learned"]), int(r["task"])) for r in tables["replays"]]
+    assert replays == [(0, 0), (1, 0), (1, 1)]
     assert bool(tables["bits"]) == (method == "blip")
     phases = {r["phase"] for r in tables["cost"]}
     assert phases == {"rollout", "update", "evaluate", "consolidate", "checkpoint", "peak_memory_mb"}
+
+
+def test_games_may_be_played_with_sampled_actions(quick: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(quick, "sgd", tmp_path / "c", evaluation__greedy=False, games=["SpaceInvaders"])
+    trainer.run("test")
+    rows = [row for row in trainer.tables["returns"] if row["update"]]
+    assert {row["agent"] for row in rows} == {"sampled"}
+    actions = trainer.tables["replays"][0]["actions"]
+    assert set(actions) == set("abcdef"), "an agent that hardly learned draws every action"
+    greedy = make_trainer(quick, "sgd", tmp_path / "g", games=["SpaceInvaders"])
+    greedy.run("test")
+    assert len(set(greedy.tables["replays"][0]["actions"])) < 6
+
+
+@pytest.mark.parametrize("game", ["Boxing", "KungFuMaster", "SpaceInvaders"])
+def test_a_recorded_game_is_played_again_in_colour(game: str) -> None:
+    actions = action_count(game)
+    played = play(game, at_random(actions, 0), 3, 7, max_frames=3000)
+    assert len({game.actions for game in played}) == 3
+    for recorded in played:
+        screens, returns = zip(*replay(game, recorded.seed, recorded.actions), strict=True)
+        assert returns[-1] == recorded.result
+        assert len(screens) == len(recorded.actions)
+        assert screens[0].shape == (210, 160, 3)
+        assert np.ptp(screens[0].astype(int), axis=2).any(), "in colour"
+
+
+def test_nothing_is_left_in_the_temporary_folder(quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    make_trainer(quick, "sgd", tmp_path / "c", ppo__steps=32).run("test")
+    assert not list(temporary.iterdir())
 
 
 def test_another_game_leaves_the_first_ones_heads_alone(quick: Path, tmp_path: Path, monkeypatch: Any) -> None:

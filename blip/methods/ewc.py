@@ -32,7 +32,8 @@ class EWC(Method):
         fisher_batch_size: PositiveInt = 32
         """The published Fisher squares batch gradients, so λ belongs to a batch size: that of training."""
         fisher: Literal["batch gradients", "sampled"] = "batch gradients"
-        """`sampled`: the Fisher information proper, of the features alone, for labels drawn from the prediction."""
+        """`sampled`: of the features alone, for labels drawn from the prediction. What is published for games, squared
+        gradients of batches of n such labels, is the Fisher information proper / n in the mean: here it is computed."""
         over_tasks: Literal["mean", "sum"] = "mean"
         """`sum` with `sampled` is online EWC as published for games."""
 
@@ -77,7 +78,7 @@ class EWC(Method):
             (x for x, _ in train.batches(self.settings.fisher_batch_size)),
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
-        return {f"features.{name}": value for name, value in fisher.items()}
+        return {f"features.{name}": value / self.settings.fisher_batch_size for name, value in fisher.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"fisher": self.fisher, "anchor": self.anchor}

@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 
 from blip.errors import BlipError
-from blip.measurements import TABLES
+from blip.measurements import GAME_TABLES, TABLES
 from blip.results.metrics import KEYS, accuracy_matrix
 
 METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd")
 INTEGERS = ("task_learned", "task", "n", "epoch", "frozen_bits", "parameters", "index")
-TYPES = dict.fromkeys(INTEGERS, "int64") | {"layer": "str", "phase": "str"}  # others: float64
+INTEGERS += ("task_training", "update", "episode", "length", "games", "environment_seed")
+STRINGS = ("layer", "phase", "agent", "actions")
+TYPES = dict.fromkeys(INTEGERS, "int64") | dict.fromkeys(STRINGS, "str")  # others: float64
 # What the runs of one experiment should share, and what to call it when they do not.
 SHARED = {
     "commit": "commits",
@@ -33,7 +35,8 @@ class Runs:
     """Long tables of many runs; each row starts with experiment, method and seed.
 
     `runs` has one row per run (see `_read_run`); the others have the columns of the CSV file of that name, see TABLES.
-    Tasks are counted from 0. `bits` and `trace` may be empty.
+    Tasks are counted from 0. `bits` and `trace` may be empty; of classification, `returns`, `updates` and `replays`
+    are, and of games `history` is, and their "accuracy" is a mean return.
     """
 
     runs: pd.DataFrame
@@ -42,6 +45,9 @@ class Runs:
     cost: pd.DataFrame
     bits: pd.DataFrame
     trace: pd.DataFrame
+    returns: pd.DataFrame
+    updates: pd.DataFrame
+    replays: pd.DataFrame
 
     def experiments(self) -> list[str]:
         """Names of the experiments, sorted."""
@@ -55,6 +61,10 @@ class Runs:
         """The runs of one experiment."""
         frames = {field.name: getattr(self, field.name) for field in fields(self)}
         return Runs(**{name: f[f["experiment"] == experiment] for name, f in frames.items()})
+
+    def games(self) -> list[str]:
+        """The games of these runs of one experiment, in the order of learning; none for classification."""
+        return list(self.runs["games"].iloc[0])
 
     def stand_in(self) -> bool:
         """Whether the data of any run only stand in for the real ones."""
@@ -100,7 +110,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     if not folders:
         raise BlipError(f"{', '.join(map(str, paths))}: no finished runs, expected run.json and accuracy.csv")
     rows = []
-    tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {name: {} for name in TABLES}
+    tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {name: {} for name in TABLES | GAME_TABLES}
     seen: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
         row = _read_run(folder / "run.json")
@@ -109,8 +119,9 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
             raise BlipError(f"{folder}: the same run as {seen[key]}, expected one of them")
         seen[key] = folder
         rows.append(row)
-        for name in TABLES:
-            tables[name][key] = _read_table(folder / f"{name}.csv", TABLES[name])
+        for name, columns in (TABLES | GAME_TABLES).items():
+            there = name in TABLES or row["games"]
+            tables[name][key] = _read_table(folder / f"{name}.csv", columns) if there else _typed(columns)
         try:
             found = len(accuracy_matrix(tables["accuracy"][key]))
         except BlipError as error:
@@ -136,11 +147,11 @@ def _read_run(file: Path) -> dict[str, Any]:
     try:
         run = json.loads(file.read_text(encoding="utf-8"))
         provenance = run["provenance"]
-        if "games" in run.get("config", {}):
-            raise BlipError(f"{file}: a run on games, whose returns have no tables and figures yet")
         return {
             **{key: run[key] for key in KEYS},
             "tasks": len(run["tasks"]),
+            "games": tuple(run["config"].get("games", ())),
+            "steps_per_update": _steps_per_update(run["config"]),
             "data": "stand-in" if run.get("stand_in") else "real",
             "max_bits": run["max_bits"] or 0,
             **{key: provenance[key] for key in ("commit", "cpu")},
@@ -151,6 +162,16 @@ def _read_run(file: Path) -> dict[str, Any]:
         raise BlipError(f"{file}: expected the key {error}") from error
     except (OSError, ValueError, TypeError) as error:
         raise BlipError(f"{file}: expected the JSON of a run: {_first_line(error)}") from error
+
+
+def _steps_per_update(config: dict[str, Any]) -> int:
+    """Of all environments together; 0 for classification."""
+    return config["ppo"]["environments"] * config["ppo"]["rollout"] if "games" in config else 0
+
+
+def _typed(columns: tuple[str, ...]) -> pd.DataFrame:
+    """An empty table."""
+    return pd.DataFrame({column: pd.Series(dtype=TYPES.get(column, "float64")) for column in columns})
 
 
 def _read_table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:

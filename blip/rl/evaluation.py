@@ -1,6 +1,7 @@
 """Returns of whole games."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,8 +13,17 @@ from blip.rl.networks import ActorCriticNetwork
 Act = Callable[[Observations], NDArray[np.int64]]
 
 
-def play(game: str, act: Act, count: int, seed: int, *, max_frames: int, threads: int = 1) -> list[tuple[float, int]]:
-    """Return (not clipped) and length in steps of `count` whole games, one in each environment.
+class Played(NamedTuple):
+    """A whole game: what it takes to play it again, and its return, not clipped."""
+
+    seed: int
+    actions: str
+    """A letter for each step: `a` is the game's first action."""
+    result: float
+
+
+def play(game: str, act: Act, count: int, seed: int, *, max_frames: int, threads: int = 1) -> list[Played]:
+    """Play `count` whole games, one in each environment.
 
     All lives, and no second game for those that end early, which would favour short ones. `act` is given the
     observations (n, 4, 84, 84) of the games that are still played.
@@ -21,26 +31,42 @@ def play(game: str, act: Act, count: int, seed: int, *, max_frames: int, threads
     environments = NativeAtari(game, count, threads=threads, life_ends=False, max_frames=max_frames)
     environments.seed(seed % SEEDS)
     observations = environments.reset()
-    results: dict[int, tuple[float, int]] = {}
+    results: dict[int, float] = {}
     actions = np.zeros(count, dtype=np.int64)
+    lengths = np.zeros(count, dtype=int)
+    taken: list[str] = []
     while len(results) < count:
         playing = [i for i in range(count) if i not in results]
         actions[playing] = act(observations[playing])
+        taken.append(letters(actions))
         observations, _, _, infos = environments.step(actions)  # type: ignore[assignment]
         for i in playing:
             if "episode" in infos[i]:
-                results[i] = (infos[i]["episode"]["r"], infos[i]["episode"]["l"])
+                results[i], lengths[i] = infos[i]["episode"]["r"], infos[i]["episode"]["l"]
     environments.close()
-    return [results[i] for i in range(count)]
+    return [
+        Played((seed + i) % SEEDS, "".join(step[i] for step in taken[: lengths[i]]), results[i]) for i in range(count)
+    ]
 
 
-def greedy(network: ActorCriticNetwork, task: int, device: torch.device) -> Act:
-    """The likeliest action in game `task`."""
+def letters(actions: NDArray[np.int64]) -> str:
+    """Actions (n,) below 26 as n letters."""
+    return (actions + ord("a")).astype(np.uint8).tobytes().decode()
+
+
+def by_network(
+    network: ActorCriticNetwork, task: int, device: torch.device, draw: torch.Generator | None = None
+) -> Act:
+    """The likeliest action in game `task`, or one drawn from the policy by `draw` (a generator of the CPU)."""
 
     @torch.no_grad()
     def act(observations: Observations) -> NDArray[np.int64]:
         x = torch.from_numpy(observations).to(device).float().div_(255)
-        actions: NDArray[np.int64] = network(x, task).argmax(1).cpu().numpy()
+        logits = network(x, task).cpu()
+        if draw is None:
+            actions: NDArray[np.int64] = logits.argmax(1).numpy()
+        else:
+            actions = torch.multinomial(logits.softmax(1), 1, generator=draw).squeeze(1).numpy()
         return actions
 
     return act

@@ -30,9 +30,9 @@ class PublishedPPO(PPO):
 
     def begin(self, total_steps: int, steps: int = 0) -> None:
         """Prepare to learn for `total_steps`, of which `steps` were learned before; `start` must follow."""
+        self.set_logger(Logger(folder=None, output_formats=[]))  # first, or SB3 makes a folder for one of its own
         self._setup_learn(total_steps)
         self.num_timesteps = steps
-        self.set_logger(Logger(folder=None, output_formats=[]))
 
     def replace(self, environments: VecEnv) -> None:
         """Close the environments and go on in new ones; `start` must follow."""

@@ -70,11 +70,14 @@ class PPOConfig(Settings):
 
 
 class EvaluationConfig(Settings):
-    """Games played with the likeliest action, each to its end, on every game learned so far."""
+    """Games played to their ends, on every game learned so far."""
 
     episodes: PositiveInt = 10
     """Of each game, each in an environment and with a seed of its own."""
     every_updates: PositiveInt = 100
     """Besides those before the first update of a game and after its last."""
+    greedy: bool = True
+    """Whether the likeliest action is taken, as published; otherwise actions are drawn as in training. An agent that
+    has only begun to learn prefers one action everywhere, and its greedy games say nothing."""
     max_frames: PositiveInt = 108_000
     """A game is cut after so many: half an hour of play."""

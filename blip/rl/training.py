@@ -15,7 +15,7 @@ from blip.measurements import GAME_TABLES, TABLES, timed
 from blip.methods import METHODS
 from blip.progress import Progress
 from blip.rl.environments import SEEDS, STACK, action_count, make_environments
-from blip.rl.evaluation import Act, at_random, greedy, play
+from blip.rl.evaluation import Act, Played, at_random, by_network, play
 from blip.rl.networks import ActorCriticNetwork
 from blip.rl.policy import GamePolicy, attached
 from blip.rl.ppo import STATISTICS, PublishedPPO
@@ -30,10 +30,10 @@ COLUMNS = TABLES | GAME_TABLES
 class GameTrainer:
     """One run: the games of an experiment learned by one method with one seed.
 
-    `tables` collects what is measured, as rows: returns, updates, accuracy (mean returns), cost, and what the method
-    adds. Every random draw is addressed by (seed, purpose, task, update), and every `restart_updates` updates the
-    environments are made anew, whether or not a checkpoint is written there; so a run that goes on from a checkpoint
-    ends with the same numbers as one that was never stopped (same machine, libraries and threads).
+    `tables` collects what is measured, as rows: returns, updates, accuracy (mean returns), replays, cost, and what the
+    method adds. Every random draw is addressed by (seed, purpose, task, update), and every `restart_updates` updates
+    the environments are made anew, whether or not a checkpoint is written there; so a run that goes on from a
+    checkpoint ends with the same numbers as one that was never stopped (same machine, libraries and threads).
     """
 
     def __init__(
@@ -163,9 +163,11 @@ class GameTrainer:
     def _finish_game(self, ppo: PublishedPPO, progress: Progress) -> None:
         with timed(self._seconds, "consolidate"):
             self.method.after_task(self.task, self._last_rollout(ppo))
-        means = self._evaluate()
-        for t, mean in enumerate(means):
-            self._record("accuracy", self.task, t, mean, math.nan, self.evaluation.episodes)
+        played = self._evaluate()
+        means = [float(np.mean([game.result for game in games])) for games in played]
+        for t, (mean, games) in enumerate(zip(means, played, strict=True)):
+            self._record("accuracy", self.task, t, mean, math.nan, len(games))
+            self._record("replays", self.task, t, games[0].seed, games[0].result, games[0].actions)
         for table, rows in self.method.measurements().items():
             self.tables[table].extend({"task_learned": self.task, **row} for row in rows)
         for phase, seconds in self._seconds.items():
@@ -184,16 +186,20 @@ class GameTrainer:
         labels = actions.flatten().long().to(self.device)
         return Examples(images.flatten(0, 1).to(self.device), labels, scale, torch.zeros_like(scale))
 
-    def _evaluate(self) -> list[float]:
-        """Play every game learned so far, the present one among them; mean returns."""
+    def _evaluate(self) -> list[list[Played]]:
+        """Play every game learned so far, the present one among them."""
         self.network.eval()
-        return [self._play(t, "greedy", greedy(self.network, t, self.device)) for t in range(self.task + 1)]
+        if self.evaluation.greedy:
+            return [self._play(t, "greedy", by_network(self.network, t, self.device)) for t in range(self.task + 1)]
+        draws = [generator(self.seed, "evaluation actions", self.task, self.update, t) for t in range(self.task + 1)]
+        agents = [by_network(self.network, t, self.device, draw) for t, draw in enumerate(draws)]
+        return [self._play(t, "sampled", agent) for t, agent in enumerate(agents)]
 
     def _play_at_random(self) -> None:
         """The random agent's returns, by which those of others are normalised."""
         self._play(self.task, "random", at_random(self.actions[self.task], address(self.seed, "random", self.task)))
 
-    def _play(self, task: int, agent: str, act: Act) -> float:
+    def _play(self, task: int, agent: str, act: Act) -> list[Played]:
         settings = self.evaluation
         seed = address(self.seed, f"evaluation, {agent}", task, self.task, self.update)
         with timed(self._seconds, "evaluate"):
@@ -205,9 +211,9 @@ class GameTrainer:
                 max_frames=settings.max_frames,
                 threads=torch.get_num_threads(),
             )
-        for episode, (result, length) in enumerate(games):
-            self._record("returns", self.task, self.update, task, agent, episode, result, length)
-        return float(np.mean([result for result, _ in games]))
+        for episode, game in enumerate(games):
+            self._record("returns", self.task, self.update, task, agent, episode, game.result, len(game.actions))
+        return games
 
     def _record(self, table: str, *values: float | int | str) -> None:
         self.tables[table].append(dict(zip(COLUMNS[table], values, strict=True)))
