@@ -108,6 +108,7 @@ def _add_result_commands(commands: Any) -> None:
             "accuracy and forgetting tables from run folders (CSV, Markdown, LaTeX)",
         ),
         ("figures", _figures, "figures from run folders (PDF and PNG)"),
+        ("games", _games, "a page of moving pictures from run folders on games (HTML and GIF)"),
     ):
         command = commands.add_parser(name, help=text)
         command.add_argument("runs", type=Path, nargs="+", help="folders that hold run folders")
@@ -239,6 +240,13 @@ def _figures(options: argparse.Namespace) -> None:
 
     for path in write_figures(load_runs(options.runs), options.out, options.parameter):
         print(path)
+
+
+def _games(options: argparse.Namespace) -> None:
+    from blip.results import load_runs
+    from blip.results.game_page import write_game_page
+
+    print(write_game_page(load_runs(options.runs), options.out))
 
 
 def _on_gpu(options: argparse.Namespace) -> None:

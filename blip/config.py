@@ -173,7 +173,7 @@ class SuiteEntry(Settings):
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys of the experiment to change."""
     only_if_present: bool = False
-    """Left out where the raw data would have to be downloaded."""
+    """Left out where the raw data would have to be downloaded; games need none."""
 
 
 class Suite(Settings):
@@ -189,7 +189,7 @@ class PlannedExperiment(Settings):
 
     path: Path
     overrides: dict[str, Any]
-    experiment: Experiment
+    experiment: Experiment | GameExperiment
     methods: list[str]
     seeds: list[int]
 
@@ -210,9 +210,7 @@ def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]
                 raise BlipError(f"{path}: methods: {method} is not among those of {experiment_path}")
         if experiment.name in planned:
             raise BlipError(f"{path}: experiments: {experiment.name} is there twice")
-        if isinstance(experiment, GameExperiment):
-            raise BlipError(f"{path}: experiments: {experiment.name}: suites have no games yet: use `blip train`")
-        sources = experiment.data.sources
+        sources = experiment.data.sources if isinstance(experiment, Experiment) else []
         if entry.only_if_present and not all(is_present(source, raw) for source in sources):
             continue
         planned[experiment.name] = PlannedExperiment(

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "numpy", "safetensors")
 """Whose versions a run records; those of games are added to them."""
 
+
 RUN_FILES = ("run.json", "weights.safetensors", *(f"{table}.csv" for table in TABLES))
-"""What a finished run folder holds; that of a run on games has GAME_TABLES as well."""
+"""What a finished run folder holds."""
+GAME_FILES = (*RUN_FILES, *(f"{table}.csv" for table in GAME_TABLES))
+"""And that of a run on games."""
 
 
 def run_folder(out: Path, experiment: str, method: str, seed: int) -> Path:
@@ -65,7 +68,7 @@ def train_run(
     config = experiment.run_config(method, seed)
     target = pick_device(device)
     if isinstance(experiment, GameExperiment):
-        job = _games(experiment, method, seed, target)
+        job = _games(experiment, method, seed, target, cuda_graphs)
     else:
         job = _classification(experiment, method, seed, raw, data, target, cuda_graphs)
     key = fingerprint([config, job.checksum, metadata.version("blip-continual")])
@@ -128,14 +131,14 @@ def _classification(
     )
 
 
-def _games(experiment: GameExperiment, method: str, seed: int, device: torch.device) -> _Job:
+def _games(experiment: GameExperiment, method: str, seed: int, device: torch.device, cuda_graphs: bool) -> _Job:
     from blip.rl.environments import action_count  # here, since classification does without these packages
     from blip.rl.training import GameTrainer
 
     return _Job(
         "",
         [{"name": game, "classes": action_count(game)} for game in experiment.games],
-        lambda checkpoint: GameTrainer(experiment, method, seed, checkpoint, device),
+        lambda checkpoint: GameTrainer(experiment, method, seed, checkpoint, device, cuda_graphs=cuda_graphs),
         (*PACKAGES, "ale-py", "gymnasium", "stable-baselines3"),
     )
 

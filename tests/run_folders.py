@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from blip.measurements import TABLES
+from blip.measurements import GAME_TABLES, TABLES
 
 MAX_BITS = 20
 
@@ -61,6 +61,32 @@ def write_run(
     return folder
 
 
+def write_game_run(
+    root: Path, method: str = "blip", seed: int = 0, *, R: list[list[float]], random: list[float], **changes: Any
+) -> Path:
+    """Write one finished run on games with mean returns `R`, and those of the random agent; its folder.
+
+    Each game is learned in four updates of 32 steps and evaluated after two of them and in the end.
+    """
+    games = ["Boxing", "Krull", "Riverraid"][: len(R)]
+    config = {"games": games, "ppo": {"environments": 4, "rollout": 8}}
+    folder = write_run(root, "atari", method, seed, R, config=config, **changes)
+    _write(folder, "history", [])
+    returns, updates = [], []
+    for i, row in enumerate(R):
+        returns += [(i, 0, i, "random", episode, random[i] + shift, 9) for episode, shift in enumerate((-1, 1))]
+        before = [*(R[i - 1] if i else []), random[i]]
+        for update in (0, 2, 4):
+            reached = [old + (new - old) * update / 4 for old, new in zip(before, row, strict=True)]
+            for j, mean in enumerate(reached):
+                returns += [(i, update, j, "greedy", episode, mean + 4 * episode - 2, 9) for episode in (0, 1)]
+        updates += [(i, update, 1e-4, 0.0, 0.1, 1.0, 0.0, 0.0, 5.0, 1) for update in range(4)]
+    _write(folder, "returns", returns)
+    _write(folder, "updates", updates)
+    _write(folder, "replays", [(i, j, 7, a, "abc") for i, row in enumerate(R) for j, a in enumerate(row)])
+    return folder
+
+
 def forgetting_matrix(tasks: int, learned: float, drop: float, seed: int) -> list[list[float]]:
     """Accuracies `learned` on the diagonal that fall by about `drop` with every later task."""
     rng = np.random.default_rng(seed)
@@ -95,4 +121,4 @@ def _bits(tasks: int, rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
 
 
 def _write(folder: Path, name: str, rows: list[Any]) -> None:
-    pd.DataFrame(rows, columns=list(TABLES[name])).to_csv(folder / f"{name}.csv", index=False)
+    pd.DataFrame(rows, columns=list((TABLES | GAME_TABLES)[name])).to_csv(folder / f"{name}.csv", index=False)

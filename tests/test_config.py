@@ -271,10 +271,10 @@ def test_experiments_whose_data_are_absent_may_be_left_out(present: bool, expect
     assert list(planned) == expected
 
 
-def test_a_suite_with_games_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_a_suite_may_have_games_which_need_no_data(tmp_path: Path) -> None:
     config = ROOT / "config" / "experiments" / "atari6.yaml"
-    with pytest.raises(BlipError, match="atari6: suites have no games yet: use `blip train`"):
-        load_suite(write_suite(tmp_path, f"  - {{config: {config}}}"), tmp_path)
+    _, planned = load_suite(write_suite(tmp_path, f"  - {{config: {config}, only_if_present: true}}"), tmp_path)
+    assert planned["atari6"].methods == ["blip", "sgd", "sgd-frozen", "ewc"]
 
 
 # Fingerprints

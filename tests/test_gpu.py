@@ -94,3 +94,29 @@ def test_a_run_stopped_on_the_device_ends_with_the_same_bytes(method: str, tiny:
     resumed.run("resumed")
     assert to_bytes(resumed.network.state_dict()) == to_bytes(whole.network.state_dict())
     assert resumed.tables["accuracy"] == whole.tables["accuracy"]
+
+
+@pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_graphs_and_eager_updates_of_games_give_the_same_numbers(precision: str, method: str, tmp_path: Path) -> None:
+    """Each update from the same rollout; whole runs would part, since actions are drawn by what was learned."""
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("ale_py")
+    import test_rl_training as games
+
+    torch.backends.cudnn.deterministic = True
+    path = tmp_path / "quick.yaml"
+    path.write_text(games.QUICK)
+    trained = []
+    for graphs in (True, False):
+        experiment = games.load_experiment(path, {"ppo.steps": 32, "ppo.epochs": 4, "ppo.precision": precision})
+        trainer = games.GameTrainer(experiment, method, 0, games.Checkpoint(tmp_path / str(graphs)), CUDA)
+        trainer.cuda_graphs = graphs
+        trainer.run("test")
+        trained.append(trainer)
+    graphed, eager = trained
+    for one, other in zip(graphed.tables["updates"], eager.tables["updates"], strict=True):
+        assert one == pytest.approx(other, rel=1e-3, abs=1e-4, nan_ok=True)
+    weights = eager.network.state_dict()
+    for name, value in graphed.network.state_dict().items():
+        torch.testing.assert_close(value, weights[name], rtol=1e-3, atol=1e-5, msg=name)

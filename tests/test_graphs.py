@@ -135,3 +135,42 @@ def test_a_cpu_trains_eagerly(tiny: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny, "sgd", tmp_path)
     assert not trainer.cuda_graphs
     assert not isinstance(trainer._step(trainer._optimizer(None)[0], trainer.sequence.task(0).train), GraphedStep)
+
+
+# Games
+
+
+@pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen"])
+def test_recorded_updates_of_games_give_the_same_bytes(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("ale_py")
+    import test_rl_training as games
+
+    from blip.rl import training
+    from blip.rl.ppo import PublishedPPO
+
+    path = tmp_path / "quick.yaml"
+    path.write_text(games.QUICK)
+    eager = games.make_trainer(path, method, tmp_path / "eager", ppo__steps=64)
+    eager.run("eager")
+
+    class CPUPolicy(training.GamePolicy):
+        """With an optimizer that a CPU has."""
+
+        def __init__(self, *arguments: Any, optimizer_kwargs: dict[str, Any], **values: Any) -> None:
+            assert optimizer_kwargs.pop("capturable")
+            super().__init__(*arguments, optimizer_kwargs=optimizer_kwargs, **values)
+
+    recordings: list[FakeGraph] = []
+    train_step = PublishedPPO._train_step
+    monkeypatch.setattr(training, "GamePolicy", CPUPolicy)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: recordings.append(FakeGraph()) or recordings[-1])
+    monkeypatch.setattr(PublishedPPO, "_train_step", lambda ppo, index: recordable(partial(train_step, ppo), index))
+    graphed = games.make_trainer(path, method, tmp_path / "graphed", ppo__steps=64)
+    graphed.cuda_graphs = True
+    graphed.run("graphed")
+    assert to_bytes(graphed.network.state_dict()) == to_bytes(eager.network.state_dict())
+    assert graphed.tables["updates"] == eager.tables["updates"]
+    assert [graph.replays for graph in recordings] == [2 * 2 * 2 - WARM_UP] * 2, "one graph for each game"

@@ -286,3 +286,22 @@ def test_the_gradient_of_ewc_reaches_the_optimizer_and_is_clipped_with_that_of_t
     clipped = torch.cat([g.flatten() for g in gradients[5000.0, 0.5].values()])
     assert together.norm() > 0.5
     torch.testing.assert_close(clipped, together * 0.5 / together.norm(), rtol=1e-3, atol=1e-6)
+
+
+def test_a_learning_rate_on_the_device_is_written_in_place() -> None:
+    ppo = make_ppo(make_network(), 0, learning_rate=lambda left: 0.5 * left)
+    (group,) = ppo.policy.optimizer.param_groups
+    group["lr"] = rate = torch.tensor(0.5)
+    ppo.learn(2 * COUNT * STEPS)
+    assert group["lr"] is rate, "or a recorded step would go on with the old one"
+    assert float(rate) == 0.25
+
+
+def test_each_rollout_comes_into_the_same_memory() -> None:
+    ppo = make_ppo(make_network(), 0)
+    ppo.learn(COUNT * STEPS)
+    places, actions = [tensor.data_ptr() for tensor in ppo._rollout], ppo._rollout[1].clone()
+    ppo.learn(COUNT * STEPS)
+    assert [tensor.data_ptr() for tensor in ppo._rollout] == places
+    assert ppo._rollout[0].dtype == torch.uint8
+    assert not torch.equal(ppo._rollout[1], actions)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 from test_data import one_line
 
 pytest.importorskip("stable_baselines3")
@@ -24,12 +25,13 @@ pytest.importorskip("ale_py")
 from blip.checkpoint import Checkpoint
 from blip.config import GameExperiment, load_experiment
 from blip.errors import BlipError
-from blip.measurements import GAME_TABLES
+from blip.results import load_runs
+from blip.results.game_page import write_game_page
 from blip.rl.environments import action_count
 from blip.rl.evaluation import at_random, play
 from blip.rl.replay import replay
 from blip.rl.training import GameTrainer
-from blip.runs import RUN_FILES, run_folder, train_run
+from blip.runs import GAME_FILES, run_folder, train_run
 
 CPU = torch.device("cpu")
 METHODS = ["blip", "ewc", "sgd", "sgd-frozen"]
@@ -117,7 +119,7 @@ def test_names_of_one_game_are_one_run(quick: Path) -> None:
 def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path: Path) -> None:
     experiment = load_experiment(quick)
     folder = train_run(experiment, method, 0, raw=tmp_path, data=tmp_path, out=tmp_path, checkpoints=tmp_path / "c")
-    assert {path.name for path in folder.iterdir()} == {*RUN_FILES, *(f"{table}.csv" for table in GAME_TABLES)}
+    assert {path.name for path in folder.iterdir()} == set(GAME_FILES)
     tables = {path.stem: list(csv.DictReader(path.open())) for path in folder.glob("*.csv")}
     about = json.loads((folder / "run.json").read_text())
     assert about["tasks"] == [{"name": "SpaceInvaders", "classes": 6}, {"name": "KungFuMaster", "classes": 14}]
@@ -130,6 +132,13 @@ def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path
     assert [(int(r["task"]), int(r["update"])) for r in tables["updates"]] == [(t, u) for t in (0, 1) for u in range(9)]
     lr = [float(r["lr"]) for r in tables["updates"]]
     assert lr == pytest.approx([2.5e-4 * (1 - j / 9) for j in range(9)] * 2)
+
+    page = write_game_page(load_runs([tmp_path]), tmp_path / "page")
+    assert page.read_text().count("<img") == 3
+    for picture in ("1-1", "2-1", "2-2"):
+        with Image.open(tmp_path / "page" / "quick" / method / f"{picture}.gif") as image:
+            assert image.size == (160, 210)
+            assert image.n_frames > 10
 
     for row in tables["accuracy"]:
         i, j = int(row["task_learned"]), int(row["task"])
@@ -167,6 +176,26 @@ def test_a_recorded_game_is_played_again_in_colour(game: str) -> None:
         assert len(screens) == len(recorded.actions)
         assert screens[0].shape == (210, 160, 3)
         assert np.ptp(screens[0].astype(int), axis=2).any(), "in colour"
+
+
+def test_another_emulators_game_is_one_line(quick: Path, tmp_path: Path) -> None:
+    folder = train_run(
+        load_experiment(quick, {"games": ["SpaceInvaders"]}),
+        "sgd",
+        0,
+        raw=tmp_path,
+        data=tmp_path,
+        out=tmp_path,
+        checkpoints=tmp_path / "c",
+    )
+    with (folder / "replays.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    row["return"] = str(float(row["return"]) + 5)
+    (folder / "replays.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    with pytest.raises(BlipError, match="SpaceInvaders: played again it returns") as error:
+        write_game_page(load_runs([tmp_path]), tmp_path / "page")
+    assert "\n" not in one_line(error)
+    assert not list((tmp_path / "page").rglob("*.gif"))
 
 
 def test_nothing_is_left_in_the_temporary_folder(quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

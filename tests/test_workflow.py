@@ -197,3 +197,27 @@ def test_a_failed_job_keeps_its_log_and_the_others_go_on(clone: Path) -> None:
     assert "the loss is nan" in (out / "logs" / "train" / "tiny-ewc-seed0.log").read_text()
     assert not (out / "runs" / "tiny" / "ewc" / "seed0" / "accuracy.csv").exists()
     assert (out / "runs" / "tiny" / "blip" / "seed0" / "accuracy.csv").exists()
+
+
+GAMES = """\
+name: two
+games: [SpaceInvaders, KungFuMaster]
+network: {channels: [4, 4, 4], hidden: 8}
+ppo: {steps: 64, environments: 2, rollout: 16, mini_batches: 2, epochs: 1}
+evaluation: {episodes: 1, max_frames: 400}
+methods:
+  blip: {f_prior: 1e-13, fisher_batch_size: 8, fisher_batches: 2, fan: max, published_initialisation: false}
+"""
+
+
+def test_games_are_trained_and_shown(clone: Path) -> None:
+    (clone / "two.yaml").write_text(GAMES)
+    (clone / "games.yaml").write_text("name: played\nseeds: [0]\nexperiments: [{config: two.yaml}]\n")
+    status, output = snakemake(clone, "--config", "suite=games.yaml", "device=cpu")
+    assert status == 0, output
+    assert planned(output) == {"train_two": 1, "tables": 1, "figures": 1, "games": 1, "default": 1}, "and no data"
+    results = clone / "results" / "played"
+    pictures = {path.name for path in (results / "games").rglob("*.gif")}
+    assert pictures == {"1-1.gif", "2-1.gif", "2-2.gif"}
+    assert (results / "games" / "index.html").read_text().count("<img") == 3
+    assert (results / "figures" / "two" / "returns.png").exists()

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from blip.errors import BlipError
 from blip.files import atomic_write
 from blip.results.bit_string import draw_bit_string, named_trace
-from blip.results.metrics import KEYS, run_metrics
+from blip.results.metrics import KEYS, reference_returns, run_metrics, shares
 from blip.results.runs import Runs, method_order
 from blip.results.style import CAPTION, STYLE, Colour, method_colours, sequence
 
@@ -30,9 +30,9 @@ BAND = "Line: mean over seeds; band: ± standard deviation."
 def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> list[Path]:
     """Write <experiment>/<figure>.pdf and .png under `out_dir`; the paths written.
 
-    A figure without data (no frozen bits, a single task) is not written. `parameter`, as "layer:index", chooses whose
-    bits are drawn wherever it was traced; elsewhere, and by default, it is the one whose bits grew at the most tasks.
-    Raises BlipError where no run has traced it.
+    A figure without data (no frozen bits, a single task, no games) is not written. `parameter`, as "layer:index",
+    chooses whose bits are drawn wherever it was traced; elsewhere, and by default, it is the one whose bits grew at the
+    most tasks. Raises BlipError where no run has traced it.
     """
     known = named_trace(runs.trace)["parameter"].unique()
     if parameter is not None and parameter not in known:
@@ -50,6 +50,7 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> li
                 "bits": draw_bits(selected),
                 "bit_string": draw_bit_string(selected, parameter),
                 "history": draw_history(selected),
+                "returns": draw_returns(selected, colours),
             }
             for name, figure in figures.items():
                 if figure and selected.stand_in():
@@ -58,18 +59,21 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> li
     return paths
 
 
-def draw_matrices(runs: Runs) -> Figure:
-    """Accuracy on each task after learning each task: a heat map per method, mean over seeds."""
-    means = 100 * runs.accuracy.groupby(["method", "task_learned", "task"])["accuracy"].mean()
+def draw_matrices(runs: Runs) -> Figure | None:
+    """Result on each task after learning each task: a heat map per method, mean over seeds; None without a share."""
+    result, task_name = _result(runs), "game" if runs.games() else "task"
+    means = 100 * shares(runs).groupby(["method", "task_learned", "task"])["accuracy"].mean()
+    if means.isna().all():
+        return None
     every = range(runs.accuracy["task"].max() + 1)
     numbers = [task + 1 for task in every]
-    lowest = min(means.min() // 10 * 10, 90)
+    lowest, highest = min(means.min() // 10 * 10, 90), max(100, means.max())
 
     def draw(data: pd.DataFrame, **_: Any) -> None:
         ax = sns.heatmap(
             data.pivot(index="task_learned", columns="task", values="accuracy").reindex(index=every, columns=every),
             vmin=lowest,
-            vmax=100,
+            vmax=highest,
             cmap="YlGnBu",
             cbar=False,
             square=True,
@@ -83,23 +87,27 @@ def draw_matrices(runs: Runs) -> Figure:
         ax.tick_params(length=0, labelrotation=0, labelsize=7)
 
     grid = sns.FacetGrid(means.reset_index(), **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * len(every)), 1))
-    grid.map_dataframe(draw).set_titles("{col_name}").set_axis_labels("accuracy on task", "after learning task")
+    grid.map_dataframe(draw).set_titles("{col_name}").set_axis_labels(
+        f"{result} on {task_name}", f"after learning {task_name}"
+    )
     figure: Figure = grid.figure
     figure.set_layout_engine("constrained")  # before there is a colour bar
     bar = figure.colorbar(figure.axes[0].collections[0], ax=figure.axes, aspect=30, shrink=0.8)
-    bar.set_label("mean test accuracy (%)")
+    bar.set_label(f"mean {'test ' * (result == 'accuracy')}{result} (%)")
     bar.outline.set_visible(False)
     return figure
 
 
-def draw_accuracy(runs: Runs, colours: dict[str, Colour]) -> Figure:
-    """Mean accuracy over the tasks seen so far against the number of tasks learned."""
-    seen = runs.accuracy.groupby([*KEYS, "task_learned"])["accuracy"].mean().reset_index()
+def draw_accuracy(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
+    """Mean result over the tasks seen so far against the number of tasks learned; None without a share."""
+    seen = shares(runs).groupby([*KEYS, "task_learned"])["accuracy"].mean().reset_index()
+    if seen["accuracy"].isna().all():
+        return None
     methods = runs.methods()
     figure = _lines(
         seen.assign(task_learned=seen["task_learned"] + 1),
         ("task_learned", "tasks learned"),
-        ("accuracy", "accuracy on learned tasks"),
+        ("accuracy", f"{_result(runs)} on learned {'games' if runs.games() else 'tasks'}"),
         hue="method",
         hue_order=methods,
         palette=colours,
@@ -140,7 +148,7 @@ def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         ax=figure.subplots(),
     )
     ax.axvline(0, color="0.2", linewidth=0.8)
-    ax.set(xlabel="forgetting: mean drop from the best accuracy", ylabel="")
+    ax.set(xlabel=f"forgetting: mean drop from the best {_result(runs)}", ylabel="")
     _percent(ax.xaxis)
     ax.tick_params(axis="y", length=0)
     figure.supxlabel("Lower is better. Bar: mean over seeds; whisker: ± standard deviation.", **CAPTION)
@@ -172,8 +180,10 @@ def draw_bits(runs: Runs) -> Figure | None:
     return figure
 
 
-def draw_history(runs: Runs) -> Figure:
-    """Validation loss after each epoch, a line per task and seed."""
+def draw_history(runs: Runs) -> Figure | None:
+    """Validation loss after each epoch, a line per task and seed; None for games."""
+    if runs.history.empty:
+        return None
     figure = _lines(
         runs.history.assign(task=runs.history["task"] + 1),
         ("epoch", "epoch"),
@@ -189,9 +199,47 @@ def draw_history(runs: Runs) -> Figure:
     return figure
 
 
-def _panels(methods: list[str], height: float, aspect: float) -> dict[str, Any]:
-    """A panel for each method, at most three in a row, all with the same axes."""
-    return {"col": "method", "col_order": methods, "col_wrap": min(3, len(methods)), "height": height, "aspect": aspect}
+def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
+    """Return of each game from its start to the end of the last one, dotted where the next is begun; None elsewhere."""
+    if not runs.games():
+        return None
+    games, methods = runs.games(), runs.methods()
+    steps = int(runs.runs["steps_per_update"].max())
+    updates = int(runs.updates["update"].max()) + 1
+    returns = runs.returns[runs.returns["agent"] != "random"]
+    total = (returns["task_training"] * updates + returns["update"]) * steps
+    returns = returns.assign(steps=total / 1e6, game=returns["task"].map(dict(enumerate(games))))
+    figure = _lines(
+        returns.groupby([*KEYS, "game", "steps"])["return"].mean().reset_index(),
+        ("steps", "million steps"),
+        ("return", "mean return"),
+        hue="method",
+        hue_order=methods,
+        palette=colours,
+        errorbar="sd",
+        marker="o",
+        markeredgewidth=0,
+        markersize=3,
+        facet_kws={"sharey": False},
+        **_panels(games, 2.2, 1.5, by="game"),
+    )
+    for ax, at_random in zip(figure.axes, reference_returns(runs)["random"], strict=True):
+        ax.axhline(at_random, color="0.5", linewidth=0.8, linestyle="--")
+        for boundary in range(1, len(games)):
+            ax.axvline(boundary * updates * steps / 1e6, color="0.5", linewidth=0.8, linestyle=":")
+        ax.xaxis.set_major_locator(MaxNLocator(5))
+    figure.supxlabel(f"{BAND} Dashed: random agent; dotted: the next game is begun.", **CAPTION)
+    return figure
+
+
+def _result(runs: Runs) -> str:
+    """What is measured on a task."""
+    return "normalised return" if runs.games() else "accuracy"
+
+
+def _panels(names: list[str], height: float, aspect: float, by: str = "method") -> dict[str, Any]:
+    """A panel for each method, or other column, at most three in a row, all with the same axes."""
+    return {"col": by, "col_order": names, "col_wrap": min(3, len(names)), "height": height, "aspect": aspect}
 
 
 def _lines(frame: pd.DataFrame, x: tuple[str, str], y: tuple[str, str], **how: Any) -> Figure:

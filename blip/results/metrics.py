@@ -1,7 +1,8 @@
 """Metrics of continual learning, as pure functions of an accuracy matrix or of tables of runs.
 
 R[i, j] is the test accuracy in [0, 1] on task j after learning task i (0-based, T tasks); it is nan
-above the diagonal. Where there is no earlier task (T = 1), measures of forgetting are nan.
+above the diagonal. For games it is the normalised return, see `shares`. Where there is no earlier task (T = 1),
+measures of forgetting are nan.
 """
 
 from typing import TYPE_CHECKING
@@ -32,6 +33,10 @@ def accuracy_matrix(frame: pd.DataFrame) -> Matrix:
             "expected one accuracy for every task up to task_learned, for task_learned = 0, 1, …; "
             f"found {frame['accuracy'].count()} for {T} tasks"
         )
+    return _matrix(frame)
+
+
+def _matrix(frame: pd.DataFrame) -> Matrix:
     return frame.pivot(index="task_learned", columns="task", values="accuracy").to_numpy()
 
 
@@ -59,7 +64,7 @@ def backward_transfer_published(R: Matrix) -> float:
 def forgetting(R: Matrix) -> float:
     """Mean drop on earlier tasks from their best accuracy before the last task (Chaudhry et al. 2018)."""
     earlier = R[:-1, :-1]
-    return float((np.nanmax(earlier, axis=0) - R[-1, :-1]).mean()) if earlier.size else float("nan")
+    return float((np.fmax.reduce(earlier) - R[-1, :-1]).mean()) if earlier.size else float("nan")
 
 
 def capacity(bits: pd.DataFrame, max_bits: int) -> "pd.Series[float]":
@@ -71,6 +76,53 @@ def capacity(bits: pd.DataFrame, max_bits: int) -> "pd.Series[float]":
     return frozen / (max_bits * bits.groupby("task_learned")["parameters"].sum())
 
 
+def shares(runs: "Runs") -> pd.DataFrame:
+    """The table `accuracy` with all results as shares: accuracies as they are, mean returns of games normalised.
+
+    A return is normalised to 0 for the random agent and 1 for the agent that learned the game best: the highest mean
+    over seeds, among the methods of the experiment, of the return just after learning it. nan where nobody did better
+    than the random agent.
+    """
+    frames = [
+        _normalised(runs.of(name)) if runs.of(name).games() else runs.of(name).accuracy for name in runs.experiments()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def reference_returns(runs: "Runs") -> pd.DataFrame:
+    """Of each game of one experiment (rows, by task): the mean return at random, and of who learned it best."""
+    means = _just_learned(runs).groupby(["task", "method"])["accuracy"].mean()
+    at_random = runs.returns[runs.returns["agent"] == "random"].groupby("task")["return"].mean()
+    return pd.DataFrame({"random": at_random, "best": means.groupby("task").max()})
+
+
+def returns_kept(runs: "Runs") -> pd.DataFrame:
+    """Of each game and method of one experiment: mean and standard deviation over seeds of the return just after
+    learning the game (`learned_…`) and after the last one (`end_…`), beside that of the random agent."""
+    last = runs.accuracy[runs.accuracy["task_learned"] == runs.accuracy["task_learned"].max()]
+    moments = {"learned": _just_learned(runs), "end": last}
+    spread = [
+        frame.groupby(["task", "method"])["accuracy"].agg(["mean", "std"]).add_prefix(f"{name}_")
+        for name, frame in moments.items()
+    ]
+    table: pd.DataFrame = pd.concat(spread, axis=1).reset_index()
+    table.insert(2, "random", table["task"].map(reference_returns(runs)["random"]))
+    table.insert(1, "game", table["task"].map(dict(enumerate(runs.games()))))
+    return table
+
+
+def _just_learned(runs: "Runs") -> pd.DataFrame:
+    diagonal: pd.DataFrame = runs.accuracy[runs.accuracy["task_learned"] == runs.accuracy["task"]]
+    return diagonal
+
+
+def _normalised(runs: "Runs") -> pd.DataFrame:
+    accuracy, reference = runs.accuracy, reference_returns(runs)
+    low = accuracy["task"].map(reference["random"])
+    span = (accuracy["task"].map(reference["best"]) - low).where(lambda width: width > 0)
+    return accuracy.assign(accuracy=(accuracy["accuracy"] - low) / span)
+
+
 def run_metrics(runs: "Runs") -> pd.DataFrame:
     """One row per run: experiment, method, seed, shares in [0, 1], minutes and peak memory in MB.
 
@@ -79,8 +131,8 @@ def run_metrics(runs: "Runs") -> pd.DataFrame:
     runs_bits, runs_cost = (dict(list(frame.groupby(KEYS))) for frame in (runs.bits, runs.cost))
     max_bits = runs.runs.set_index(KEYS)["max_bits"].to_dict()
     rows = {}
-    for key, frame in runs.accuracy.groupby(KEYS):
-        R = accuracy_matrix(frame)
+    for key, frame in shares(runs).groupby(KEYS):
+        R = _matrix(frame)
         seconds = runs_cost[key].groupby("phase")["seconds"].sum()
         rows[key] = {
             "acc": average_accuracy(R),

@@ -14,8 +14,10 @@ from blip.measurements import GAME_TABLES, TABLES
 from blip.results.metrics import KEYS, accuracy_matrix
 
 METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd")
-INTEGERS = ("task_learned", "task", "n", "epoch", "frozen_bits", "parameters", "index")
-INTEGERS += ("task_training", "update", "episode", "length", "games", "environment_seed")
+INTEGERS = (
+    *("task_learned", "task", "n", "epoch", "frozen_bits", "parameters", "index"),
+    *("task_training", "update", "episode", "length", "games", "environment_seed"),
+)
 STRINGS = ("layer", "phase", "agent", "actions")
 TYPES = dict.fromkeys(INTEGERS, "int64") | dict.fromkeys(STRINGS, "str")  # others: float64
 # What the runs of one experiment should share, and what to call it when they do not.

@@ -11,7 +11,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from blip.files import atomic_write
-from blip.results.metrics import run_metrics, summarise
+from blip.results.metrics import KEYS, returns_kept, run_metrics, summarise
 from blip.results.runs import Runs, mixed_runs
 
 
@@ -40,7 +40,6 @@ COLUMNS = (
     Column("capacity_percent", "capacity %"),
     Column("minutes", "minutes", decimals=1),
 )
-HEADINGS = ("method", "n", *(column.heading for column in COLUMNS))
 GUIDE = """\
 # Results
 
@@ -55,6 +54,10 @@ the mean]; bold marks the best mean of a column.
   task. Lower is better.
 * **Capacity**: share of all bits that are frozen after the last task, for methods that freeze bits.
 * **Minutes**: time of a whole run, evaluation included.
+
+Games have returns instead of accuracies. The normalised return is 0 % for an agent that acts at
+random and 100 % for the mean of the method that learned the game best, just after learning it; it
+is missing where no method did better than chance in some game.
 """
 LATEX_ESCAPES = str.maketrans(
     {sign: "\\" + sign for sign in "&%$#_{}"}
@@ -78,6 +81,10 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
         table = wide(summary[summary["experiment"] == experiment]).loc[selected.methods()]
         sections.append(markdown(selected, table))
         folder = out_dir / "tables"
+        if selected.games():
+            kept = returns_kept(selected)
+            atomic_write(folder / f"{experiment}_returns.csv", kept.to_csv(index=False))
+            sections[-1] += f"\n{returns_markdown(selected, kept)}\n"
         atomic_write(folder / f"{experiment}.csv", table.to_csv())
         atomic_write(folder / f"{experiment}.md", sections[-1])
         atomic_write(folder / f"{experiment}.tex", latex(selected, table))
@@ -89,7 +96,7 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
 def wide(summary: pd.DataFrame) -> pd.DataFrame:
     """The table of one experiment as numbers: a row per method; n, then mean, std and ci95 of each column."""
     numbers = summary.pivot(index="method", columns="metric")
-    table = pd.DataFrame({"n": numbers["n", "acc"]})
+    table = pd.DataFrame({"n": numbers["n", "minutes"]})
     for name in (column.name for column in COLUMNS):
         metric = name.removesuffix("_percent")
         for statistic in ("mean", "std", "ci95"):
@@ -103,14 +110,35 @@ def markdown(runs: Runs, table: pd.DataFrame) -> str:
         [*head, *(f"{f'**{c.text}**' if c.best else c.text} {c.interval}".strip() for c in cells)]
         for head, cells in format_rows(table)
     ]
-    text = tabulate(rows, HEADINGS, tablefmt="pipe", disable_numparse=True)
+    text = tabulate(rows, headings(runs), tablefmt="pipe", disable_numparse=True)
     listed = "\n".join(f"* {note}" for note in notes(runs))
     return f"## {runs.title()}\n\n{text}\n\n{sentence(runs, table)}\n\n{listed}\n"
 
 
+def returns_markdown(runs: Runs, kept: pd.DataFrame) -> str:
+    """Returns of each game as they are: just after learning it → after learning all games."""
+    cells = {
+        (row["game"], row["method"]): " → ".join(
+            _spread(row[f"{moment}_mean"], row[f"{moment}_std"]) for moment in ("learned", "end")
+        )
+        for row in kept.to_dict("records")
+    }
+    at_random = kept.groupby("game")["random"].first()
+    methods = runs.methods()
+    rows = [[game, f"{at_random[game]:.1f}", *(cells[game, method] for method in methods)] for game in runs.games()]
+    title = "Mean returns (± standard deviation over seeds), just after learning the game → after learning all games:"
+    return f"{title}\n\n{tabulate(rows, ('game', 'random', *methods), tablefmt='pipe', disable_numparse=True)}"
+
+
+def headings(runs: Runs) -> list[str]:
+    """Of the columns."""
+    texts = ["method", "n", *(column.heading for column in COLUMNS)]
+    return ["normalised return %" if runs.games() and text == "ACC %" else text for text in texts]
+
+
 def latex(runs: Runs, table: pd.DataFrame) -> str:
     """The table of one experiment for a document that loads booktabs; intervals on a second, smaller line."""
-    rows = [[latex_escape(heading) for heading in HEADINGS]]
+    rows = [[latex_escape(heading) for heading in headings(runs)]]
     for head, cells in format_rows(table):
         texts = [latex_escape(cell.text.replace("-", "−")) for cell in cells]
         bold = [rf"\textbf{{{text}}}" if cell.best else text for text, cell in zip(texts, cells, strict=True)]
@@ -127,13 +155,16 @@ def latex(runs: Runs, table: pd.DataFrame) -> str:
 
 def sentence(runs: Runs, table: pd.DataFrame) -> str:
     """What the table says, for somebody who does not know the field."""
+    result, task = ("normalised return", "game") if runs.games() else ("accuracy", "task")
     tasks = int(runs.runs["tasks"].max())
     acc, bwt = (table[f"{metric}_percent_mean"].dropna().round(2) for metric in ("acc", "bwt"))
-    best = "Highest average accuracy" if len(acc) > 1 else "Average accuracy"
-    parts = [f"{best} after {tasks} task{'s' * (tasks > 1)}: {_names(acc, acc.max())} ({acc.max():.2f} %)"]
+    if acc.empty:
+        return "In some game no method did better than the random agent, so nothing can be said of all games together."
+    best = f"Highest average {result}" if len(acc) > 1 else f"Average {result}"
+    parts = [f"{best} after {tasks} {task}{'s' * (tasks > 1)}: {_names(acc, acc.max())} ({acc.max():.2f} %)"]
     if len(bwt):
         best = "keeps best what it learned" if len(bwt) > 1 else "keeping what it learned"
-        meaning = "accuracy on earlier tasks changed by"
+        meaning = f"{result} on earlier {task}s changed by"
         change = f"{meaning} {bwt.max():+z.2f} points since they were learned"
         parts.append(f"{best}: {_names(bwt, bwt.max())} ({change})")
         if bwt.min() < min(bwt.max(), 0):
@@ -149,8 +180,12 @@ def notes(runs: Runs) -> list[str]:
         stated = f"every method: {texts.popitem()[1]}"
     else:
         stated = "; ".join(f"{method}: {texts[method]}" for method in runs.methods())
-    epochs = runs.history.groupby(["method", "seed", "task"]).size()
-    trained = f"Epochs trained per task: {epochs.min()} to {epochs.max()}"
+    keys = ["method", "seed", "task"]
+    if runs.games():
+        steps = runs.updates.merge(runs.runs[[*KEYS, "steps_per_update"]]).groupby(keys)["steps_per_update"].sum()
+        trained = f"Steps per game: {_range(steps)}; evaluated by {_range(runs.accuracy['n'])} games"
+    else:
+        trained = f"Epochs trained per task: {_range(runs.history.groupby(keys).size())}"
     return [f"Seeds of {stated}", trained, *(f"Warning: {warning}" for warning in mixed_runs(runs))]
 
 
@@ -180,6 +215,15 @@ def _format_column(table: pd.DataFrame, column: Column) -> list[Cell]:
         else:
             cells.append(Cell(f"{text} ± {spread}", f"[{low}, {high}]", best=rounded == best))
     return cells
+
+
+def _range(values: "pd.Series[int]") -> str:
+    low, high = values.min(), values.max()
+    return f"{low:,} to {high:,}" if low < high else f"{low:,}"
+
+
+def _spread(mean: float, std: float) -> str:
+    return f"{mean:.1f}" if pd.isna(std) else f"{mean:.1f} ± {std:.1f}"
 
 
 def _names(values: "pd.Series[float]", value: float) -> str:

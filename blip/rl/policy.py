@@ -47,6 +47,7 @@ class GamePolicy(ActorCriticPolicy):
         network: ActorCriticNetwork,
         task: int,
         low_precision: bool = False,
+        optimizer_kwargs: dict[str, Any] | None = None,
         use_sde: bool = False,
     ) -> None:
         # In a tuple, since modules themselves cannot be assigned before the base class is initialised.
@@ -61,12 +62,16 @@ class GamePolicy(ActorCriticPolicy):
             ortho_init=False,
             features_extractor_class=SharedFeatures,
             features_extractor_kwargs={"features": network.features, "width": width, "low_precision": low_precision},
+            optimizer_kwargs=optimizer_kwargs,
         )
 
     def _build(self, lr_schedule: Schedule) -> None:
         self._build_mlp_extractor()  # of no layer
         self.action_net, self.value_net = self.heads
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)  # type: ignore[call-arg]
+        lr: float | Tensor = lr_schedule(1)
+        if self.optimizer_kwargs.get("capturable"):  # a recorded step reads it from the device
+            lr = torch.tensor(lr, device=self.heads[0].weight.device)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr, **self.optimizer_kwargs)  # type: ignore[call-arg]
 
 
 class _Tied(torch.autograd.Function):

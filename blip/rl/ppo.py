@@ -7,6 +7,7 @@ What differs from Stable-Baselines3, all of it as in the published code:
 * update j of N has the learning rate lr · (1 - j/N), so the last one is not 0.
 """
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +17,8 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
+
+from blip.graphs import GraphedStep
 
 STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
 """Means over an update: losses as the module says, entropy in nats, approximate KL divergence from the policy that
@@ -27,6 +30,10 @@ class PublishedPPO(PPO):
 
     shuffle: torch.Generator | None = None
     statistics: ClassVar[dict[str, float]] = {}
+    cuda_graphs: bool = False
+    """Whether mini-batches are trained on by a recorded CUDA graph; the optimizer must be capturable then."""
+    _step: Callable[[Tensor], None] | None = None
+    _rollout: Sequence[Tensor] = ()
 
     def begin(self, total_steps: int, steps: int = 0) -> None:
         """Prepare to learn for `total_steps`, of which `steps` were learned before; `start` must follow."""
@@ -64,33 +71,53 @@ class PublishedPPO(PPO):
     def train(self) -> None:
         """Update the policy by the rollout in the buffer."""
         self.policy.set_training_mode(True)
-        self._update_learning_rate(self.policy.optimizer)
-        observations, *others = self._rollout()
-        n = len(observations)
+        self._set_learning_rate()
+        self._load_rollout()
+        n = len(self._rollout[0])
         orders = torch.stack([torch.randperm(n, generator=self.shuffle) for _ in range(self.n_epochs)])
         batches = [b for order in orders.to(self.device) for b in order.split(self.batch_size)]
-        sums = torch.zeros(len(STATISTICS), device=self.device)
-        parameters = list(self.policy.parameters())
+        if self._step is None:
+            graphs = self.cuda_graphs
+            self._step = GraphedStep(self._train_step, self.batch_size, self.device) if graphs else self._train_step
+        self._sums.zero_()
         for index in batches:
-            loss, statistics = self._loss(_take(observations, index), *(v.index_select(0, index) for v in others))
-            self.policy.optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, self.max_grad_norm)
-            self.policy.optimizer.step()
-            sums += statistics
+            self._step(index)
         self._n_updates += self.n_epochs
-        means = sums / len(batches)  # the device is waited for here, once
+        means = self._sums / len(batches)  # the device is waited for here, once
         self.statistics = dict(zip(STATISTICS, means.tolist(), strict=True))  # type: ignore[misc]
 
-    def _rollout(self) -> tuple[Tensor, ...]:
-        """Observations (n, …) uint8, actions, log-probabilities, values, advantages and returns (n,), on the device."""
+    def _set_learning_rate(self) -> None:
+        lr = self.lr_schedule(self._current_progress_remaining)
+        for group in self.policy.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(lr)  # in place, for recorded steps read it
+            else:
+                group["lr"] = lr
+
+    def _load_rollout(self) -> None:
+        """Bring the buffer to the device: observations (n, …) uint8, actions, log-probabilities, values, advantages
+        and returns (n,). Always into the same memory, which recorded steps read."""
         buffer = self.rollout_buffer
-        arrays = (buffer.log_probs, buffer.values, buffer.advantages, buffer.returns)
-        log_prob, value, advantage, target = (torch.from_numpy(a).flatten().to(self.device) for a in arrays)
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-5)
-        observations = torch.from_numpy(buffer.observations).flatten(0, 1).to(self.device)
-        actions = torch.from_numpy(buffer.actions).flatten().to(self.device).long()
-        return observations, actions, log_prob, value, advantage, target
+        vectors = (buffer.log_probs, buffer.values, buffer.advantages, buffer.returns)
+        arrays = (buffer.observations, buffer.actions.squeeze(-1).astype(np.int64), *vectors)
+        tensors = [torch.from_numpy(array).flatten(0, 1) for array in arrays]
+        if not self._rollout:
+            self._rollout = [torch.empty_like(tensor, device=self.device) for tensor in tensors]
+            self._sums = torch.zeros(len(STATISTICS), device=self.device)
+        for ours, tensor in zip(self._rollout, tensors, strict=True):
+            ours.copy_(tensor)
+        advantage = self._rollout[4]
+        advantage.sub_(advantage.mean()).div_(advantage.std() + 1e-5)
+
+    def _train_step(self, index: Tensor) -> None:
+        """One mini-batch."""
+        observations, *vectors = self._rollout
+        loss, statistics = self._loss(_take(observations, index), *(v.index_select(0, index) for v in vectors))
+        self.policy.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+        self._sums += statistics
 
     def _loss(
         self,

@@ -44,6 +44,7 @@ class GameTrainer:
         checkpoint: Checkpoint,
         device: torch.device,
         *,
+        cuda_graphs: bool = True,
         seconds_between_checkpoints: float | None = None,
     ) -> None:
         self.games, self.config, self.evaluation = experiment.games, experiment.ppo, experiment.evaluation
@@ -59,6 +60,7 @@ class GameTrainer:
         self.network = ActorCriticNetwork(features, width, self.actions).to(device)
         settings = method_settings(method, experiment.methods[method], experiment.name)
         self.method = METHODS[method](self.network, settings, seed)
+        self.cuda_graphs = cuda_graphs and device.type == "cuda" and self.method.cuda_graphs
         self.tables: dict[str, list[Row]] = {name: [] for name in COLUMNS}
         self.task, self.update = 0, 0
         """The game being learned, and how many of its updates are done."""
@@ -128,9 +130,11 @@ class GameTrainer:
                 "network": self.network,
                 "task": self.task,
                 "low_precision": config.precision == "bfloat16",
+                "optimizer_kwargs": {"eps": 1e-5, "capturable": self.cuda_graphs},
             },
             device=self.device,
         )
+        ppo.cuda_graphs = self.cuda_graphs
         ppo.begin(config.updates * config.steps_per_update, self.update * config.steps_per_update)
         return ppo
 
@@ -149,7 +153,7 @@ class GameTrainer:
                 f"numbers: try a lower ppo.lr (now {self.config.lr:g})"
             )
         mean = float(np.mean(finished)) if finished else math.nan
-        lr = ppo.policy.optimizer.param_groups[0]["lr"]
+        lr = float(ppo.policy.optimizer.param_groups[0]["lr"])
         self._record("updates", self.task, self.update, lr, *numbers, mean, len(finished))
         self.update += 1
         speed = self.config.steps_per_update / (time.monotonic() - began)

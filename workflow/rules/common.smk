@@ -3,10 +3,10 @@ import json
 import shlex
 from pathlib import Path
 
-from blip.config import load_suite
+from blip.config import GameExperiment, load_suite
 from blip.data import dataset_path, needs_pickles
 from blip.errors import BlipError
-from blip.runs import RUN_FILES
+from blip.runs import GAME_FILES, RUN_FILES
 from snakemake.exceptions import WorkflowError
 
 SETTINGS = {
@@ -55,11 +55,18 @@ ON_GPU = (
 # Of every training job: Python and PyTorch can take minutes to load from a cluster's file system.
 START_MINUTES = 5
 
-RUNS = [
-    f"{OUT}/runs/{name}/{method}/seed{seed}"
+GAMES = {
+    name
+    for name, planned in EXPERIMENTS.items()
+    if isinstance(planned.experiment, GameExperiment)
+}
+FILES = {name: GAME_FILES if name in GAMES else RUN_FILES for name in EXPERIMENTS}
+RESULTS = [
+    f"{OUT}/runs/{name}/{method}/seed{seed}/{file}"
     for name, planned in EXPERIMENTS.items()
     for method in planned.methods
     for seed in planned.seeds
+    for file in FILES[name]
 ]
 
 
@@ -108,11 +115,31 @@ def overrides(planned):
     return ["--set", *changes] if changes else []
 
 
+def sources(planned):
+    """The sources of an experiment's data; games have none."""
+    return [] if planned.experiment.name in GAMES else planned.experiment.data.sources
+
+
 def datasets(planned):
     """The data set files of an experiment."""
-    return [
-        str(dataset_path(DATA, source)) for source in planned.experiment.data.sources
-    ]
+    return [str(dataset_path(DATA, source)) for source in sources(planned)]
+
+
+def splits(planned, seeds):
+    """The split files of an experiment; a seed may be the wildcard `{seed}`."""
+    name = planned.experiment.name
+    return (
+        []
+        if name in GAMES
+        else [f"{DATA}/splits/{name}/seed{seed}.safetensors" for seed in seeds]
+    )
+
+
+def data_folder(planned):
+    """Where a training job finds its split, as command-line arguments."""
+    if planned.experiment.name in GAMES:
+        return []
+    return lambda wildcards, input: ["--data", above(input.split[0], 3)]
 
 
 def raw_counts(source):

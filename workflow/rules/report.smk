@@ -3,7 +3,7 @@
 
 rule tables:
     input:
-        expand("{run}/{name}", run=RUNS, name=RUN_FILES),
+        RESULTS,
     output:
         report(
             directory(f"{OUT}/tables"),
@@ -22,7 +22,7 @@ rule tables:
         mem_mb=2000,
         runtime=10,
     params:
-        runs=RUNS,
+        runs=run_folders(RESULTS),
         folders=lambda w, input: run_folders(input),
     shell:
         "blip tables {params.folders:q} --out {output:q} > {log:q} 2>&1"
@@ -30,7 +30,7 @@ rule tables:
 
 rule figures:
     input:
-        expand("{run}/{name}", run=RUNS, name=RUN_FILES),
+        RESULTS,
     output:
         report(
             directory(f"{OUT}/figures"),
@@ -50,7 +50,32 @@ rule figures:
         mem_mb=2000,
         runtime=10,
     params:
-        runs=RUNS,
+        runs=run_folders(RESULTS),
         folders=lambda w, input: run_folders(input),
     shell:
         "blip figures {params.folders:q} --out {output:q} > {log:q} 2>&1"
+
+
+rule games:
+    input:
+        [file for file in RESULTS if Path(file).parts[-4] in GAMES],
+    output:
+        report(
+            directory(f"{OUT}/games"),
+            htmlindex="index.html",
+            caption="../report/games.rst",
+            category="Games",
+        ),
+    log:
+        f"{OUT}/logs/games.log",
+    benchmark:
+        f"{OUT}/benchmarks/games.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        folders=lambda w, input: run_folders(input),
+    shell:
+        "blip games {params.folders:q} --out {output:q} > {log:q} 2>&1"

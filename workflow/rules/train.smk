@@ -15,13 +15,13 @@ for name, planned in EXPERIMENTS.items():
         name:
             f"train_{name}"
         input:
-            split=[f"{DATA}/splits/{name}/seed{seed}.safetensors" for seed in seeds],
+            split=splits(planned, seeds),
             datasets=datasets(planned),
         output:
             [
                 f"{OUT}/runs/{name}/{{method}}/seed{seed}/{file}"
                 for seed in seeds
-                for file in RUN_FILES
+                for file in FILES[name]
             ],
         log:
             f"{OUT}/logs/train/{log_name}.log",
@@ -44,10 +44,10 @@ for name, planned in EXPERIMENTS.items():
             arguments=[str(planned.path), *overrides(planned)],
             # Not looked at when Snakemake decides what to run again, since they have to do with input or output.
             seeds=seed_arguments(planned),
-            data=lambda w, input: above(input.split[0], 3),
+            data=data_folder(planned),
             runs=lambda w, output: above(output[0], 4),
         # The checkpoint is no output, which Snakemake would delete when a job fails: a killed run goes on from it.
         # No variable of the loop in here: the text is put together when the job starts, after the loop's last turn.
         shell:
             f"{ON_GPU}blip train {{params.arguments:q}} --method {{wildcards.method}} --seed {{params.seeds}} {RAW_FOLDER}"
-            f" --data {{params.data:q}} --out {{params.runs:q}} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"
+            f" {{params.data:q}} --out {{params.runs:q}} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"
