@@ -1,15 +1,17 @@
-"""Atari: agent steps per CPU-second against Stable-Baselines3's own, in one run.
+"""Atari: agent steps against Stable-Baselines3's own, in one run.
 
 * environments: ale-py's vector environment against DummyVecEnv and the chain of wrappers; target ≥ 1.3 ×;
 * PPO: 16 environments × 125 steps and an update, the published network, against Stable-Baselines3's default PPO with
-  SubprocVecEnv; target ≥ 1.7 × with bfloat16 where the CPU has it, ≥ 1 × without.
+  SubprocVecEnv; target ≥ 1.7 × with bfloat16 where the CPU has it, ≥ 1 × without;
+* where there is a CUDA device, the same there, with and without recorded updates.
 
-Time of the process and its children, since others share the machine. Without OpenCV, which Stable-Baselines3's wrappers
-need, Pillow's resizing stands in for it.
+On the CPU per second of the process and its children, since others share the machine; on a CUDA device by the clock.
+Without OpenCV, which Stable-Baselines3's wrappers need, Pillow's resizing stands in for it.
 """
 
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -50,21 +52,27 @@ def cpu_seconds() -> float:
     return float(sum(t.user + t.system for t in times))
 
 
-def rate(work: Callable[[], object], steps: int) -> float:
-    start = cpu_seconds()
+def rate(work: Callable[[], object], steps: int, clock: Callable[[], float]) -> float:
+    start = clock()
     work()
-    return steps / (cpu_seconds() - start)
+    return steps / (clock() - start)
 
 
 def compare(
-    what: str, ours: Callable[[], object], other: Callable[[], object], steps: int, n: int, target: float
+    what: str,
+    ours: Callable[[], object],
+    other: Callable[[], object],
+    steps: int,
+    n: int,
+    target: float,
+    clock: Callable[[], float] = cpu_seconds,
 ) -> None:
     """One line: the median ratio of rates over `n` pairs in alternating order."""
     ratios, rates = [], []
     for i in range(n):
         pair = {}
         for work in (ours, other) if i % 2 else (other, ours):
-            pair[work] = rate(work, steps)
+            pair[work] = rate(work, steps, clock)
         ratios.append(pair[ours] / pair[other])
         rates.append((pair[ours], pair[other]))
     ratio = statistics.median(ratios)
@@ -72,7 +80,7 @@ def compare(
     verdict = "reached" if ratio >= target else "MISSED"
     print(
         f"{what}: {ratio:.2f} × ({min(ratios):.2f} to {max(ratios):.2f}, n = {n}; {mine:.0f} against {theirs:.0f} "
-        f"steps per CPU-second), target ≥ {target}: {verdict}",
+        f"steps per {'CPU-' if clock is cpu_seconds else ''}second), target ≥ {target}: {verdict}",
         flush=True,
     )
 
@@ -88,18 +96,24 @@ def random_steps(environments: VecEnv, steps: int) -> Callable[[], None]:
     return work
 
 
-def ours(low_precision: bool) -> Callable[[], object]:
+def ours(low_precision: bool, device: str = "cpu", *, cuda_graphs: bool = False) -> Callable[[], object]:
     """One rollout and one update at a time."""
-    network = ActorCriticNetwork(*AtariNetwork().features((4, 84, 84)), [18])
+    network = ActorCriticNetwork(*AtariNetwork().features((4, 84, 84)), [18]).to(device)
     ppo = PublishedPPO(
         GamePolicy,
         NativeAtari(GAME, COUNT, threads=torch.get_num_threads()),
         n_steps=STEPS,
         batch_size=COUNT * STEPS // 8,
         n_epochs=4,
-        policy_kwargs={"network": network, "task": 0, "low_precision": low_precision},
-        device="cpu",
+        policy_kwargs={
+            "network": network,
+            "task": 0,
+            "low_precision": low_precision,
+            "optimizer_kwargs": {"eps": 1e-5, "capturable": cuda_graphs},
+        },
+        device=device,
     )
+    ppo.cuda_graphs = cuda_graphs
     ppo.begin(10**9)
 
     def work() -> None:
@@ -109,13 +123,13 @@ def ours(low_precision: bool) -> Callable[[], object]:
     return work
 
 
-def theirs() -> Callable[[], object]:
+def theirs(device: str = "cpu") -> Callable[[], object]:
     """Stable-Baselines3's own PPO with the same network."""
     environments = make_atari_env(
         f"{GAME}NoFrameskip-v4", COUNT, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}
     )
     stacked = VecTransposeImage(VecFrameStack(environments, 4))
-    network = ActorCriticNetwork(*AtariNetwork().features((4, 84, 84)), [18])
+    network = ActorCriticNetwork(*AtariNetwork().features((4, 84, 84)), [18]).to(device)
     ppo = PPO(
         GamePolicy,
         stacked,
@@ -123,7 +137,7 @@ def theirs() -> Callable[[], object]:
         batch_size=COUNT * STEPS // 8,
         n_epochs=4,
         policy_kwargs={"network": network, "task": 0},
-        device="cpu",
+        device=device,
     )
     return lambda: ppo.learn(COUNT * STEPS, reset_num_timesteps=False)
 
@@ -145,6 +159,17 @@ def main() -> None:
         mine()
         name = "PPO, bfloat16" if low_precision else "PPO, float32"
         compare(name, mine, other, COUNT * STEPS, n, target)
+    if not torch.cuda.is_available():
+        print("no CUDA device: PPO was measured on the CPU alone")
+        return
+    print(torch.cuda.get_device_name())
+    other = theirs("cuda")
+    other()
+    for low_precision, graphs in ((False, False), (False, True), (True, True)):
+        mine = ours(low_precision, "cuda", cuda_graphs=graphs)
+        mine()
+        name = f"PPO on CUDA, {'bfloat16' if low_precision else 'float32'}, {'graphs' if graphs else 'eager'}"
+        compare(name, mine, other, COUNT * STEPS, n, 1.0, time.perf_counter)
 
 
 if __name__ == "__main__":
