@@ -147,23 +147,33 @@ def test_python_in_a_checkout_imports_the_images_package(sandbox: Path, clone: P
     assert "bit-level" in run(*inside, "blip", "--help")
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A folder that Apptainer does not show to a job by itself, as it does the working directory, /tmp and /var/tmp."""
+    folder = Path("/srv/blip-container-test")
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
+
+
 def test_the_workflow_runs_in_it_and_gives_the_same_numbers_as_outside(
-    sandbox: Path, clone: Path, apptainer: str
+    sandbox: Path, clone: Path, apptainer: str, elsewhere: Path
 ) -> None:
     binaries = f"{Path(sys.executable).parent}{os.pathsep}{Path(apptainer).parent}{os.pathsep}{os.environ['PATH']}"
     snakemake = (Path(sys.executable).parent / "snakemake", "--cores", "2")
-    for results, options in (("inside", ("--sdm", "apptainer")), ("outside", ())):
+    for where, options in (("inside", ("--sdm", "apptainer")), ("outside", ())):
+        results = elsewhere / where
         settings = ("suite=small.yaml", f"results={results}", f"data={results}/data", f"container={sandbox}")
         run(*snakemake, *options, "--config", *settings, cwd=clone, env={"PATH": binaries, "OMP_NUM_THREADS": "1"})
     for method in ("blip", "ewc"):
         folders = {
-            where: clone / where / "small" / "runs" / "tiny" / method / "seed0" for where in ("inside", "outside")
+            where: elsewhere / where / "small" / "runs" / "tiny" / method / "seed0" for where in ("inside", "outside")
         }
         provenance = json.loads((folders["inside"] / "run.json").read_text())["provenance"]
         assert provenance["commit"].startswith("version "), "the image's package, which has no repository"
         accuracy = {where: (folder / "accuracy.csv").read_text() for where, folder in folders.items()}
         assert accuracy["inside"] == accuracy["outside"]
-    assert (clone / "inside" / "small" / "tables" / "tables.md").exists()
+    assert (elsewhere / "inside" / "small" / "tables" / "tables.md").exists()
 
 
 def test_two_builds_give_the_same_digest(image: str, work: Path) -> None:

@@ -259,6 +259,27 @@ def test_ewc_averages_the_fisher_information_over_tasks(monkeypatch: pytest.Monk
     assert len(given) == 3
 
 
+def test_sampled_fisher_of_ewc_is_the_mean_of_squared_gradients_of_batches() -> None:
+    n, draws = 6, 3000
+    method = make("ewc", fisher="sampled", fisher_batch_size=n)
+    batch = examples("mlp", 0, n)
+    repeated = Examples(batch.images.repeat(draws, 1, 1, 1), batch.labels.repeat(draws), batch.scale, batch.shift)
+    method.after_task(0, repeated)
+    network, x = method.network, batch.batch(torch.arange(n))[0]
+    squares = {name: torch.zeros_like(p) for name, p in network.features.named_parameters()}
+    probabilities = network(x, 0).softmax(1).detach()
+    assert probabilities.max() < 0.95, "or all draws are the same"
+    drawn = torch.multinomial(probabilities, draws, replacement=True, generator=torch.Generator().manual_seed(0))
+    for labels in drawn.T:
+        gradients = torch.autograd.grad(F.cross_entropy(network(x, 0), labels), network.features.parameters())
+        for square, gradient in zip(squares.values(), gradients, strict=True):
+            square += gradient**2 / draws
+    for name, value in method.state_dict()["fisher"].items():
+        expected = squares[name.removeprefix("features.")]
+        assert float(value.sum()) == pytest.approx(float(expected.sum()), rel=0.05)
+        torch.testing.assert_close(value, expected, rtol=0.2, atol=0.05 * float(expected.max()))
+
+
 @pytest.mark.parametrize(("name", "strength"), [("ewc", 500.0), ("imm-mode", 5.0)])
 def test_a_penalty_keeps_the_weights_closer_to_the_old_ones(name: str, strength: float) -> None:
     ways = {}

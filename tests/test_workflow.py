@@ -221,3 +221,30 @@ def test_games_are_trained_and_shown(clone: Path) -> None:
     assert pictures == {"1-1.gif", "2-1.gif", "2-2.gif"}
     assert (results / "games" / "index.html").read_text().count("<img") == 3
     assert (results / "figures" / "two" / "returns.png").exists()
+
+
+APPTAINER = """\
+#!/bin/sh
+test "$1" = --version && echo apptainer version 1.4.0 && exit
+echo "$APPTAINER_BIND" >> "$BINDS"
+while test "$1" != sh -a "$1" != bash; do shift; done
+exec "$@"
+"""
+
+
+def test_folders_elsewhere_are_bound_for_apptainer(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    program, binds = tmp_path / "bin" / "apptainer", tmp_path / "binds.txt"
+    program.write_text(APPTAINER)
+    program.chmod(0o755)
+    (tmp_path / "image").mkdir()
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("BINDS", str(binds))
+    monkeypatch.setenv("APPTAINER_BIND", "/mine")
+    folders = (f"results={tmp_path / 'not' / 'yet'}", "data=bound/data", f"container={tmp_path / 'image'}")
+    arguments = ("--sdm", "apptainer", "--until", "dataset", "--config", "suite=small.yaml", *folders)
+    status, output = snakemake(clone, *arguments)
+    assert status == 0, output
+    assert set(binds.read_text().split()) == {f"/mine,{tmp_path}"}

@@ -1,5 +1,6 @@
 # What to run, from the configuration; checked whole before any job starts.
 import json
+import os
 import shlex
 from pathlib import Path
 
@@ -45,6 +46,24 @@ CHECKPOINTS = config.get("checkpoints") or f"{OUT}/checkpoints"
 TRAINING = (
     f"--checkpoints {shlex.quote(CHECKPOINTS)} --device {shlex.quote(config['device'])}"
 )
+
+
+def outside(folders):
+    """Of these folders those that are not below the working directory, as far up as they exist."""
+    there = [
+        next(p for p in (path, *path.parents) if p.exists())
+        for path in (Path(folder).absolute() for folder in folders)
+        if not path.is_relative_to(Path.cwd())
+    ]
+    return [str(path) for path in dict.fromkeys(there) if path != Path("/")]
+
+
+# Apptainer shows a job the working directory alone; it is told of the other folders by this variable.
+binds = [
+    os.environ.get("APPTAINER_BIND", ""),
+    *outside([RAW, DATA, config["results"], CHECKPOINTS]),
+]
+os.environ.update(APPTAINER_BIND=",".join(filter(None, binds)))
 
 # `cuda:1` names a device; otherwise each job is given one that is free.
 ON_GPU = (
