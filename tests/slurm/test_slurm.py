@@ -1,4 +1,7 @@
-"""The workflow on a real SLURM, with one job cancelled half-way (make slurm-test)."""
+"""The workflow on a real SLURM, with one job cancelled half-way (make slurm-test).
+
+With BLIP_IMAGE, an image for Apptainer, SLURM's jobs run in it; those that they are compared with never do.
+"""
 
 import importlib.util
 import json
@@ -51,9 +54,11 @@ def checkout(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def snakemake(checkout: Path, results: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def snakemake(
+    checkout: Path, results: str, *arguments: str, settings: tuple[str, ...] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
     """Snakemake in the checkout, with data and results of its own; its output goes to <results>.txt."""
-    settings = ("--config", SUITE, f"results={results}", f"data={results}/data")
+    settings = ("--config", SUITE, f"results={results}", f"data={results}/data", *settings)
     with (checkout / f"{results}.txt").open("w") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "snakemake", *arguments, *settings],
@@ -89,7 +94,11 @@ def test_a_cancelled_job_goes_on_and_the_numbers_are_those_of_an_uninterrupted_r
 
     out, expected = (checkout / results / "cluster" for results in ("slurm", "reference"))
     key = json.loads((expected / LONG_RUN / "run.json").read_text())["key"]
-    with snakemake(checkout, "slurm", "--profile", "workflow/profiles/slurm", *FAST) as process:
+    image = os.environ.get("BLIP_IMAGE")
+    container = ("--sdm", "apptainer") if image else ()
+    settings = (f"container={image}",) if image else ()
+    profile = ("--profile", "workflow/profiles/slurm")
+    with snakemake(checkout, "slurm", *profile, *FAST, *container, settings=settings) as process:
         cancel_when_half_way(cluster, out / "checkpoints" / key / "checkpoint.pt", process)
         status = process.wait()
     output = (checkout / "slurm.txt").read_text()
@@ -103,6 +112,8 @@ def test_a_cancelled_job_goes_on_and_the_numbers_are_those_of_an_uninterrupted_r
     for run in (expected / "runs").rglob("weights.safetensors"):
         assert (out / run.relative_to(expected)).read_bytes() == run.read_bytes()
 
+    run = json.loads((out / LONG_RUN / "run.json").read_text())
+    assert run["provenance"]["commit"].startswith("version ") == bool(image), "the image has no repository"
     devices = [re.findall(r"on GPU (\d)", log.read_text()) for log in (out / "logs" / "train").iterdir()]
     assert len(devices) == 3, "of three jobs: short runs share one"
     assert all(device in (["0"], ["1"]) for device in devices)
