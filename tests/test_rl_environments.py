@@ -1,12 +1,10 @@
 """Games: names, and ale-py's vector environment step by step against Stable-Baselines3's wrappers."""
 
-from functools import cache
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from opencv_stand_in import opencv as opencv
 from test_data import one_line
 
 pytest.importorskip("stable_baselines3")
@@ -68,33 +66,6 @@ def test_action_sets_are_the_published_ones(game: str) -> None:
 
 
 # Against Stable-Baselines3
-
-
-@cache
-def overlaps(inputs: int, outputs: int) -> NDArray[np.float64]:
-    """Share of each input pixel in each output pixel, (outputs, inputs): OpenCV's INTER_AREA for one side."""
-    edges = np.arange(outputs + 1) * inputs / outputs
-    pixels = np.arange(inputs)
-    shared = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
-    return np.maximum(shared, 0) * outputs / inputs
-
-
-def area_resize(image: NDArray[np.uint8], size: tuple[int, int], interpolation: int) -> NDArray[np.uint8]:
-    height, width = image.shape
-    resized = overlaps(height, size[1]) @ image @ overlaps(width, size[0]).T
-    return np.rint(resized).astype(np.uint8)
-
-
-def grey(image: NDArray[np.uint8], code: int) -> NDArray[np.uint8]:
-    return np.rint(image @ np.array([0.299, 0.587, 0.114])).astype(np.uint8)
-
-
-@pytest.fixture
-def opencv(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The two functions of OpenCV that SB3's wrappers call, where it is not installed."""
-    if atari_wrappers.cv2 is None:
-        stand_in = SimpleNamespace(cvtColor=grey, resize=area_resize, COLOR_RGB2GRAY=0, INTER_AREA=0)
-        monkeypatch.setattr(atari_wrappers, "cv2", stand_in)
 
 
 def hidden_steps(native: NativeAtari, game: str, *, life: bool = False) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from opencv_stand_in import opencv as opencv
 from PIL import Image
 from test_data import one_line
 
@@ -227,14 +228,20 @@ def test_another_game_leaves_the_first_ones_heads_alone(quick: Path, tmp_path: P
 # Resume
 
 
-@pytest.mark.parametrize("method", ["blip", *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])])
+STOPPED = [(method, "native") for method in METHODS] + [("blip", "sb3")]
+
+
+@pytest.mark.usefixtures("opencv")
+@pytest.mark.parametrize(
+    ("method", "backend"), [STOPPED[0], *(pytest.param(*s, marks=pytest.mark.slow) for s in STOPPED[1:])]
+)
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(
-    method: str, quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, backend: str, quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = make_trainer(quick, method, tmp_path / "whole")
+    whole = make_trainer(quick, method, tmp_path / "whole", ppo__backend=backend)
     whole.run("whole")
     for stop in (3, 8, 5):  # updates; from the last checkpoint on, they end in the first game and twice in the second
-        trainer = make_trainer(quick, method, tmp_path / "stopped")
+        trainer = make_trainer(quick, method, tmp_path / "stopped", ppo__backend=backend)
         update, done = trainer._update, []
 
         def stopping(ppo: Any, progress: Any, update: Any = update, done: Any = done, stop: int = stop) -> None:
@@ -245,7 +252,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(
         monkeypatch.setattr(trainer, "_update", stopping)
         with pytest.raises(KeyboardInterrupt):
             trainer.run("stopped")
-    last = make_trainer(quick, method, tmp_path / "stopped")
+    last = make_trainer(quick, method, tmp_path / "stopped", ppo__backend=backend)
     last.run("going on")
     weights, tables = results(whole)
     resumed_weights, resumed_tables = results(last)

@@ -77,8 +77,8 @@ class PublishedPPO(PPO):
         orders = torch.stack([torch.randperm(n, generator=self.shuffle) for _ in range(self.n_epochs)])
         batches = [b for order in orders.to(self.device) for b in order.split(self.batch_size)]
         if self._step is None:
-            graphs = self.cuda_graphs
-            self._step = GraphedStep(self._train_step, self.batch_size, self.device) if graphs else self._train_step
+            step = self._train_step
+            self._step = GraphedStep(step, self.batch_size, self.device) if self.cuda_graphs else step
         self._sums.zero_()
         for index in batches:
             self._step(index)

@@ -101,8 +101,8 @@ class GameTrainer:
 
     def _restart(self, ppo: PublishedPPO) -> None:
         """Start new games, which depend on nothing but the place in the run."""
-        if self.config.backend == "sb3" and self.update:
-            ppo.replace(self._environments())  # its wrappers go on in the middle of a game after a lost life
+        if self.config.backend == "sb3":
+            ppo.replace(self._environments())  # its wrappers start a new game only once the last one is over
         ppo.start(address(self.seed, "environments", self.task, self.update) % SEEDS)
 
     def _environments(self) -> Any:
