@@ -80,6 +80,7 @@ def compare(game: str, steps: int, seed: int = 0) -> list[float]:
     """Mean absolute difference of the pixels of each step; rewards, dones and returns are asserted to be equal."""
     native = NativeAtari(game, 1, noop_max=0, fire=False)
     wrapped = wrapped_atari(game, 1, noop_max=0)
+    native.seed(seed), wrapped.seed(seed)
     native.reset(), wrapped.reset()
     hidden_steps(native, game)
     random = np.random.default_rng(seed)
