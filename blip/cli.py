@@ -1,6 +1,7 @@
 """The command line: parses, calls, prints."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -9,10 +10,14 @@ from blip.errors import BlipError
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status (2 for bad input, 130 when interrupted)."""
+    """Run the command line; returns the exit status: 2 for bad input, 130 when interrupted, 141 with no reader left."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its end
+        return 141
     except BlipError as error:
         print(f"blip: {error}", file=sys.stderr)
         return 2

@@ -3,6 +3,8 @@
 import re
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -137,6 +139,16 @@ def test_methods_lists_every_method_with_every_setting(shell: Shell) -> None:
     assert list(blocks) == list(METHODS)
     assert "f_prior: required" in blocks["blip"]
     assert "max_bits: default 20" in blocks["blip"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-c", "import sys; from blip.cli import main; sys.exit(main(['methods']))"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert process.wait() == 141
+    assert process.stderr.read() == b""
 
 
 def test_check_names_each_experiment_and_its_methods(shell: Shell) -> None:
