@@ -146,6 +146,7 @@ def test_mistakes_are_named_by_file_and_key(old: str, new: str, key: str, expect
         (b"name: tiny\n\tdata: 1", "line 2: not valid YAML"),
         (b"name: a\x01b", "not valid YAML"),
         (b"name: 2024-13-45", "not valid YAML"),
+        (b"name: tiny\ntraining: {lr: 1,\n lr: 2}", "line 3: not valid YAML: the key lr is there twice"),
         (b"? [1, 2]\n: 3", "not valid YAML"),
         (b"- name", "expected keys and values, found list"),
         (b"name", "expected keys and values, found str"),
