@@ -62,9 +62,15 @@ rule games:
     output:
         report(
             directory(f"{OUT}/games"),
-            htmlindex="index.html",
+            patterns=["{experiment}/{method}/{learned}-{played}.gif"],
             caption="../report/games.rst",
             category="Games",
+            subcategory="{experiment}",
+            labels={
+                "method": "{method}",
+                "games learned": "{learned}",
+                "plays game": "{played}",
+            },
         ),
     log:
         f"{OUT}/logs/games.log",
