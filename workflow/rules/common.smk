@@ -60,10 +60,10 @@ def outside(folders):
 
 # Apptainer shows a job the working directory alone; it is told of the other folders by this variable.
 binds = [
-    os.environ.get("APPTAINER_BIND", ""),
+    *os.environ.get("APPTAINER_BIND", "").split(","),
     *outside([RAW, DATA, config["results"], CHECKPOINTS]),
 ]
-os.environ.update(APPTAINER_BIND=",".join(filter(None, binds)))
+os.environ.update(APPTAINER_BIND=",".join(filter(None, dict.fromkeys(binds))))
 
 # `cuda:1` names a device; otherwise each job is given one that is free.
 ON_GPU = (
