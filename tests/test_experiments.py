@@ -79,6 +79,10 @@ every_experiment = pytest.mark.parametrize("name", PUBLISHED)
 
 def test_the_paper_suite_has_every_experiment_method_and_five_seeds(tmp_path: Path) -> None:
     _, planned = load_suite(CONFIG / "paper.yaml", tmp_path)
+    games = planned.pop("atari6")
+    assert sorted(games.methods) == ["blip", "ewc", "sgd", "sgd-frozen"]
+    assert games.seeds == [0, 1, 2]
+    assert not games.overrides
     assert list(planned) == list(PUBLISHED)
     for experiment in planned.values():
         assert sorted(experiment.methods) == sorted(METHODS) == sorted([*BASELINES, "blip"])

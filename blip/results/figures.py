@@ -88,7 +88,7 @@ def draw_matrices(runs: Runs) -> Figure | None:
 
     grid = sns.FacetGrid(means.reset_index(), **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * len(every)), 1))
     grid.map_dataframe(draw).set_titles("{col_name}").set_axis_labels(
-        f"{result} on {task_name}", f"after learning {task_name}"
+        f"{result.removeprefix('normalised ')} on {task_name}", f"after learning {task_name}"
     )
     figure: Figure = grid.figure
     figure.set_layout_engine("constrained")  # before there is a colour bar
