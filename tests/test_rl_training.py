@@ -139,7 +139,7 @@ def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path
     for picture in ("1-1", "2-1", "2-2"):
         with Image.open(tmp_path / "page" / "quick" / method / f"{picture}.gif") as image:
             assert image.size == (160, 210)
-            assert image.n_frames > 10
+            assert image.n_frames > 1
 
     for row in tables["accuracy"]:
         i, j = int(row["task_learned"]), int(row["task"])
