@@ -26,6 +26,7 @@ pytest.importorskip("ale_py")
 from blip.checkpoint import Checkpoint
 from blip.config import GameExperiment, load_experiment
 from blip.errors import BlipError
+from blip.methods import METHODS as ALL_METHODS
 from blip.results import load_runs
 from blip.results.game_page import write_game_page
 from blip.rl.environments import action_count
@@ -223,6 +224,18 @@ def test_another_game_leaves_the_first_ones_heads_alone(quick: Path, tmp_path: P
     assert not {key for key in moved if key.startswith(("heads.0", "critics.0"))}
     state = trainer.method.blip  # type: ignore[attr-defined]
     assert state.tasks == 2
+
+
+@pytest.mark.parametrize("method", sorted(set(ALL_METHODS).difference(METHODS)))
+def test_methods_that_the_paper_has_for_classification_alone_learn_games_too(
+    method: str, quick: Path, tmp_path: Path
+) -> None:
+    quick.write_text(f"{QUICK}  {method}: {{}}\n")
+    trainer = make_trainer(quick, method, tmp_path / "c", ppo__steps=64)
+    before = {name: value.clone() for name, value in trainer.network.features.state_dict().items()}
+    trainer.run("test")
+    assert [(row["task_learned"], row["task"]) for row in trainer.tables["accuracy"]] == [(0, 0), (1, 0), (1, 1)]
+    assert not torch.equal(trainer.network.features.state_dict()["0.weight"], before["0.weight"])
 
 
 # Resume
