@@ -180,13 +180,13 @@ def _data(options: argparse.Namespace) -> None:
     from blip.data import prepare_dataset, prepare_experiment
 
     experiment = _experiment(options, options.experiment)
-    if not hasattr(experiment, "data"):
+    if not experiment.sources:
         raise BlipError(f"{options.experiment}: games need no data")
     if options.source is None:
         for seed in options.seed or [0]:
             print(prepare_experiment(experiment.name, experiment.data, seed, options.raw, options.data))
         return
-    sources = {source.name: source for source in experiment.data.sources}
+    sources = {source.name: source for source in experiment.sources}
     if options.source not in sources:
         raise BlipError(f"--source {options.source}: {options.experiment} has {', '.join(sources)}")
     print(prepare_dataset(sources[options.source], options.raw, options.data))

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from blip.data import DataConfig, is_present
+from blip.data import DataConfig, SourceConfig, is_present
 from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.networks import AnyNetwork, NetworkSettings
@@ -60,6 +60,11 @@ class AnyExperiment(Settings):
     methods: dict[str, dict[str, Any]]
     resources: Resources = Resources()
 
+    @property
+    def sources(self) -> list[SourceConfig]:
+        """Of its data; games have none."""
+        return []
+
     def run_config(self, method: str, seed: int) -> dict[str, Any]:
         """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""
         if method not in self.methods:
@@ -84,6 +89,10 @@ class Experiment(AnyExperiment):
     training: TrainingConfig
     network_changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Keys of the network that are different for a method."""
+
+    @property
+    def sources(self) -> list[SourceConfig]:
+        return self.data.sources
 
     def network_of(self, method: str) -> AnyNetwork:
         """The network that a method is run on."""
@@ -210,8 +219,7 @@ def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]
                 raise BlipError(f"{path}: methods: {method} is not among those of {experiment_path}")
         if experiment.name in planned:
             raise BlipError(f"{path}: experiments: {experiment.name} is there twice")
-        sources = experiment.data.sources if isinstance(experiment, Experiment) else []
-        if entry.only_if_present and not all(is_present(source, raw) for source in sources):
+        if entry.only_if_present and not all(is_present(source, raw) for source in experiment.sources):
             continue
         planned[experiment.name] = PlannedExperiment(
             path=experiment_path,

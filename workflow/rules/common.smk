@@ -134,14 +134,9 @@ def overrides(planned):
     return ["--set", *changes] if changes else []
 
 
-def sources(planned):
-    """The sources of an experiment's data; games have none."""
-    return [] if planned.experiment.name in GAMES else planned.experiment.data.sources
-
-
 def datasets(planned):
     """The data set files of an experiment."""
-    return [str(dataset_path(DATA, source)) for source in sources(planned)]
+    return [str(dataset_path(DATA, source)) for source in planned.experiment.sources]
 
 
 def splits(planned, seeds):

@@ -5,7 +5,7 @@
 DATASETS = {
     Path(path).stem: (planned, source)
     for planned in EXPERIMENTS.values()
-    for path, source in zip(datasets(planned), sources(planned))
+    for path, source in zip(datasets(planned), planned.experiment.sources)
 }
 
 
