@@ -29,6 +29,7 @@ SHARED = {
     "gpu": "GPU models",
     "tasks": "numbers of tasks",
     "data": "kinds of data",
+    "products": "libraries of float32 products",
 }
 
 
@@ -159,6 +160,7 @@ def _read_run(file: Path) -> dict[str, Any]:
             **{key: provenance[key] for key in ("commit", "cpu")},
             **{key: provenance["versions"][key] for key in ("python", "torch")},
             "gpu": provenance["gpu"] or "none",
+            "products": provenance.get("products", "default"),  # runs of before it was recorded
         }
     except KeyError as error:
         raise BlipError(f"{file}: expected the key {error}") from error

@@ -21,10 +21,13 @@ from blip.config import Experiment, GameExperiment, fingerprint
 from blip.data import load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.files import atomic_write, make_folder
+from blip.games.actor_critic import AtariNetwork
 from blip.images.image_trainer import Trainer
+from blip.networks import AnyNetwork
 from blip.record import GAME_TABLES, TABLES
 from blip.runs.kept import KeptRun
 from blip.training.checkpoint import Checkpoint
+from blip.training.products import AUTO, DEFAULT, choose, computed_by, largest_product
 
 if TYPE_CHECKING:
     from blip.games.game_trainer import GameTrainer
@@ -55,14 +58,15 @@ def train_run(
     checkpoints: Path,
     device: str = "auto",
     cuda_graphs: bool = True,
+    products: str = AUTO,
     keep: bool = False,
 ) -> Path:
     """Train one run and write its folder below `out`; a finished one of the same configuration is left alone.
 
     Goes on from the run's checkpoint where a process was stopped before, and removes it at the end. `accuracy.csv` is
     written last: a folder that has it is complete. With `keep`, a copy of the finished folder stays beside the
-    checkpoints, and a folder that was deleted is written from it. Raises BlipError for bad input, a full disk or a
-    diverging loss.
+    checkpoints, and a folder that was deleted is written from it. `products`: see `choose`. Raises BlipError for bad
+    input, a full disk or a diverging loss.
     """
     folder = run_folder(out, experiment.name, method, seed)
     config = experiment.run_config(method, seed)
@@ -72,18 +76,20 @@ def train_run(
     else:
         job = _classification(experiment, method, seed, raw, data, target, cuda_graphs)
     key = fingerprint([config, job.checksum, metadata.version("blip-continual")])
-    checkpoint = Checkpoint(checkpoints / key)
+    library = choose(products, target, job.largest_product)
+    place = key if library == DEFAULT else f"{key}-{library}"  # other roundings: a run is not resumed with them
+    checkpoint = Checkpoint(checkpoints / place)
     if (folder / "accuracy.csv").exists() and _recorded_key(folder) == key:
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
-    kept = KeptRun(checkpoints / "finished", key) if keep else None
+    kept = KeptRun(checkpoints / "finished", place) if keep else None
     if kept and kept.restore(folder):
         print(f"{folder}: complete already, brought back from its copy", file=sys.stderr)
         return folder
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
-    with checkpoint.held():
+    with checkpoint.held(), computed_by(library):
         trainer = job.trainer(checkpoint)
         trainer.run(f"{experiment.name} {method} seed {seed}")
         about = {
@@ -95,7 +101,7 @@ def train_run(
             "max_bits": config["method"].get("max_bits"),
             "config": config,
             "key": key,
-            "provenance": provenance(target, started, job.packages),
+            "provenance": provenance(target, started, library, job.packages),
         }
         _write(folder, trainer, about, target)
         if kept:
@@ -111,6 +117,8 @@ class _Job:
     checksum: str
     """Of the data."""
     tasks: list[dict[str, Any]]
+    largest_product: int
+    """Multiplications in the largest linear layer of a training step."""
     trainer: "Callable[[Checkpoint], Trainer | GameTrainer]"
     packages: tuple[str, ...] = PACKAGES
 
@@ -127,20 +135,29 @@ def _classification(
     return _Job(
         sequence.checksum,
         [{"name": n, "classes": c} for n, c in zip(sequence.names, sequence.class_counts, strict=True)],
+        _largest_product(experiment.network_of(method), sequence.image_shape, experiment.training.batch_size),
         lambda checkpoint: Trainer(experiment, method, seed, sequence, checkpoint, device, cuda_graphs=cuda_graphs),
     )
 
 
 def _games(experiment: GameExperiment, method: str, seed: int, device: torch.device, cuda_graphs: bool) -> _Job:
-    from blip.games.atari import action_count  # here, since classification does without these packages
+    from blip.games.atari import SIDE, STACK, action_count  # here, since classification does without these packages
     from blip.games.game_trainer import GameTrainer
 
+    ppo = experiment.ppo
     return _Job(
         "",
         [{"name": game, "classes": action_count(game)} for game in experiment.games],
+        _largest_product(experiment.network, (STACK, SIDE, SIDE), ppo.steps_per_update // ppo.mini_batches),
         lambda checkpoint: GameTrainer(experiment, method, seed, checkpoint, device, cuda_graphs=cuda_graphs),
         (*PACKAGES, "ale-py", "gymnasium", "stable-baselines3"),
     )
+
+
+def _largest_product(network: AnyNetwork | AtariNetwork, shape: tuple[int, ...], batch_size: int) -> int:
+    with torch.device("meta"):  # shapes alone
+        features, _ = network.features(shape)
+    return largest_product(features, batch_size)
 
 
 def pick_device(name: str) -> torch.device:
@@ -158,7 +175,9 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def provenance(device: torch.device, started: datetime, packages: tuple[str, ...] = PACKAGES) -> dict[str, Any]:
+def provenance(
+    device: torch.device, started: datetime, products: str, packages: tuple[str, ...] = PACKAGES
+) -> dict[str, Any]:
     """What made these numbers: code, libraries, hardware, command; no host or user name, no absolute path."""
     arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv]
     return {
@@ -170,6 +189,7 @@ def provenance(device: torch.device, started: datetime, packages: tuple[str, ...
         "cpu": _cpu_model(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
+        "products": products,
         "command": " ".join(arguments),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),

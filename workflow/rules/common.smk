@@ -19,6 +19,7 @@ SETTINGS = {
     "device",
     "jobs_per_gpu",
     "threads",
+    "products",
     "container",
 }
 if unknown := set(config) - SETTINGS:
@@ -45,6 +46,7 @@ RAW_FOLDER = f"--raw {shlex.quote(str(RAW))}"
 CHECKPOINTS = config.get("checkpoints") or f"{OUT}/checkpoints"
 TRAINING = (
     f"--checkpoints {shlex.quote(CHECKPOINTS)} --device {shlex.quote(config['device'])}"
+    f" --products {shlex.quote(config['products'])}"
 )
 
 
