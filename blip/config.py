@@ -29,7 +29,6 @@ class TrainingConfig(Settings):
     lr_factor: float = Field(default=3, gt=1)
     lr_min: PositiveFloat = 1e-4
     """A task ends when its learning rate falls below this."""
-    momentum: float = Field(default=0, ge=0, lt=1)
 
 
 class Resources(Settings):

@@ -3,14 +3,13 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from blip.config import Experiment, method_settings
 from blip.data import Examples, TaskSequence
@@ -22,6 +21,7 @@ from blip.progress import Progress
 from blip.record import TABLES, timed
 from blip.seeding import address, generator
 from blip.training.checkpoint import Checkpoint
+from blip.training.descent import GradientDescent, PatienceSchedule
 
 Row: TypeAlias = dict[str, Any]
 
@@ -81,63 +81,46 @@ class Trainer:
                 self._restore(saved)
                 progress.say(f"going on at task {self.task + 1}, epoch {self.epoch + 1}")
             while self.task < len(self.sequence):
-                self._learn_task(progress, saved["optimizer"] if saved else None)
+                self._learn_task(progress, saved["schedule"] if saved else None)
                 saved = None
 
-    def _learn_task(self, progress: Progress, optimizer_state: Row | None) -> None:
+    def _learn_task(self, progress: Progress, schedule_state: Row | None) -> None:
         task = self.sequence.task(self.task)
         if self.task > 0:
             self.network.freeze_statistics()
         self.method.before_task(self.task)
-        optimizer, schedule = self._optimizer(optimizer_state)
-        step = self._step(optimizer, task.train)
-        lr = optimizer.param_groups[0]["lr"]
-        while self.epoch < self.config.epochs and lr >= self.config.lr_min:
+        schedule = self._schedule(schedule_state)
+        descent = GradientDescent(self.network.parameters(), schedule.lr)
+        step = self._step(descent, task.train)
+        while self.epoch < self.config.epochs and schedule.lr >= self.config.lr_min:
             with timed(self._seconds, "train"):
                 train_loss = self._train_epoch(step, task.train)
             with timed(self._seconds, "evaluate"):
                 loss, accuracy = self.evaluate(task.valid, self.task, penalty=True)
-            self._record_epoch(lr, train_loss, loss, accuracy)
+            self._record_epoch(schedule.lr, train_loss, loss, accuracy)
             schedule.step(loss)
-            if optimizer.param_groups[0]["lr"] < lr:
-                optimizer.state.clear()  # published: a fresh optimizer at every new learning rate
-                step = self._step(optimizer, task.train)
-                lr = optimizer.param_groups[0]["lr"]
+            descent.rate.fill_(schedule.lr)
             self.epoch += 1
             progress.epoch(self.task, self.epoch - 1, loss, accuracy)
-            self._save(optimizer, schedule)
+            self._save(schedule)
         self._finish_task(task.train, progress)
 
-    def _optimizer(self, state: Row | None) -> tuple[SGD, ReduceLROnPlateau]:
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
+    def _schedule(self, state: Row | None) -> PatienceSchedule:
         config = self.config
-        optimizer = SGD(parameters, lr=config.lr, momentum=config.momentum)
-        # `patience` counts the bad epochs that pass before the one that lowers the learning rate.
-        schedule = ReduceLROnPlateau(
-            optimizer,
-            factor=1 / config.lr_factor,
-            patience=config.lr_patience - 1,
-            threshold=0,
-            eps=0,
-        )
-        if state:
-            optimizer.load_state_dict(state["sgd"])
-            schedule.load_state_dict(state["schedule"])
-        return optimizer, schedule
+        return PatienceSchedule(**state) if state else PatienceSchedule(config.lr, config.lr_patience, config.lr_factor)
 
-    def _step(self, optimizer: SGD, train: Examples) -> Callable[[Tensor], None]:
-        """One training step on the examples at an index, for as long as task and learning rate stay."""
-        step = partial(self._train_step, optimizer, train)
+    def _step(self, descent: GradientDescent, train: Examples) -> Callable[[Tensor], None]:
+        """One training step on the examples at an index, for as long as the task stays."""
+        step = partial(self._train_step, descent, train)
         return GraphedStep(step, self.config.batch_size, self.device) if self.cuda_graphs else step
 
-    def _train_step(self, optimizer: SGD, train: Examples, index: Tensor) -> None:
+    def _train_step(self, descent: GradientDescent, train: Examples, index: Tensor) -> None:
         x, labels = train.batch(index)
         loss, _ = self._loss(x, labels, self.task, penalty=True)
-        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.method.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.method.clip_norm)
-        optimizer.step()
+            nn.utils.clip_grad_norm_(descent.parameters, self.method.clip_norm)
+        descent.step()
         self.method.after_step()
         self._total_loss += loss.detach() * len(labels)
 
@@ -201,7 +184,7 @@ class Trainer:
         )
         self.task, self.epoch, self.best_loss, self._seconds = self.task + 1, 0, math.inf, {}
         self.best_weights = self._weights()
-        self._save(None, None)
+        self._save(None)
 
     def _record(self, table: str, *values: float | int | str) -> None:
         self.tables[table].append(dict(zip(TABLES[table], values, strict=True)))
@@ -209,14 +192,11 @@ class Trainer:
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
-    def _save(self, optimizer: SGD | None, schedule: ReduceLROnPlateau | None) -> None:
+    def _save(self, schedule: PatienceSchedule | None) -> None:
         """Write a checkpoint, unless the last one is too young to be worth it."""
         if time.monotonic() - self._last_saved < self.seconds_between_checkpoints:
             return
         with timed(self._seconds, "checkpoint"):
-            state = None
-            if optimizer and schedule:
-                state = {"sgd": optimizer.state_dict(), "schedule": schedule.state_dict()}
             self.checkpoint.save(
                 {
                     "task": self.task,
@@ -225,7 +205,7 @@ class Trainer:
                     "network": self.network.state_dict(),
                     "best_weights": self.best_weights,
                     "method": self.method.state_dict(),
-                    "optimizer": state,
+                    "schedule": schedule and asdict(schedule),
                     "tables": self.tables,
                     "seconds": self._seconds,
                 }
