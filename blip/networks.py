@@ -128,6 +128,11 @@ class MultiHeadNetwork(nn.Module):
         logits: Tensor = self.heads[task](self.features(x))
         return logits
 
+    def parameters_of(self, task: int) -> dict[str, nn.Parameter]:
+        """Of the features and of the head of `task`, by name; there may be no such task."""
+        named = ((name, name.split("."), p) for name, p in self.named_parameters())
+        return {name: p for name, parts, p in named if parts[0] == "features" or parts[1] == str(task)}
+
     def freeze_statistics(self) -> None:
         """Keep the running statistics of batch-norm layers as they are from now on (paper: after the first task)."""
         self.statistics_frozen = True

@@ -20,10 +20,12 @@ from blip.seeding import address, generator
 class EWC(Method):
     """EWC (Kirkpatrick et al., 2017): penalty λ/2 · Σ F (θ - θ*)², F averaged or summed over the tasks so far.
 
-    Over all parameters where not said otherwise; heads of earlier tasks get no gradient and so no penalty either.
+    Over all parameters, as published: but the Fisher information of a head is zero until its task, and after it the
+    head never moves, so heads add nothing and are left out.
     """
 
     name = "ewc"
+    version = 2
     clip_norm = 100.0
 
     class Settings(Settings):
@@ -32,13 +34,14 @@ class EWC(Method):
         fisher_batch_size: PositiveInt = 32
         """The published Fisher squares batch gradients, so λ belongs to a batch size: that of training."""
         fisher: Literal["batch gradients", "sampled"] = "batch gradients"
-        """`sampled`: of the features alone, for labels drawn from the prediction. What is published for games, squared
+        """`sampled`: for labels drawn from the prediction. What is published for games, squared
         gradients of batches of n such labels, is the Fisher information proper / n in the mean: here it is computed."""
         over_tasks: Literal["mean", "sum"] = "mean"
         """`sum` with `sampled` is online EWC as published for games."""
 
     def __init__(self, network: MultiHeadNetwork, settings: "EWC.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
+        self.parameters = dict(network.features.named_parameters())
         self.fisher: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
 
@@ -47,7 +50,7 @@ class EWC(Method):
             return None
         terms = [
             quadratic_penalty(parameter, self.anchor[name], self.fisher[name])
-            for name, parameter in self.network.named_parameters()
+            for name, parameter in self.parameters.items()
             if name in self.anchor
         ]
         penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
@@ -61,12 +64,13 @@ class EWC(Method):
             self.fisher = {
                 name: (value + task * self.fisher[name]) / (task + 1) if task else value for name, value in new.items()
             }
-        self.anchor = {name: p.detach().clone() for name, p in self.network.named_parameters() if name in new}
+        self.anchor = {name: self.parameters[name].detach().clone() for name in new}
 
     def _batch_gradients(self, task: int, train: Examples) -> dict[str, Tensor]:
         torch.manual_seed(address(self.seed, "fisher dropout", task))
+        self.network.train()
         return batch_gradient_fisher(
-            self.network,
+            self.network.features,
             lambda x: self.network(x, task),
             train.batches(self.settings.fisher_batch_size, generator(self.seed, "fisher", task)),
         )
@@ -78,7 +82,7 @@ class EWC(Method):
             (x for x, _ in train.batches(self.settings.fisher_batch_size)),
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
-        return {f"features.{name}": value / self.settings.fisher_batch_size for name, value in fisher.items()}
+        return {name: value / self.settings.fisher_batch_size for name, value in fisher.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"fisher": self.fisher, "anchor": self.anchor}
