@@ -90,7 +90,7 @@ class Trainer:
             self.network.freeze_statistics()
         self.method.before_task(self.task)
         schedule = self._schedule(schedule_state)
-        descent = GradientDescent(self.network.parameters(), schedule.lr)
+        descent = GradientDescent(self.method.trained_parameters(), schedule.lr)
         step = self._step(descent, task.train)
         while self.epoch < self.config.epochs and schedule.lr >= self.config.lr_min:
             with timed(self._seconds, "train"):

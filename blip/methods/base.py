@@ -1,9 +1,9 @@
 """What a method is: a few hooks around anybody's training loop."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from blip.data import Examples
 from blip.networks import MultiHeadNetwork
@@ -45,6 +45,10 @@ class Method:
         self.network = network
         self.settings = settings
         self.seed = seed
+
+    def trained_parameters(self) -> Iterable[nn.Parameter]:
+        """What a task moves, asked for once before it trains; those with `requires_grad` off stay."""
+        return self.network.parameters()
 
     def before_task(self, task: int) -> None:
         """Called before task `task` (0-based) trains, and again when a run resumes within it."""

@@ -31,22 +31,31 @@ class LwF(Method):
     def __init__(self, network: MultiHeadNetwork, settings: "LwF.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
         self.teacher: MultiHeadNetwork | None = None
-        self.teacher_heads: tuple[Tensor, Tensor]
         self.tasks = 0
+        self.heads: tuple[nn.Parameter, nn.Parameter]
+        self.teacher_heads: tuple[nn.Parameter, nn.Parameter]
+        """All heads of earlier tasks as one layer, of the network and of the teacher."""
+
+    def trained_parameters(self) -> Iterable[nn.Parameter]:
+        if self.teacher is None:
+            return self.network.parameters()
+        return [*self.network.parameters_of(self.tasks).values(), *self.heads]
 
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if self.teacher is None:
             return None
         with torch.no_grad():
             targets = F.softmax(self._predictions(self.teacher.features(inputs), self.teacher_heads), 1)
-        predictions = self._predictions(hidden, _one_layer(self.network.heads[: self.tasks]))
+        predictions = self._predictions(hidden, self.heads)
         # The mean over images and tasks, times the tasks: the sum of what each earlier head has lost.
         penalty: Tensor = self.settings.strength * self.tasks * F.cross_entropy(predictions, targets)
         return penalty
 
-    def _predictions(self, hidden: Tensor, heads: tuple[Tensor, Tensor]) -> Tensor:
+    def _predictions(self, hidden: Tensor, heads: tuple[nn.Parameter, nn.Parameter]) -> Tensor:
         """Logits / temperature of the earlier heads: (images · tasks, classes)."""
-        return F.linear(hidden, *heads).div(self.settings.temperature).view(len(hidden) * self.tasks, -1)
+        weight, bias = heads
+        logits: Tensor = F.linear(hidden, weight.flatten(0, 1), bias.flatten()) / self.settings.temperature
+        return logits.view(len(hidden) * self.tasks, -1)
 
     def after_task(self, task: int, train: Examples) -> None:
         self._set_teacher(deepcopy(self.network), task + 1)
@@ -54,6 +63,7 @@ class LwF(Method):
     def _set_teacher(self, teacher: MultiHeadNetwork, tasks: int) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
         self.teacher_heads = _one_layer(teacher.heads[:tasks])
+        self.heads = _one_layer(self.network.heads[:tasks])
         self.tasks = tasks
 
     def state_dict(self) -> dict[str, Any]:
@@ -70,19 +80,17 @@ NEVER = -1e4
 """Logit of a class that a head does not have: its probability is exactly 0, and 0 times its logarithm too."""
 
 
-def _one_layer(heads: Iterable[nn.Module]) -> tuple[Tensor, Tensor]:
-    """Weight and bias of one linear layer that computes all `heads`, each filled up to the most classes.
+def _one_layer(heads: Iterable[nn.Module]) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weight and bias of one linear layer that computes all `heads`, which are in its memory from now on.
 
-    A product for each head would make a step's time grow with the number of tasks.
+    Each is filled up to the most classes. A layer for each head would make a step's time grow with the number of tasks.
     """
     layers = [head for head in heads if isinstance(head, nn.Linear)]
     classes = max(layer.out_features for layer in layers)
-    weights = [_filled(layer.weight, classes, 0) for layer in layers]
-    biases = [_filled(layer.bias, classes, NEVER) for layer in layers]
-    return torch.cat(weights), torch.cat(biases)
-
-
-def _filled(rows: Tensor, count: int, value: float) -> Tensor:
-    """`rows` and then others of `value`, so many that there are `count`."""
-    missing = count - len(rows)
-    return torch.cat([rows, rows.new_full((missing, *rows.shape[1:]), value)]) if missing else rows
+    first = layers[0].weight
+    weight = nn.Parameter(first.new_zeros(len(layers), classes, layers[0].in_features), first.requires_grad)
+    bias = nn.Parameter(first.new_full((len(layers), classes), NEVER), first.requires_grad)
+    for layer, rows, biases in zip(layers, weight.data, bias.data, strict=True):
+        rows[: layer.out_features], biases[: layer.out_features] = layer.weight.data, layer.bias.data
+        layer.weight.data, layer.bias.data = rows[: layer.out_features], biases[: layer.out_features]
+    return weight, bias

@@ -236,7 +236,10 @@ def _write(folder: Path, trainer: "Trainer | GameTrainer", about: dict[str, Any]
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     trainer.tables["cost"].append({"task": -1, "phase": "peak_memory_mb", "seconds": round(peak, 1)})
-    weights = {name: value.cpu().contiguous() for name, value in trainer.network.state_dict().items()}
+    weights = {
+        name: value.cpu().clone(memory_format=torch.contiguous_format)
+        for name, value in trainer.network.state_dict().items()
+    }
     atomic_write(folder / "weights.safetensors", safetensors.torch.save(weights))
     atomic_write(folder / "run.json", json.dumps(about, indent=1) + "\n")
     for name, rows in sorted(trainer.tables.items(), key=lambda table: table[0] == "accuracy"):
