@@ -25,7 +25,6 @@ from blip.training.descent import GradientDescent, PatienceSchedule
 
 Row: TypeAlias = dict[str, Any]
 
-EVALUATION_BATCH = 500
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 """An epoch shorter than this is sooner redone than written and synced to disk."""
 
@@ -146,7 +145,7 @@ class Trainer:
         self.network.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for x, labels in examples.batches(EVALUATION_BATCH):
+        for x, labels in examples.batches(examples.batch_size):
             loss, logits = self._loss(x, labels, task, penalty=penalty)
             total += loss * len(labels)
             correct += (logits.argmax(1) == labels).sum()
