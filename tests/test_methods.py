@@ -543,7 +543,7 @@ def test_blip_draws_the_fisher_information_from_a_part_of_the_training_images() 
     method: Any = make("blip", fisher_batches=2)
     method.network.features.register_forward_hook(lambda *_: seen.append(len(_[2])))
     method.after_task(0, examples("mlp", 0))
-    assert seen == [8, 8]
+    assert sum(seen) == 2 * 8, "of 24"
 
 
 def test_blip_scales_the_fisher_information_by_its_batch_size_as_published() -> None:

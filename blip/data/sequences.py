@@ -13,7 +13,6 @@ from blip.data.storage import read_tensors
 from blip.errors import BlipError
 from blip.files import sha256
 
-
 CACHED_NUMBERS = 2**18
 """In a batch of images on a CPU; with more, what layers hand on to each other leaves its caches: networks with
 convolutions take a third less time for 85 images of 3 × 32 × 32 than for 400."""

@@ -61,7 +61,7 @@ class BitPreserving(Method):
         fisher = diagonal_fisher(
             self.network.features,
             lambda x: self.network(x, task),
-            (train.batch(part)[0] for part in index.split(train.batch_size)),
+            (train.batch(part)[0] for part in torch.split(index, train.batch_size)),
             loss_batch_size=settings.fisher_batch_size,
             generator=labels,
         )
