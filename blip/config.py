@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -29,6 +29,9 @@ class TrainingConfig(Settings):
     lr_factor: float = Field(default=3, gt=1)
     lr_min: PositiveFloat = 1e-4
     """A task ends when its learning rate falls below this."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the shared features in training and evaluation; weights, heads, penalties and Fisher information are float32
+    always. `tf32` is of products and convolutions on a GPU, and float32 elsewhere."""
 
 
 class Resources(Settings):

@@ -50,12 +50,12 @@ class AlexNet(Settings):
             raise BlipError(f"network alexnet: expected images of at least 12 pixels a side, found {side}")
         for base, kernel, dropout in zip((64, 128, 256), kernels, self.dropout, strict=False):
             outputs = round(base * self.mul)
-            layers += [nn.Conv2d(channels, outputs, kernel), nn.ReLU(), nn.Dropout(dropout), nn.MaxPool2d(2)]
+            layers += [nn.Conv2d(channels, outputs, kernel), nn.ReLU(), Dropout(dropout), nn.MaxPool2d(2)]
             channels, side = outputs, (side - kernel + 1) // 2
         widths = (channels * side * side, *self.hidden)
         layers.append(nn.Flatten())
         for (inputs, outputs), dropout in zip(pairwise(widths), self.dropout[3:], strict=True):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(inputs, outputs), nn.ReLU(), Dropout(dropout)]
         return nn.Sequential(*layers), widths[-1]
 
 
@@ -84,6 +84,23 @@ class ResNet18(Settings):
         pool = min(4, side)
         layers += [nn.AvgPool2d(pool), nn.Flatten()]
         return nn.Sequential(*layers), widths[-1] * (side // pool) ** 2
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout; on a CPU with masks from 16 random bits an element, since drawing them is a quarter of a step there.
+
+    So p is rounded to a multiple of 2⁻¹⁶.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elements are dropped in training and the others scaled up, in any shape."""
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()]
+        kept = bits >= round(self.p * 2**16) - 2**15
+        mask = torch.where(kept, x.new_tensor(1 / (1 - self.p) if self.p < 1 else 0.0), x.new_zeros(()))
+        return x * mask.as_strided(x.shape, torch.empty_like(x).stride())  # in the order that x has in memory
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:

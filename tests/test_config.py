@@ -78,6 +78,7 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         "lr_patience": 5,
         "lr_factor": 3,
         "lr_min": 1e-4,
+        "precision": "float32",
     }
     assert set(PUBLISHED_METHODS) <= set(experiment.methods)
     for method, (values, clip_norm) in PUBLISHED_METHODS.items():
@@ -294,6 +295,7 @@ CHANGES: dict[str, Any] = {
     "training.lr_patience": 6,
     "training.lr_factor": 4,
     "training.lr_min": 1e-3,
+    "training.precision": "bfloat16",
     "methods.blip.f_prior": 1e-12,
     "methods.blip.fisher_batch_size": 11,
     "methods.blip.fisher_batches": 21,

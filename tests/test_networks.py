@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from blip.errors import BlipError
-from blip.networks import MLP, AlexNet, AnyNetwork, MultiHeadNetwork, ResNet18, build_network
+from blip.networks import MLP, AlexNet, AnyNetwork, Dropout, MultiHeadNetwork, ResNet18, build_network
 
 PUBLISHED: dict[str, tuple[AnyNetwork, tuple[int, int, int], int, int]] = {
     # network, images, width of the features, their parameters
@@ -95,3 +95,32 @@ def test_frozen_batch_norm_statistics_never_change_and_are_used_in_training() ->
         outputs.append(network(x + 3, 1))
     assert all(torch.equal(a, b) for a, b in zip(learned, statistics(network), strict=True))
     assert torch.equal(*outputs), "no statistics of the batch in training"
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_a_share_and_scales_the_rest(memory_format: torch.memory_format, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(30, 7, 31, 33, dtype=dtype).contiguous(memory_format=memory_format).requires_grad_()
+    for p in (0.2, 0.5):
+        y = Dropout(p)(x)
+        assert y.is_contiguous(memory_format=memory_format)
+        assert float((y == 0).float().mean()) == pytest.approx(p, abs=0.005)
+        assert set(y.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - p), dtype=dtype))}
+        kept = (y != 0).float()
+        for dim in range(4):  # no pattern along any of them
+            assert ((kept.mean(dim=[d for d in range(4) if d != dim]) - (1 - p)).abs() < 0.03).all()
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        assert torch.equal(gradient, y.detach())
+    assert torch.equal(Dropout(0.2).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+    assert not Dropout(1.0)(x).any()
+
+
+def test_dropout_is_drawn_from_the_global_generator() -> None:
+    x, drops = torch.ones(3, 5), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drops.append(Dropout(0.5)(x))
+    assert torch.equal(drops[0], drops[1])
+    assert not torch.equal(drops[0], drops[2])

