@@ -12,7 +12,7 @@ import torch
 from overhead import CONFIG, RandomSequence
 
 from blip.config import load_experiment
-from blip.images.image_trainer import Trainer
+from blip.images.image_trainer import ImageTrainer
 from blip.methods import METHODS
 from blip.training.checkpoint import Checkpoint
 from blip.training.descent import GradientDescent
@@ -20,13 +20,13 @@ from blip.training.descent import GradientDescent
 PAIRS, STEPS, BATCH = 15, 20, 64
 
 
-def at_task(method: str, task: int, tasks: int = 100) -> Trainer:
+def at_task(method: str, task: int, tasks: int = 100) -> ImageTrainer:
     """A trainer that is about to learn `task` (from 1 on), with what the method remembers of the tasks before."""
     experiment = load_experiment(CONFIG)
     sequence = RandomSequence(tasks=tasks, train=STEPS * BATCH, test=1)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
-        trainer = Trainer(experiment, method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
+        trainer = ImageTrainer(experiment, method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
     # The tasks between would leave a state of the same size.
     for t in sorted({0, task - 2}) if task > 1 else ():
         trainer.method.before_task(t)

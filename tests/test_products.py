@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from blip.config import load_experiment
+from blip.networks import MLPConfig, ResNet18Config, largest_product
 from blip.runs.train import train_run
 from blip.training import products
 from blip.training.checkpoint import Checkpoint
-from blip.training.products import DEFAULT, ONEDNN, choose, computed_by, largest_product
+from blip.training.products import DEFAULT, ONEDNN, choose, computed_by
 
 CPU = torch.device("cpu")
 LARGE = 2**30
@@ -92,8 +92,8 @@ def test_processors(about: str, expected: bool, tmp_path: Path, monkeypatch: pyt
 
 
 def test_largest_product_is_of_linear_layers() -> None:
-    assert largest_product(nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 3), nn.Conv1d(99, 99, 9)), 10) == 350
-    assert largest_product(nn.Conv2d(3, 4, 2), 10) == 0
+    assert largest_product(MLPConfig(name="mlp", hidden=[5, 9]), (1, 4, 4), 10) == 10 * 16 * 5
+    assert largest_product(ResNet18Config(name="resnet18"), (3, 32, 32), 10) == 0
 
 
 @can_be_set
@@ -115,7 +115,7 @@ def test_a_run_says_which_and_is_not_resumed_with_another(
     experiment = load_experiment(tiny, {"training.epochs": 1})
     folders: list[Path] = []
     monkeypatch.setattr(Checkpoint, "remove", lambda self: folders.append(self.folder))
-    names = ("raw", "data", "out", "checkpoints")
+    names = ("raw", "prepared", "out", "checkpoints")
     for asked in ("auto", "default"):
         where = {name: tmp_path / (asked if name == "out" else "") / name for name in names}
         with monkeypatch.context() as patch:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 DEFAULT, ONEDNN, AUTO = "default", "onednn", "auto"
 CPUINFO = Path("/proc/cpuinfo")
@@ -57,8 +57,11 @@ def computed_by(library: str) -> Iterator[None]:
 
 
 @contextmanager
-def tensor_float_32(allowed: bool) -> Iterator[None]:
+def tensor_float_32(device: torch.device, allowed: bool) -> Iterator[None]:
     """Whether a GPU may compute products and convolutions in TF32 within the block; PyTorch lets it convolve so."""
+    if device.type != "cuda":
+        yield
+        return
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
     before = matmul.allow_tf32, cudnn.allow_tf32
     matmul.allow_tf32 = cudnn.allow_tf32 = allowed
@@ -66,11 +69,6 @@ def tensor_float_32(allowed: bool) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
-
-
-def largest_product(features: nn.Module, batch_size: int) -> int:
-    """Multiplications of the largest linear layer; convolutions are oneDNN's in any case."""
-    return batch_size * max((m.weight.numel() for m in features.modules() if isinstance(m, nn.Linear)), default=0)
 
 
 def _setting() -> Any:
