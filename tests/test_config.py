@@ -301,7 +301,7 @@ CHANGES: dict[str, Any] = {
     "methods.blip.fisher_batches": 21,
     "methods.blip.max_bits": 19,
     "methods.blip.weight_range": 7,
-    "methods.blip.fan": "max",
+    "methods.blip.n": "max-fan-in-outputs",
     "methods.blip.published_initialisation": False,
 }
 

@@ -24,6 +24,7 @@ class BitPreserving(Method):
     """BLIP (Shi et al., CVPR 2021): after each task freeze the bits that carry information about it."""
 
     name = "blip"
+    version = 2
 
     class Settings(Settings):
         f_prior: PositiveFloat
@@ -32,9 +33,10 @@ class BitPreserving(Method):
         fisher_batches: PositiveInt = 80
         max_bits: int = Field(default=20, ge=1, le=24)
         weight_range: PositiveFloat = 6.0
-        """Weights lie in ± this / √fan-in."""
-        fan: Literal["in", "max"] = "in"
-        """`max`: the larger of fan-in and fan-out stands for the fan-in everywhere, as published for games."""
+        """Weights lie in ± this / √n."""
+        n: Literal["fan-in", "max-fan-in-outputs"] = "fan-in"
+        """Of a layer, in the range of its weights and in its prior. `max-fan-in-outputs`, published for games, is the
+        larger of fan-in and number of output units (of a convolution out_channels, without its kernel)."""
         published_initialisation: bool = True
         """Weights from N(0, 1/fan-in) and biases 0, instead of PyTorch's default."""
 
@@ -45,7 +47,7 @@ class BitPreserving(Method):
             settings.f_prior,
             max_bits=settings.max_bits,
             weight_range=settings.weight_range,
-            fan=settings.fan,
+            n=settings.n,
         )
         if settings.published_initialisation:
             self.blip.initialise_(generator(seed, "blip initialisation"))
