@@ -13,7 +13,7 @@ from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.networks import AnyNetwork, NetworkSettings
 from blip.rl.networks import AtariNetwork
-from blip.rl.settings import EvaluationConfig, Game, PPOConfig
+from blip.rl.settings import ENVIRONMENTS, EvaluationConfig, Game, PPOConfig
 from blip.settings import NAME, Settings, read_yaml, validate
 
 
@@ -115,6 +115,9 @@ class GameExperiment(AnyExperiment):
     network: AtariNetwork = AtariNetwork()
     ppo: PPOConfig = PPOConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    def run_config(self, method: str, seed: int) -> dict[str, Any]:
+        return super().run_config(method, seed) | {"environments": ENVIRONMENTS}
 
 
 def method_settings(method: str, values: dict[str, Any], where: str) -> Settings:

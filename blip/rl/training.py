@@ -171,7 +171,7 @@ class GameTrainer:
         means = [float(np.mean([game.result for game in games])) for games in played]
         for t, (mean, games) in enumerate(zip(means, played, strict=True)):
             self._record("accuracy", self.task, t, mean, math.nan, len(games))
-            self._record("replays", self.task, t, games[0].seed, games[0].result, games[0].actions)
+            self._record("replays", self.task, t, games[0].seed, games[0].result, games[0].letters)
         for table, rows in self.method.measurements().items():
             self.tables[table].extend({"task_learned": self.task, **row} for row in rows)
         for phase, seconds in self._seconds.items():
@@ -216,7 +216,7 @@ class GameTrainer:
                 threads=torch.get_num_threads(),
             )
         for episode, game in enumerate(games):
-            self._record("returns", self.task, self.update, task, agent, episode, game.result, len(game.actions))
+            self._record("returns", self.task, self.update, task, agent, episode, game.result, game.length)
         return games
 
     def _record(self, table: str, *values: float | int | str) -> None:
