@@ -86,7 +86,7 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         assert METHODS[method].clip_norm == clip_norm, method
     blip = settings_of(experiment, "blip")
     assert blip["f_prior"] == f_prior
-    assert blip["published_initialisation"]
+    assert blip["initialisation"] == "normal"
 
 
 # Mistakes
@@ -302,7 +302,9 @@ CHANGES: dict[str, Any] = {
     "methods.blip.max_bits": 19,
     "methods.blip.weight_range": 7,
     "methods.blip.fan": "max",
-    "methods.blip.published_initialisation": False,
+    "methods.blip.initialisation": "zero-biases",
+    "methods.blip.labels": "exact",
+    "methods.blip.max_classes": 3,
 }
 
 

@@ -114,7 +114,7 @@ def test_configured_hyper_parameters_are_the_published_ones(name: str) -> None:
     assert blip["f_prior"] == published["f_prior"]
     assert (blip["fisher_batch_size"], blip["fisher_batches"]) == ((10, 100) if mini else (100, 80))
     assert (blip["max_bits"], blip["weight_range"]) == (20, 20 if mini else 6)
-    assert blip["published_initialisation"] is not mini
+    assert blip["initialisation"] == ("zero-biases" if mini else "normal")
     assert experiment.data.validation == published["validation"]
 
 

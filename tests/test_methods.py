@@ -447,13 +447,32 @@ def test_blip_clamps_after_every_step(preserved: Any) -> None:
         assert way.any()
 
 
-@pytest.mark.parametrize("published", [True, False])
-def test_blip_starts_from_the_published_or_from_pytorchs_initialisation(published: bool) -> None:
-    method: Any = make("blip", published_initialisation=published)
+@pytest.mark.parametrize(
+    ("initialisation", "own_weights", "own_biases"),
+    [("normal", False, False), ("zero-biases", True, False), ("network", True, True)],
+)
+def test_blip_starts_from_each_published_initialisation(
+    initialisation: str, own_weights: bool, own_biases: bool
+) -> None:
+    method: Any = make("blip", initialisation=initialisation)
     plain = make("sgd")
     same = [torch.equal(a, b) for a, b in zip(method.network.parameters(), plain.network.parameters(), strict=True)]
-    assert same == [not published] * 2 + [True] * 6, "features, then three heads"
-    assert bool(method.network.features[1].bias.any()) == (not published)
+    assert same == [own_weights, own_biases] + [True] * 6, "features, then three heads"
+    assert bool(method.network.features[1].bias.any()) == own_biases
+
+
+def test_blip_with_exact_labels_is_the_same_whatever_is_drawn() -> None:
+    """But for the order of the images, in which nothing is drawn where all of them are looked at."""
+    bits = {}
+    for labels, classes in (("exact", 10), ("exact", 1), ("sampled", 10)):
+        for seed in (0, 1):
+            method: Any = make("blip", labels=labels, max_classes=classes, f_prior=1e-7)
+            method.seed = seed
+            method.after_task(1, examples("mlp", 1))
+            bits[labels, classes, seed] = method.blip.bits["1.weight"]
+    assert_same(bits["exact", 10, 0], bits["exact", 10, 1])
+    assert not torch.equal(bits["exact", 1, 0], bits["exact", 1, 1])
+    assert not torch.equal(bits["sampled", 10, 0], bits["sampled", 10, 1])
 
 
 def test_blip_draws_the_fisher_information_from_a_part_of_the_training_images() -> None:

@@ -80,7 +80,7 @@ def make_ppo(network: ActorCriticNetwork, task: int, kind: type[PPO] = Published
 
 def make_method(name: str, network: ActorCriticNetwork) -> Method:
     settings: dict[str, dict[str, Any]] = {
-        "blip": {"f_prior": 1e-12, "fisher_batch_size": 8, "fisher_batches": 4, "published_initialisation": False},
+        "blip": {"f_prior": 1e-12, "fisher_batch_size": 8, "fisher_batches": 4, "initialisation": "network"},
         "ewc": {"fisher": "sampled", "over_tasks": "sum", "fisher_batch_size": 8},
     }
     return METHODS[name](network, METHODS[name].Settings(**settings.get(name, {})), 0)

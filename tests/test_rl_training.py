@@ -44,7 +44,7 @@ network: {channels: [4, 4, 4], hidden: 8}
 ppo: {steps: 300, environments: 2, rollout: 16, mini_batches: 2, epochs: 2, restart_updates: 3}
 evaluation: {episodes: 2, every_updates: 6, max_frames: 300}
 methods:
-  blip: {f_prior: 1e-13, fisher_batch_size: 8, fisher_batches: 4, fan: max, published_initialisation: false}
+  blip: {f_prior: 1e-13, fisher_batch_size: 8, fisher_batches: 4, fan: max, initialisation: network}
   sgd: {}
   sgd-frozen: {}
   ewc: {fisher: sampled, over_tasks: sum, fisher_batch_size: 8}
@@ -87,7 +87,7 @@ def test_the_published_experiment() -> None:
     blip, ewc = (experiment.run_config(name, 0)["method"] for name in ("blip", "ewc"))
     assert (blip["f_prior"], blip["fisher_batch_size"], blip["fisher_batches"]) == (5e-18, 62, 32)
     assert (blip["fan"], blip["weight_range"], blip["max_bits"]) == ("max", 6, 20)
-    assert not blip["published_initialisation"]
+    assert blip["initialisation"] == "network"
     assert (ewc["strength"], ewc["fisher"], ewc["over_tasks"]) == (5000, "sampled", "sum")
     assert sorted(experiment.methods) == METHODS
 

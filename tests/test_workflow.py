@@ -206,7 +206,7 @@ network: {channels: [4, 4, 4], hidden: 8}
 ppo: {steps: 64, environments: 2, rollout: 16, mini_batches: 2, epochs: 1}
 evaluation: {episodes: 1, max_frames: 400}
 methods:
-  blip: {f_prior: 1e-13, fisher_batch_size: 8, fisher_batches: 2, fan: max, published_initialisation: false}
+  blip: {f_prior: 1e-13, fisher_batch_size: 8, fisher_batches: 2, fan: max, initialisation: network}
 """
 
 
