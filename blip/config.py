@@ -141,6 +141,8 @@ def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Expe
         if method not in METHODS:
             raise BlipError(f"{path}: methods.{method}: unknown method (known: {', '.join(METHODS)})")
         method_settings(method, settings, str(path))
+        if isinstance(experiment, GameExperiment) and not METHODS[method].games:
+            raise BlipError(f"{path}: methods.{method}: trains on images of earlier tasks, which games do not have")
     if isinstance(experiment, Experiment):
         for method in experiment.network_changes:
             if method not in experiment.methods:

@@ -193,11 +193,13 @@ class GameTrainer:
     def _evaluate(self) -> list[list[Played]]:
         """Play every game learned so far, the present one among them."""
         self.network.eval()
-        if self.evaluation.greedy:
-            return [self._play(t, "greedy", by_network(self.network, t, self.device)) for t in range(self.task + 1)]
-        draws = [generator(self.seed, "evaluation actions", self.task, self.update, t) for t in range(self.task + 1)]
-        agents = [by_network(self.network, t, self.device, draw) for t, draw in enumerate(draws)]
-        return [self._play(t, "sampled", agent) for t, agent in enumerate(agents)]
+        return [self._play_as_learned(t) for t in range(self.task + 1)]
+
+    def _play_as_learned(self, t: int) -> list[Played]:
+        greedy = self.evaluation.greedy
+        draw = None if greedy else generator(self.seed, "evaluation actions", self.task, self.update, t)
+        with self.method.as_seen_by(t):
+            return self._play(t, "greedy" if greedy else "sampled", by_network(self.network, t, self.device, draw))
 
     def _play_at_random(self) -> None:
         """The random agent's returns, by which those of others are normalised."""
