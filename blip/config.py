@@ -10,11 +10,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from blip.data import DataConfig, SourceConfig, is_present
 from blip.errors import BlipError
+from blip.games.actor_critic import AtariNetwork
+from blip.games.settings import EvaluationConfig, Game, PPOConfig
 from blip.methods import METHODS
 from blip.networks import AnyNetwork, NetworkSettings
-from blip.rl.networks import AtariNetwork
-from blip.rl.settings import EvaluationConfig, Game, PPOConfig
-from blip.settings import NAME, Settings, read_yaml, validate
+from blip.schema import NAME, Settings, read_yaml, validate
 
 
 class TrainingConfig(Settings):

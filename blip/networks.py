@@ -10,7 +10,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from blip.errors import BlipError
-from blip.settings import Settings
+from blip.schema import Settings
 
 
 class MLP(Settings):

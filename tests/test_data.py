@@ -17,7 +17,7 @@ from PIL import Image
 
 from blip.data import DataConfig, Examples, SourceConfig, is_present, load_sequence, prepare_dataset, prepare_experiment
 from blip.data.dataset import Dataset
-from blip.data.images import read_image
+from blip.data.folders import read_image
 from blip.data.preparation import dataset_path, make_split, read_source, split_path
 from blip.data.sources import MNIST_FILES, read_digits
 from blip.errors import BlipError

@@ -14,7 +14,7 @@ from blip.config import PlannedExperiment, load_experiment, load_suite
 from blip.data import write_stand_ins
 from blip.errors import BlipError
 from blip.methods import METHODS
-from blip.runs import RUN_FILES, train_run
+from blip.runs.train import RUN_FILES, train_run
 
 CONFIG = ROOT / "config"
 ALEXNET = {"name": "alexnet", "dropout": (0.2,) * 5}

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from blip import diagonal_fisher
-from blip import fisher as fisher_module
-from blip.fisher import _weighted_labels, batch_gradient_fisher, layer_parameters, named_layers
+from blip.core import fisher as fisher_module
+from blip.core.fisher import _weighted_labels, batch_gradient_fisher, layer_parameters, named_layers
 
 SAMPLES, CLASSES = 5, 3
 

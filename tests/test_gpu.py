@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import Killed, make_trainer
+from test_image_training import Killed, make_trainer
 from torch import nn
 
 from blip import BLIP, diagonal_fisher
-from blip.checkpoint import to_bytes
 from blip.methods import METHODS
+from blip.training.checkpoint import to_bytes
 
 pytestmark = [
     pytest.mark.gpu,
@@ -104,7 +104,7 @@ def test_graphs_and_eager_updates_of_games_give_the_same_numbers(precision: str,
     """Each update from the same rollout; whole runs would part, since actions are drawn by what was learned."""
     pytest.importorskip("stable_baselines3")
     pytest.importorskip("ale_py")
-    import test_rl_training as games
+    import test_games_training as games
 
     torch.backends.cudnn.deterministic = True
     path = tmp_path / "quick.yaml"

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import SGD
 
+from blip.core.fisher import batch_gradient_fisher
 from blip.data import Examples
-from blip.fisher import batch_gradient_fisher
 from blip.methods import METHODS, Method
 from blip.networks import MLP, AlexNet, AnyNetwork, MultiHeadNetwork, ResNet18, build_network
 

@@ -11,7 +11,7 @@ import yaml
 from conftest import ROOT, TINY
 from snakemake.cli import main as snakemake_main
 
-from blip.runs import RUN_FILES  # also for the forks: it has imported torch
+from blip.runs.train import RUN_FILES  # also for the forks: it has imported torch
 
 SUITE = """\
 name: small

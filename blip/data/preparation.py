@@ -15,7 +15,7 @@ from torch import Tensor
 
 from blip.data import miniimagenet
 from blip.data.dataset import Dataset
-from blip.data.images import read_image_folder
+from blip.data.folders import read_image_folder
 from blip.data.settings import DataConfig, SourceConfig
 from blip.data.sources import SOURCES
 from blip.data.stand_in import MARKER

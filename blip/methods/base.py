@@ -8,7 +8,7 @@ from torch import Tensor
 
 from blip.data import Examples, Task, TaskSequence
 from blip.networks import MultiHeadNetwork
-from blip.settings import Settings
+from blip.schema import Settings
 
 METHODS: dict[str, type["Method"]] = {}
 """All registered methods by name."""
@@ -75,7 +75,7 @@ class Method:
         return nullcontext()
 
     def measurements(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows to record after a task for the tables `bits` and `trace` (columns: `blip.measurements.TABLES`)."""
+        """Rows to record after a task for the tables `bits` and `trace` (columns: `blip.record.TABLES`)."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from blip.core.fisher import diagonal_fisher
+from blip.core.freezing import BLIP
 from blip.data import Examples
-from blip.fisher import diagonal_fisher
-from blip.freezing import BLIP
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
+from blip.schema import Settings
 from blip.seeding import generator
-from blip.settings import Settings
 
 TRACED = 16
 """Weights per layer whose values and frozen bits are recorded after each task, to be looked at."""

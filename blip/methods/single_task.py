@@ -8,7 +8,7 @@ from torch import Tensor
 
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.settings import Settings
+from blip.schema import Settings
 
 
 @register

@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from blip.checkpoint import Checkpoint
 from blip.config import Experiment, method_settings
 from blip.data import Examples, TaskSequence
 from blip.errors import BlipError
 from blip.graphs import GraphedStep
-from blip.measurements import TABLES, timed
 from blip.methods import METHODS
 from blip.networks import build_network
 from blip.progress import Progress
+from blip.record import TABLES, timed
 from blip.seeding import address, generator
+from blip.training.checkpoint import Checkpoint
 
 Row: TypeAlias = dict[str, Any]
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip.checkpoint import Checkpoint, to_bytes
 from blip.config import load_experiment
 from blip.data import Examples, load_sequence, prepare_experiment
 from blip.errors import BlipError
+from blip.images.image_trainer import Trainer
 from blip.methods import METHODS
-from blip.training import Trainer
+from blip.training.checkpoint import Checkpoint, to_bytes
 
 CPU = torch.device("cpu")
 Step: TypeAlias = "partial[None]"

@@ -18,10 +18,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from blip import BLIP
 from blip.data import Examples
+from blip.games.actor_critic import ActorCriticNetwork, AtariNetwork
+from blip.games.policy import GamePolicy, attached
+from blip.games.ppo import PublishedPPO
 from blip.methods import METHODS, Method
-from blip.rl.networks import ActorCriticNetwork, AtariNetwork
-from blip.rl.policy import GamePolicy, attached
-from blip.rl.ppo import PublishedPPO
 
 ACTIONS = [3, 5]
 COUNT, STEPS = 4, 8

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from blip import quantization as q
-from blip.fisher import Layer, layer_parameters
+from blip.core import formulas as q
+from blip.core.fisher import Layer, layer_parameters
 
 
 def fan_in(layer: Layer) -> int:

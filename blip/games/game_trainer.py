@@ -7,19 +7,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from blip.checkpoint import Checkpoint
 from blip.config import GameExperiment, method_settings
 from blip.data import Examples
 from blip.errors import BlipError
-from blip.measurements import GAME_TABLES, TABLES, timed
+from blip.games.actor_critic import ActorCriticNetwork
+from blip.games.atari import SEEDS, STACK, action_count, make_environments
+from blip.games.evaluation import Act, Played, at_random, by_network, play
+from blip.games.policy import GamePolicy, attached
+from blip.games.ppo import STATISTICS, PublishedPPO
 from blip.methods import METHODS
 from blip.progress import Progress
-from blip.rl.environments import SEEDS, STACK, action_count, make_environments
-from blip.rl.evaluation import Act, Played, at_random, by_network, play
-from blip.rl.networks import ActorCriticNetwork
-from blip.rl.policy import GamePolicy, attached
-from blip.rl.ppo import STATISTICS, PublishedPPO
+from blip.record import GAME_TABLES, TABLES, timed
 from blip.seeding import address, generator
+from blip.training.checkpoint import Checkpoint
 
 Row: TypeAlias = dict[str, Any]
 

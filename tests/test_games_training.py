@@ -23,17 +23,17 @@ from test_data import one_line
 pytest.importorskip("stable_baselines3")
 pytest.importorskip("ale_py")
 
-from blip.checkpoint import Checkpoint
 from blip.config import GameExperiment, load_experiment
 from blip.errors import BlipError
+from blip.games.atari import action_count
+from blip.games.evaluation import at_random, play
+from blip.games.game_trainer import GameTrainer
+from blip.games.replay import replay
 from blip.methods import METHODS as ALL_METHODS
 from blip.results import load_runs
 from blip.results.game_page import write_game_page
-from blip.rl.environments import action_count
-from blip.rl.evaluation import at_random, play
-from blip.rl.replay import replay
-from blip.rl.training import GameTrainer
-from blip.runs import GAME_FILES, run_folder, train_run
+from blip.runs.train import GAME_FILES, run_folder, train_run
+from blip.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
 METHODS = ["blip", "ewc", "sgd", "sgd-frozen", "single-task"]
@@ -277,7 +277,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(
     torch.testing.assert_close(resumed_weights, weights, rtol=0, atol=0)
 
 
-COMMAND = "import sys, blip.rl.training; blip.rl.training.SECONDS_BETWEEN_CHECKPOINTS = 0; "
+COMMAND = "import sys, blip.games.game_trainer; blip.games.game_trainer.SECONDS_BETWEEN_CHECKPOINTS = 0; "
 COMMAND += "import torch; torch.set_num_threads(1); from blip.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
