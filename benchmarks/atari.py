@@ -27,10 +27,10 @@ from stable_baselines3.common import atari_wrappers
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
-from blip.rl.environments import NativeAtari, wrapped_atari
-from blip.rl.networks import ActorCriticNetwork, AtariNetwork
-from blip.rl.policy import GamePolicy
-from blip.rl.ppo import PublishedPPO
+from blip.games.actor_critic import ActorCriticNetwork, AtariNetwork
+from blip.games.atari import NativeAtari, wrapped_atari
+from blip.games.policy import GamePolicy
+from blip.games.ppo import PublishedPPO
 
 GAME, COUNT, STEPS = "Boxing", 16, 125
 

@@ -12,12 +12,12 @@ import timing
 import torch
 import torch.nn.functional as F
 
-from blip.checkpoint import Checkpoint
 from blip.config import load_experiment
 from blip.data.sequences import Examples, Task
+from blip.images.image_trainer import EVALUATION_BATCH, Trainer
 from blip.networks import build_network
 from blip.progress import Progress
-from blip.training import EVALUATION_BATCH, Trainer
+from blip.training.checkpoint import Checkpoint
 
 TASKS, TRAIN, TEST, EPOCHS, PAIRS = 5, 12_000, 2_000, 3, 3
 CONFIG = Path(__file__).parents[1] / "config" / "experiments" / "mnist5.yaml"

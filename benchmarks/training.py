@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from overhead import RandomSequence
 
-from blip.checkpoint import Checkpoint
 from blip.config import load_experiment
+from blip.images.image_trainer import Trainer
 from blip.networks import build_network
-from blip.training import Trainer
+from blip.training.checkpoint import Checkpoint
 
 PAIRS, STEPS = 31, 4
 CONFIG = Path(__file__).parents[1] / "config" / "experiments" / "cifar100.yaml"

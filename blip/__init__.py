@@ -6,8 +6,8 @@ In your own training loop, `BLIP` and `diagonal_fisher` are all there is.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blip.fisher import diagonal_fisher
-    from blip.freezing import BLIP
+    from blip.core.fisher import diagonal_fisher
+    from blip.core.freezing import BLIP
 
 __all__ = ["BLIP", "diagonal_fisher"]
 
@@ -15,11 +15,11 @@ __all__ = ["BLIP", "diagonal_fisher"]
 def __getattr__(name: str) -> Any:
     # On first use, since it imports torch, which tables and figures do without.
     if name == "BLIP":
-        from blip.freezing import BLIP
+        from blip.core.freezing import BLIP
 
         return BLIP
     if name == "diagonal_fisher":
-        from blip.fisher import diagonal_fisher
+        from blip.core.fisher import diagonal_fisher
 
         return diagonal_fisher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -208,7 +208,7 @@ def _stand_in(options: argparse.Namespace) -> None:
 def _train(options: argparse.Namespace) -> None:
     import torch
 
-    from blip.runs import train_run
+    from blip.runs.train import train_run
 
     if options.threads < 1:
         raise BlipError(f"--threads {options.threads}: expected at least 1")
@@ -255,7 +255,7 @@ def _games(options: argparse.Namespace) -> None:
 
 
 def _on_gpu(options: argparse.Namespace) -> None:
-    from blip.gpus import run_on_gpu
+    from blip.runs.gpus import run_on_gpu
 
     run_on_gpu([options.command, *options.arguments], options.jobs_per_gpu)
 

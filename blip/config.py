@@ -10,11 +10,11 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from blip.data import DataConfig, SourceConfig, is_present
 from blip.errors import BlipError
+from blip.games.actor_critic import AtariNetwork
+from blip.games.settings import ENVIRONMENTS, EvaluationConfig, Game, PPOConfig
 from blip.methods import METHODS
 from blip.networks import AnyNetwork, NetworkSettings
-from blip.rl.networks import AtariNetwork
-from blip.rl.settings import ENVIRONMENTS, EvaluationConfig, Game, PPOConfig
-from blip.settings import NAME, Settings, read_yaml, validate
+from blip.schema import NAME, Settings, read_yaml, validate
 
 
 class TrainingConfig(Settings):
@@ -144,6 +144,8 @@ def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Expe
         if method not in METHODS:
             raise BlipError(f"{path}: methods.{method}: unknown method (known: {', '.join(METHODS)})")
         method_settings(method, settings, str(path))
+        if isinstance(experiment, GameExperiment) and not METHODS[method].games:
+            raise BlipError(f"{path}: methods.{method}: trains on images of earlier tasks, which games do not have")
     if isinstance(experiment, Experiment):
         for method in experiment.network_changes:
             if method not in experiment.methods:

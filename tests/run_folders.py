@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from blip.measurements import GAME_TABLES, TABLES
+from blip.record import GAME_TABLES, TABLES
 
 MAX_BITS = 20
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from conftest import ROOT
 
-import blip.kept
-import blip.training
+import blip.images.image_trainer
+import blip.runs.kept
 from blip.cli import main
+from blip.images.image_trainer import Trainer
 from blip.methods import METHODS
-from blip.runs import RUN_FILES
-from blip.training import Trainer
+from blip.runs.train import RUN_FILES
 
 
 class Shell:
@@ -157,7 +157,7 @@ def test_check_names_each_experiment_and_its_methods(shell: Shell) -> None:
         [],
     )
     tiny, mnist = shell.out.splitlines()
-    assert tiny == f"{shell.config}: tiny: blip, sgd, sgd-frozen, ewc, lwf, imm-mode"
+    assert tiny == f"{shell.config}: tiny: blip, sgd, sgd-frozen, ewc, lwf, imm-mode, single-task, joint"
     assert "mnist5: blip" in mnist
 
 
@@ -215,7 +215,7 @@ def test_a_kept_run_comes_back_where_its_folder_was_deleted(shell: Shell, monkey
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
     # Other code or another configuration: trained.
-    monkeypatch.setattr(blip.kept, "_code", lambda: "changed")
+    monkeypatch.setattr(blip.runs.kept, "_code", lambda: "changed")
     shutil.rmtree(folder)
     assert "copy" not in "".join(shell.train("sgd", "--keep")[1])
     assert "copy" not in "".join(shell.train("sgd", "--keep", "--set", "training.epochs=2")[1])
@@ -261,7 +261,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_a_second_attempt_succeeds(
         shell.prepare(*prepare)
     before = shell.files(shell.folder)
     if named == "checkpoint.pt":
-        monkeypatch.setattr(blip.training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+        monkeypatch.setattr(blip.images.image_trainer, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     with largest_file(size):
         status, lines = shell.train("sgd")
     assert status == 2
@@ -286,7 +286,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(shell: Shell) -> Non
 
 def interrupt_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C at the beginning of an epoch, with a checkpoint after every one before."""
-    monkeypatch.setattr(blip.training, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    monkeypatch.setattr(blip.images.image_trainer, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     train_epoch, done = Trainer._train_epoch, iter(range(epochs))
 
     def interrupted(trainer: Trainer, *arguments: object) -> float:

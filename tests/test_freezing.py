@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from blip import BLIP, diagonal_fisher
-from blip.freezing import fan_in
+from blip.core.freezing import fan_in
 
 
 class Tied(nn.Module):

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import Killed, make_trainer
+from test_image_training import Killed, make_trainer
 from torch import nn
 
 from blip import BLIP, diagonal_fisher
-from blip.checkpoint import to_bytes
 from blip.methods import METHODS
+from blip.training.checkpoint import to_bytes
 
 pytestmark = [
     pytest.mark.gpu,
@@ -50,6 +50,8 @@ methods:
   ewc: {strength: 10}
   lwf: {}
   imm-mode: {}
+  single-task: {}
+  joint: {}
 """
 
 
@@ -96,13 +98,13 @@ def test_a_run_stopped_on_the_device_ends_with_the_same_bytes(method: str, tiny:
     assert resumed.tables["accuracy"] == whole.tables["accuracy"]
 
 
-@pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen"])
+@pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen", "single-task"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_graphs_and_eager_updates_of_games_give_the_same_numbers(precision: str, method: str, tmp_path: Path) -> None:
     """Each update from the same rollout; whole runs would part, since actions are drawn by what was learned."""
     pytest.importorskip("stable_baselines3")
     pytest.importorskip("ale_py")
-    import test_rl_training as games
+    import test_games_training as games
 
     torch.backends.cudnn.deterministic = True
     path = tmp_path / "quick.yaml"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-import blip.gpus
-from blip.gpus import claim_slot, lock_folder, visible_devices
+import blip.runs.gpus
+from blip.runs.gpus import claim_slot, lock_folder, visible_devices
 
 ON_GPU = [sys.executable, "-m", "blip.cli", "on-gpu"]
 
@@ -114,7 +114,7 @@ def test_a_choice_that_was_made_already_is_kept(
 
 def test_devices_are_counted_in_dev(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(blip.gpus, "DEV", tmp_path)
+    monkeypatch.setattr(blip.runs.gpus, "DEV", tmp_path)
     assert visible_devices() == []
     for name in ("nvidia2", "nvidia5", "nvidiactl", "nvidia-uvm", "null"):
         (tmp_path / name).touch()
@@ -138,14 +138,16 @@ def test_bad_input_is_refused_in_one_line(machine: Machine, command: list[str], 
 
 
 def test_a_slot_file_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blip.gpus.tempfile, "gettempdir", lambda: str(tmp_path / "absent"))
-    with pytest.raises(blip.gpus.BlipError, match="cannot be made"):
+    monkeypatch.setattr(blip.runs.gpus.tempfile, "gettempdir", lambda: str(tmp_path / "absent"))
+    with pytest.raises(blip.runs.gpus.BlipError, match="cannot be made"):
         lock_folder()
-    with pytest.raises(blip.gpus.BlipError, match="cannot be written"):
+    with pytest.raises(blip.runs.gpus.BlipError, match="cannot be written"):
         claim_slot(tmp_path / "absent", ["0"], 1)
 
 
 def test_it_starts_without_the_libraries_that_take_seconds(machine: Machine) -> None:
-    code = "import sys, blip.cli, blip.gpus; print(sorted({'torch', 'numpy', 'yaml', 'pydantic'} & set(sys.modules)))"
+    code = (
+        "import sys, blip.cli, blip.runs.gpus; print(sorted({'torch', 'numpy', 'yaml', 'pydantic'} & set(sys.modules)))"
+    )
     run = subprocess.run([sys.executable, "-c", code], env=machine.environment, capture_output=True, text=True)
     assert run.stdout == "[]\n"

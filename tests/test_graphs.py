@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import make_trainer
+from test_image_training import make_trainer
 from torch import Tensor
 
-from blip.checkpoint import to_bytes
 from blip.graphs import WARM_UP, GraphedStep
 from blip.methods import METHODS
+from blip.training.checkpoint import to_bytes
 
 CPU = torch.device("cpu")
 
@@ -140,23 +140,23 @@ def test_a_cpu_trains_eagerly(tiny: Path, tmp_path: Path) -> None:
 # Games
 
 
-@pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen"])
+@pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen", "single-task"])
 def test_recorded_updates_of_games_give_the_same_bytes(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("stable_baselines3")
     pytest.importorskip("ale_py")
-    import test_rl_training as games
+    import test_games_training as games
 
-    from blip.rl import training
-    from blip.rl.ppo import PublishedPPO
+    from blip.games import game_trainer
+    from blip.games.ppo import PublishedPPO
 
     path = tmp_path / "quick.yaml"
     path.write_text(games.QUICK)
     eager = games.make_trainer(path, method, tmp_path / "eager", ppo__steps=64)
     eager.run("eager")
 
-    class CPUPolicy(training.GamePolicy):
+    class CPUPolicy(game_trainer.GamePolicy):
         """With an optimizer that a CPU has."""
 
         def __init__(self, *arguments: Any, optimizer_kwargs: dict[str, Any], **values: Any) -> None:
@@ -165,7 +165,7 @@ def test_recorded_updates_of_games_give_the_same_bytes(
 
     recordings: list[FakeGraph] = []
     train_step = PublishedPPO._train_step
-    monkeypatch.setattr(training, "GamePolicy", CPUPolicy)
+    monkeypatch.setattr(game_trainer, "GamePolicy", CPUPolicy)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: recordings.append(FakeGraph()) or recordings[-1])
     monkeypatch.setattr(PublishedPPO, "_train_step", lambda ppo, index: recordable(partial(train_step, ppo), index))
     graphed = games.make_trainer(path, method, tmp_path / "graphed", ppo__steps=64)

@@ -14,7 +14,7 @@ from blip.errors import BlipError
 from blip.results import find_runs, load_runs, mixed_runs, run_metrics, write_figures, write_tables
 from blip.results.bit_string import bit_digits, choose_parameter, draw_bit_string, named_trace
 from blip.results.figures import _save, draw_forgetting
-from blip.results.runs import method_order
+from blip.results.loading import method_order
 from blip.results.style import STYLE, method_colours
 from blip.results.tables import latex_escape
 
@@ -255,10 +255,10 @@ def test_bit_digits(value: float, bound: float, frozen: int, digits: str) -> Non
 
 @given(st.floats(-1, 1), st.integers(1, 20), st.floats(0.01, 2))
 def test_bit_digits_are_the_value(share: float, k: int, bound: float) -> None:
-    """The digits of what blip.quantization gives, in float32, add up to it again."""
+    """The digits of what blip.core.formulas gives, in float32, add up to it again."""
     import torch
 
-    from blip.quantization import quantise
+    from blip.core.formulas import quantise
 
     theta = torch.tensor(share * bound, dtype=torch.float32).clamp(-bound, bound)
     value = float(quantise(theta, torch.tensor(k, dtype=torch.uint8), bound))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from blip.config import load_experiment
-from blip.runs import run_folder
+from blip.runs.train import run_folder
 
-COMMAND = "import sys, blip.training; blip.training.SECONDS_BETWEEN_CHECKPOINTS = 0; from blip.cli import main; "
-COMMAND += "sys.exit(main(sys.argv[1:]))"
+COMMAND = "import sys, blip.images.image_trainer as trainer; trainer.SECONDS_BETWEEN_CHECKPOINTS = 0; "
+COMMAND += "from blip.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
 def start(config: Path, method: str, folder: Path) -> "subprocess.Popen[bytes]":

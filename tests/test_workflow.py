@@ -11,7 +11,7 @@ import yaml
 from conftest import ROOT, TINY
 from snakemake.cli import main as snakemake_main
 
-from blip.runs import RUN_FILES  # also for the forks: it has imported torch
+from blip.runs.train import RUN_FILES  # also for the forks: it has imported torch
 
 SUITE = """\
 name: small
@@ -206,8 +206,7 @@ network: {channels: [4, 4, 4], hidden: 8}
 ppo: {steps: 64, environments: 2, rollout: 16, mini_batches: 2, epochs: 1}
 evaluation: {episodes: 1, max_frames: 400}
 methods:
-  blip: {f_prior: 1e-13, fisher_batch_size: 8, fisher_batches: 2, n: max-fan-in-outputs,
-    published_initialisation: false}
+  blip: {f_prior: 1e-13, fisher_batch_size: 8, fisher_batches: 2, n: max-fan-in-outputs, initialisation: network}
 """
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from blip.data.dataset import Dataset, Images
-from blip.data.images import decode_image, in_parallel, is_image, resize_image
+from blip.data.folders import decode_image, in_parallel, is_image, resize_image
 from blip.data.pickles import dump_images, load_plain
 from blip.errors import BlipError
 from blip.files import atomic_path, atomic_write, sha256

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from blip.data.sources import SOURCES
-from blip.settings import NAME, Settings
+from blip.schema import NAME, Settings
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 

@@ -7,13 +7,13 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from blip.core.fisher import batch_gradient_fisher, diagonal_fisher
+from blip.core.penalties import quadratic_penalty
 from blip.data import Examples
-from blip.fisher import batch_gradient_fisher, diagonal_fisher
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.penalties import quadratic_penalty
+from blip.schema import Settings
 from blip.seeding import address, generator
-from blip.settings import Settings
 
 
 @register

@@ -12,7 +12,7 @@ from torch import Tensor
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.settings import Settings
+from blip.schema import Settings
 
 
 @register

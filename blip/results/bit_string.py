@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from blip.errors import BlipError
+from blip.results.loading import Runs, method_order
 from blip.results.metrics import KEYS
-from blip.results.runs import Runs, method_order
 from blip.results.style import CAPTION, sequence
 
 

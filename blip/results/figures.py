@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from blip.errors import BlipError
 from blip.files import atomic_write
 from blip.results.bit_string import draw_bit_string, named_trace
+from blip.results.loading import Runs, method_order
 from blip.results.metrics import KEYS, reference_returns, run_metrics, shares
-from blip.results.runs import Runs, method_order
 from blip.results.style import CAPTION, STYLE, Colour, method_colours, sequence
 
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates, no versions

@@ -9,9 +9,9 @@ from PIL import Image
 
 from blip.errors import BlipError
 from blip.files import atomic_write
+from blip.games.replay import replay
+from blip.results.loading import Runs
 from blip.results.metrics import KEYS, reference_returns
-from blip.results.runs import Runs
-from blip.rl.replay import replay
 
 SHOWN_STEPS = 600
 """Of each game, from its start: 40 seconds of play."""

@@ -15,7 +15,7 @@ from scipy import stats
 from blip.errors import BlipError
 
 if TYPE_CHECKING:
-    from blip.results.runs import Runs
+    from blip.results.loading import Runs
 
 Matrix = NDArray[np.float64]
 KEYS = ["experiment", "method", "seed"]

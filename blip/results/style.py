@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import seaborn as sns
 
-from blip.results.runs import METHOD_ORDER
+from blip.results.loading import METHOD_ORDER
 
 Colour = tuple[float, float, float]
 

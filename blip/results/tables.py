@@ -11,8 +11,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from blip.files import atomic_write
+from blip.results.loading import Runs, mixed_runs
 from blip.results.metrics import KEYS, returns_kept, run_metrics, summarise
-from blip.results.runs import Runs, mixed_runs
 
 
 class Column(NamedTuple):

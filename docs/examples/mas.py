@@ -10,11 +10,11 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
+from blip.core.penalties import quadratic_penalty
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.penalties import quadratic_penalty
-from blip.settings import Settings
+from blip.schema import Settings
 
 
 @register

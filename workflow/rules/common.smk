@@ -7,7 +7,7 @@ from pathlib import Path
 from blip.config import GameExperiment, load_suite
 from blip.data import dataset_path, needs_pickles
 from blip.errors import BlipError
-from blip.runs import GAME_FILES, RUN_FILES
+from blip.runs.train import GAME_FILES, RUN_FILES
 from snakemake.exceptions import WorkflowError
 
 SETTINGS = {

@@ -8,7 +8,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from blip.networks import MultiHeadNetwork
-from blip.settings import Settings
+from blip.schema import Settings
 
 KERNELS, STRIDES = (8, 4, 3), (4, 2, 1)
 

@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from blip.errors import BlipError
-from blip.rl.games import SUFFIX, rom_id
+from blip.games.names import SUFFIX, rom_id
 
 STACK, SIDE, SKIP = 4, 84, 4
 MAX_FRAMES = 108_000

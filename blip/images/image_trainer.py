@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from blip.checkpoint import Checkpoint
 from blip.config import Experiment, method_settings
 from blip.data import Examples, TaskSequence
 from blip.errors import BlipError
 from blip.graphs import GraphedStep
-from blip.measurements import TABLES, timed
 from blip.methods import METHODS
 from blip.networks import build_network
 from blip.progress import Progress
+from blip.record import TABLES, timed
 from blip.seeding import address, generator
+from blip.training.checkpoint import Checkpoint
 
 Row: TypeAlias = dict[str, Any]
 
@@ -85,7 +85,7 @@ class Trainer:
                 saved = None
 
     def _learn_task(self, progress: Progress, optimizer_state: Row | None) -> None:
-        task = self.sequence.task(self.task)
+        task = self.method.data_for(self.task, self.sequence)
         if self.task > 0:
             self.network.freeze_statistics()
         self.method.before_task(self.task)
@@ -131,8 +131,7 @@ class Trainer:
         return GraphedStep(step, self.config.batch_size, self.device) if self.cuda_graphs else step
 
     def _train_step(self, optimizer: SGD, train: Examples, index: Tensor) -> None:
-        x, labels = train.batch(index)
-        loss, _ = self._loss(x, labels, self.task, penalty=True)
+        loss, _, labels = self._loss(train, index, self.task, penalty=True)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.method.clip_norm is not None:
@@ -150,12 +149,17 @@ class Trainer:
             step(index)
         return float(self._total_loss) / len(train)
 
-    def _loss(self, x: Tensor, labels: Tensor, task: int, *, penalty: bool) -> tuple[Tensor, Tensor]:
+    def _loss(self, examples: Examples, index: Tensor, task: int, *, penalty: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss of the examples at `index`, of `task` where they do not say which, their logits and labels."""
+        x, labels = examples.batch(index)
         hidden = self.network.features(x)
-        logits = self.network.heads[task](hidden)
+        if examples.tasks is None:
+            logits = self.network.heads[task](hidden)
+        else:
+            logits = self.network.logits_of(hidden, examples.tasks.index_select(0, index))
         loss = F.cross_entropy(logits, labels)
         extra = self.method.penalty(x, hidden) if penalty else None
-        return loss if extra is None else loss + extra, logits
+        return loss if extra is None else loss + extra, logits, labels
 
     @torch.no_grad()
     def evaluate(self, examples: Examples, task: int, *, penalty: bool = False) -> tuple[float, float]:
@@ -163,8 +167,8 @@ class Trainer:
         self.network.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for x, labels in examples.batches(EVALUATION_BATCH):
-            loss, logits = self._loss(x, labels, task, penalty=penalty)
+        for index in examples.indices(EVALUATION_BATCH):
+            loss, logits, labels = self._loss(examples, index, task, penalty=penalty)
             total += loss * len(labels)
             correct += (logits.argmax(1) == labels).sum()
         return float(total) / len(examples), int(correct) / len(examples)
@@ -187,7 +191,8 @@ class Trainer:
         with timed(self._seconds, "evaluate"):
             for t in range(self.task + 1):
                 test = self.sequence.test(t)
-                loss, accuracy = self.evaluate(test, t)
+                with self.method.as_seen_by(t):
+                    loss, accuracy = self.evaluate(test, t)
                 self._record("accuracy", self.task, t, accuracy, loss, len(test))
         for table, rows in self.method.measurements().items():
             self.tables[table].extend({"task_learned": self.task, **row} for row in rows)

@@ -7,8 +7,8 @@ from ale_py.vector_env import AtariVectorEnv
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from blip.rl.environments import NOOPS
-from blip.rl.games import rom_id
+from blip.games.atari import NOOPS
+from blip.games.names import rom_id
 
 Frame = NDArray[np.uint8]
 HEIGHT, WIDTH = 210, 160

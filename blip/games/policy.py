@@ -12,8 +12,8 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from blip.games.actor_critic import ActorCriticNetwork
 from blip.methods import Method
-from blip.rl.networks import ActorCriticNetwork
 
 
 class SharedFeatures(BaseFeaturesExtractor):

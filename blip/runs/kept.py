@@ -37,7 +37,7 @@ def _copy(source: Path, target: Path) -> None:
 
 @cache
 def _code() -> str:
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(str(path.relative_to(package)).encode() + b"\0" + path.read_bytes() + b"\0")

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from blip.errors import BlipError
-from blip.rl.games import game_name
-from blip.settings import Settings
+from blip.games.names import game_name
+from blip.schema import Settings
 
 
 def _checked_name(name: str) -> str:

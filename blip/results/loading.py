@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from blip.errors import BlipError
-from blip.measurements import GAME_TABLES, TABLES
+from blip.record import GAME_TABLES, TABLES
 from blip.results.metrics import KEYS, accuracy_matrix
 
 METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd")

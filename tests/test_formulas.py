@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from blip import quantization as q
+from blip.core import formulas as q
 
 MAX_BITS = 20
 FEW = settings(max_examples=50, deadline=None)

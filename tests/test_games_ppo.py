@@ -18,10 +18,10 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from blip import BLIP
 from blip.data import Examples
+from blip.games.actor_critic import ActorCriticNetwork, AtariNetwork
+from blip.games.policy import GamePolicy, attached
+from blip.games.ppo import PublishedPPO
 from blip.methods import METHODS, Method
-from blip.rl.networks import ActorCriticNetwork, AtariNetwork
-from blip.rl.policy import GamePolicy, attached
-from blip.rl.ppo import PublishedPPO
 
 ACTIONS = [3, 5]
 COUNT, STEPS = 4, 8
@@ -80,7 +80,7 @@ def make_ppo(network: ActorCriticNetwork, task: int, kind: type[PPO] = Published
 
 def make_method(name: str, network: ActorCriticNetwork) -> Method:
     settings: dict[str, dict[str, Any]] = {
-        "blip": {"f_prior": 1e-12, "fisher_batch_size": 8, "fisher_batches": 4, "published_initialisation": False},
+        "blip": {"f_prior": 1e-12, "fisher_batch_size": 8, "fisher_batches": 4, "initialisation": "network"},
         "ewc": {"fisher": "sampled", "over_tasks": "sum", "fisher_batch_size": 8},
     }
     return METHODS[name](network, METHODS[name].Settings(**settings.get(name, {})), 0)

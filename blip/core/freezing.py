@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from blip import quantization as q
-from blip.fisher import Layer, layer_parameters
+from blip.core import formulas as q
+from blip.core.fisher import Layer, layer_parameters
 
 
 def fan_in(layer: Layer) -> int:
@@ -88,12 +88,18 @@ class BLIP:
     @torch.no_grad()
     def initialise_(self, generator: torch.Generator | None = None) -> None:
         """Draw weights from N(0, 1/n) clamped to their range and set biases to 0, as published."""
+        self.zero_biases_()
         for name, parameter in self.parameters.items():
+            if parameter.dim() > 1:
+                noise = torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter[0].numel())
+                parameter.copy_(noise.clamp_(-self.bounds[name], self.bounds[name]))
+
+    @torch.no_grad()
+    def zero_biases_(self) -> None:
+        """Set biases to 0 and leave the weights as the network has them, as published for mini-ImageNet."""
+        for parameter in self.parameters.values():
             if parameter.dim() == 1:
                 parameter.zero_()
-                continue
-            noise = torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter[0].numel())
-            parameter.copy_(noise.clamp_(-self.bounds[name], self.bounds[name]))
 
     def attach(self, optimizer: Optimizer) -> RemovableHandle:
         """Clamp after every step of `optimizer`; call `remove()` on what is returned to stop."""

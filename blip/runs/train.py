@@ -17,17 +17,17 @@ from typing import TYPE_CHECKING, Any
 import safetensors.torch
 import torch
 
-from blip.checkpoint import Checkpoint
 from blip.config import Experiment, GameExperiment, fingerprint
 from blip.data import load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.files import atomic_write, make_folder
-from blip.kept import KeptRun
-from blip.measurements import GAME_TABLES, TABLES
-from blip.training import Trainer
+from blip.images.image_trainer import Trainer
+from blip.record import GAME_TABLES, TABLES
+from blip.runs.kept import KeptRun
+from blip.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
-    from blip.rl.training import GameTrainer
+    from blip.games.game_trainer import GameTrainer
 
 PACKAGES = ("torch", "numpy", "safetensors")
 """Whose versions a run records; those of games are added to them."""
@@ -132,8 +132,8 @@ def _classification(
 
 
 def _games(experiment: GameExperiment, method: str, seed: int, device: torch.device, cuda_graphs: bool) -> _Job:
-    from blip.rl.environments import action_count  # here, since classification does without these packages
-    from blip.rl.training import GameTrainer
+    from blip.games.atari import action_count  # here, since classification does without these packages
+    from blip.games.game_trainer import GameTrainer
 
     return _Job(
         "",
@@ -178,7 +178,7 @@ def provenance(device: torch.device, started: datetime, packages: tuple[str, ...
 
 def _commit() -> str:
     """The commit of the source tree, with `+` where it was changed; the package's version where there is none."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     git = ["git", "-C", str(here)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)

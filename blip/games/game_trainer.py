@@ -7,19 +7,19 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 
-from blip.checkpoint import Checkpoint
 from blip.config import GameExperiment, method_settings
 from blip.data import Examples
 from blip.errors import BlipError
-from blip.measurements import GAME_TABLES, TABLES, timed
+from blip.games.actor_critic import ActorCriticNetwork
+from blip.games.atari import SEEDS, STACK, action_count, make_environments
+from blip.games.evaluation import Act, Played, at_random, by_network, play
+from blip.games.policy import GamePolicy, attached
+from blip.games.ppo import STATISTICS, PublishedPPO
 from blip.methods import METHODS
 from blip.progress import Progress
-from blip.rl.environments import SEEDS, STACK, action_count, make_environments
-from blip.rl.evaluation import Act, Played, at_random, by_network, play
-from blip.rl.networks import ActorCriticNetwork
-from blip.rl.policy import GamePolicy, attached
-from blip.rl.ppo import STATISTICS, PublishedPPO
+from blip.record import GAME_TABLES, TABLES, timed
 from blip.seeding import address, generator
+from blip.training.checkpoint import Checkpoint
 
 Row: TypeAlias = dict[str, Any]
 
@@ -193,11 +193,13 @@ class GameTrainer:
     def _evaluate(self) -> list[list[Played]]:
         """Play every game learned so far, the present one among them."""
         self.network.eval()
-        if self.evaluation.greedy:
-            return [self._play(t, "greedy", by_network(self.network, t, self.device)) for t in range(self.task + 1)]
-        draws = [generator(self.seed, "evaluation actions", self.task, self.update, t) for t in range(self.task + 1)]
-        agents = [by_network(self.network, t, self.device, draw) for t, draw in enumerate(draws)]
-        return [self._play(t, "sampled", agent) for t, agent in enumerate(agents)]
+        return [self._play_as_learned(t) for t in range(self.task + 1)]
+
+    def _play_as_learned(self, t: int) -> list[Played]:
+        greedy = self.evaluation.greedy
+        draw = None if greedy else generator(self.seed, "evaluation actions", self.task, self.update, t)
+        with self.method.as_seen_by(t):
+            return self._play(t, "greedy" if greedy else "sampled", by_network(self.network, t, self.device, draw))
 
     def _play_at_random(self) -> None:
         """The random agent's returns, by which those of others are normalised."""

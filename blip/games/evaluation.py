@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blip.rl.environments import SEEDS, NativeGame, Observations, step_games
-from blip.rl.networks import ActorCriticNetwork
+from blip.games.actor_critic import ActorCriticNetwork
+from blip.games.atari import SEEDS, NativeGame, Observations, step_games
 
 Act = Callable[[Observations], NDArray[np.int64]]
 

@@ -15,8 +15,8 @@ pytest.importorskip("ale_py")
 from stable_baselines3.common import atari_wrappers
 
 from blip.errors import BlipError
-from blip.rl.environments import NativeAtari, NativeGame, action_count, wrapped_atari
-from blip.rl.games import game_name, rom_id
+from blip.games.atari import NativeAtari, NativeGame, action_count, wrapped_atari
+from blip.games.names import game_name, rom_id
 
 ACTIONS = {"KungFuMaster": 14, "Boxing": 18, "Jamesbond": 18, "Krull": 18, "Riverraid": 18, "SpaceInvaders": 6}
 

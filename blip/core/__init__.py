@@ -1,0 +1,1 @@
+"""The paper: formulas, Fisher information, frozen bits. Imports nothing else of this package."""

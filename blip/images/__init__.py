@@ -1,0 +1,1 @@
+"""Classification of images: experiments on task sequences, and how one is trained."""

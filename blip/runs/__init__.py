@@ -1,0 +1,1 @@
+"""Run folders: train one and write what was measured, how, and on what."""

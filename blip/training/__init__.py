@@ -1,0 +1,1 @@
+"""What training has in common, whatever is learned: tables, checkpoints, exact resume."""
