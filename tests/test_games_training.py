@@ -90,6 +90,7 @@ def test_the_published_experiment() -> None:
     assert (blip["n"], blip["weight_range"], blip["max_bits"]) == ("max-fan-in-outputs", 6, 20)
     assert blip["initialisation"] == "network"
     assert (ewc["strength"], ewc["fisher"], ewc["over_tasks"]) == (5000, "sampled", "sum")
+    assert (ewc["fisher_batch_size"], ewc["fisher_batches"], ewc["form"]) == (62, 32, "online")
     assert sorted(experiment.methods) == sorted(METHODS)
 
 

@@ -1,5 +1,6 @@
 """Every method on every network, and the effect that each method is for."""
 
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,49 @@ def test_ewc_averages_the_fisher_information_over_tasks(monkeypatch: pytest.Monk
         for name, value in method.state_dict()["fisher"].items():
             torch.testing.assert_close(value, torch.stack([f[name] for f in given]).mean(0))
     assert len(given) == 3
+
+
+@pytest.mark.parametrize("over_tasks", ["sum", "mean"])
+def test_offline_ewc_pulls_to_the_weights_after_each_task(over_tasks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient is that of one penalty for each task, written out; online EWC's is another one."""
+    offline, online = (make("ewc", strength=70.0, over_tasks=over_tasks, form=form) for form in ("offline", "online"))
+    given: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+
+    def fisher(network: nn.Module, *_: object) -> dict[str, Tensor]:
+        if network is offline.network:
+            unknown = {name: torch.rand_like(p) * (torch.rand_like(p) > 0.5) for name, p in network.named_parameters()}
+            given.append((unknown, weights(network)))
+        return {name: value.clone() for name, value in given[-1][0].items()}
+
+    monkeypatch.setattr("blip.methods.ewc.batch_gradient_fisher", fisher)
+    for task in range(3):
+        offline.after_task(task, examples("mlp", task % 2))
+        online.after_task(task, examples("mlp", task % 2))
+        nudge(offline.network)
+        online.network.load_state_dict(offline.network.state_dict())
+    gradients, others = gradients_of(offline), gradients_of(online)
+    for name, parameter in weights(offline.network).items():
+        expected = (
+            70
+            * sum(f[name] * (parameter - anchor[name]) for f, anchor in given)
+            / (len(given) if over_tasks == "mean" else 1)
+        )
+        torch.testing.assert_close(gradients[name], expected, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(others[name], expected, rtol=1e-2)
+    assert all(value.isfinite().all() for value in offline.state_dict()["anchor"].values())
+
+
+def test_the_fisher_information_of_ewc_may_be_of_some_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make("ewc", fisher="sampled", fisher_batch_size=7, fisher_batches=2)
+    sizes: list[int] = []
+
+    def fisher(features: nn.Module, logits: object, batches: Iterable[Tensor], **_: object) -> dict[str, Tensor]:
+        sizes.extend(len(batch) for batch in batches)
+        return {name: torch.ones_like(p) for name, p in features.named_parameters()}
+
+    monkeypatch.setattr("blip.methods.ewc.diagonal_fisher", fisher)
+    method.after_task(0, examples("mlp", 0, 30))
+    assert sizes == [7, 7]
 
 
 def test_sampled_fisher_of_ewc_is_the_mean_of_squared_gradients_of_batches() -> None:
