@@ -59,6 +59,7 @@ class BitPreserving(Method):
             self.blip.initialise_(generator(seed, "blip initialisation"))
         elif settings.initialisation == "zero-biases":
             self.blip.zero_biases_()
+        self.blip.clamp_()
 
     def after_step(self) -> None:
         self.blip.clamp_()
