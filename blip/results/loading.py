@@ -13,7 +13,9 @@ from blip.errors import BlipError
 from blip.record import GAME_TABLES, TABLES
 from blip.results.metrics import KEYS, accuracy_matrix
 
-METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd")
+REFERENCES = ("single-task", "joint")
+"""Methods that do not learn continually: what a task gives without the others, and with all of them at once."""
+METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd", *REFERENCES)
 INTEGERS = (
     *("task_learned", "task", "n", "epoch", "frozen_bits", "parameters", "index"),
     *("task_training", "update", "episode", "length", "games", "environment_seed"),
