@@ -49,7 +49,7 @@ lint: .venv/installed
 	$(BIN)/hadolint Dockerfile
 
 bench: .venv/installed
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done
+	$(BIN)/python benchmarks/run.py
 
 HASHED = --generate-hashes --no-header --no-annotate --python-version 3.11
 

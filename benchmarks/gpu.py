@@ -43,7 +43,7 @@ if __name__ == "__main__":
     for method in ("sgd", "blip"):
         for graphs in (False, True):
             loop, bare = loop_and_bare(method, device, cuda_graphs=graphs, steps=STEPS)
-            ratio = timing.paired_ratio(loop, bare, PAIRS, 1)
+            ratio = timing.paired_ratio(loop, bare, PAIRS, 1, time.perf_counter)
             begin = time.perf_counter()
             loop()
             speed = STEPS / (time.perf_counter() - begin)

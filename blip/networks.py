@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Annotated, Literal, Protocol, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -138,7 +139,8 @@ class MultiHeadNetwork(nn.Module):
         self.features = features
         self.heads = nn.ModuleList(nn.Linear(width, n) for n in classes)
         self.statistics_frozen = False
-        """Whether batch-norm layers normalise by the statistics they have, even in training."""
+        """Whether batch-norm layers normalise by the statistics they have, even in training; the trainer sets it after
+        the first task, and a method that has nothing to forget may take it back before each."""
 
     def forward(self, x: Tensor, task: int) -> Tensor:
         """Logits of `task`: (n, channels, height, width) to (n, classes of the task)."""
@@ -149,6 +151,19 @@ class MultiHeadNetwork(nn.Module):
         """Of the features and of the head of `task`, by name; there may be no such task."""
         named = ((name, name.split("."), p) for name, p in self.named_parameters())
         return {name: p for name, parts, p in named if parts[0] == "features" or parts[1] == str(task)}
+
+    def logits_of(self, hidden: Tensor, tasks: Tensor) -> Tensor:
+        """Logits of each row's own task, by `features`' output (n, width) and numbers of tasks (n,).
+
+        (n, most classes of a task); a task of fewer classes has -inf for those that it lacks.
+        """
+        outputs = [head(hidden) for head in self.heads]  # all, since shapes must not depend on numbers on the device
+        most = max(output.shape[1] for output in outputs)
+        logits = hidden.new_full((len(hidden), most), -math.inf)
+        for task, output in enumerate(outputs):
+            padded = F.pad(output, (0, most - output.shape[1]), value=-math.inf)
+            logits = torch.where((tasks == task).unsqueeze(1), padded, logits)
+        return logits
 
     def freeze_statistics(self) -> None:
         """Keep the running statistics of batch-norm layers as they are from now on (paper: after the first task)."""

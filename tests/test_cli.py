@@ -157,7 +157,7 @@ def test_check_names_each_experiment_and_its_methods(shell: Shell) -> None:
         [],
     )
     tiny, mnist = shell.out.splitlines()
-    assert tiny == f"{shell.config}: tiny: blip, sgd, sgd-frozen, ewc, lwf, imm-mode"
+    assert tiny == f"{shell.config}: tiny: blip, sgd, sgd-frozen, ewc, lwf, imm-mode, single-task, joint"
     assert "mnist5: blip" in mnist
 
 

@@ -50,6 +50,8 @@ methods:
   ewc: {strength: 10}
   lwf: {}
   imm-mode: {}
+  single-task: {}
+  joint: {}
 """
 
 
@@ -96,7 +98,7 @@ def test_a_run_stopped_on_the_device_ends_with_the_same_bytes(method: str, tiny:
     assert resumed.tables["accuracy"] == whole.tables["accuracy"]
 
 
-@pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen"])
+@pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen", "single-task"])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_graphs_and_eager_updates_of_games_give_the_same_numbers(precision: str, method: str, tmp_path: Path) -> None:
     """Each update from the same rollout; whole runs would part, since actions are drawn by what was learned."""

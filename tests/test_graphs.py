@@ -144,7 +144,7 @@ def test_a_cpu_trains_eagerly(tiny: Path, tmp_path: Path) -> None:
 # Games
 
 
-@pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen"])
+@pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen", "single-task"])
 def test_recorded_updates_of_games_give_the_same_bytes(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Every method on every network, and the effect that each method is for."""
 
+from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,49 @@ def test_ewc_averages_the_fisher_information_over_tasks(monkeypatch: pytest.Monk
     assert len(given) == 3
 
 
+@pytest.mark.parametrize("over_tasks", ["sum", "mean"])
+def test_offline_ewc_pulls_to_the_weights_after_each_task(over_tasks: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The gradient is that of one penalty for each task, written out; online EWC's is another one."""
+    offline, online = (make("ewc", strength=70.0, over_tasks=over_tasks, form=form) for form in ("offline", "online"))
+    given: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
+
+    def fisher(network: nn.Module, *_: object) -> dict[str, Tensor]:
+        if network is offline.network.features:
+            unknown = {name: torch.rand_like(p) * (torch.rand_like(p) > 0.5) for name, p in network.named_parameters()}
+            given.append((unknown, weights(network)))
+        return {name: value.clone() for name, value in given[-1][0].items()}
+
+    monkeypatch.setattr("blip.methods.ewc.batch_gradient_fisher", fisher)
+    for task in range(3):
+        offline.after_task(task, examples("mlp", task % 2))
+        online.after_task(task, examples("mlp", task % 2))
+        nudge(offline.network)
+        online.network.load_state_dict(offline.network.state_dict())
+    gradients, others = gradients_of(offline), gradients_of(online)
+    for name, parameter in weights(offline.network.features).items():
+        expected = (
+            70
+            * sum(f[name] * (parameter - anchor[name]) for f, anchor in given)
+            / (len(given) if over_tasks == "mean" else 1)
+        )
+        torch.testing.assert_close(gradients[f"features.{name}"], expected, rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(others[f"features.{name}"], expected, rtol=1e-2)
+    assert all(value.isfinite().all() for value in offline.state_dict()["anchor"].values())
+
+
+def test_the_fisher_information_of_ewc_may_be_of_some_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    method = make("ewc", fisher="sampled", fisher_batch_size=7, fisher_batches=2)
+    sizes: list[int] = []
+
+    def fisher(features: nn.Module, logits: object, batches: Iterable[Tensor], **_: object) -> dict[str, Tensor]:
+        sizes.extend(len(batch) for batch in batches)
+        return {name: torch.ones_like(p) for name, p in features.named_parameters()}
+
+    monkeypatch.setattr("blip.methods.ewc.diagonal_fisher", fisher)
+    method.after_task(0, examples("mlp", 0, 30))
+    assert sizes == [7, 7]
+
+
 def test_sampled_fisher_of_ewc_is_the_mean_of_squared_gradients_of_batches() -> None:
     n, draws = 6, 3000
     method = make("ewc", fisher="sampled", fisher_batch_size=n)
@@ -496,6 +540,57 @@ def test_imm_mode_penalty_pulls_back_by_lambda_times_the_way_moved() -> None:
     assert penalty_of(method).item() == pytest.approx(0.15 * sum(float(m.square().sum()) for m in moved.values()))
 
 
+# single-task
+
+
+def test_single_task_begins_each_task_afresh_and_keeps_what_each_ended_with() -> None:
+    method, plain = make("single-task"), make("sgd")
+    initial, ended = weights(method.network), []
+    for task in range(3):
+        method.before_task(task)
+        assert_same(weights(method.network), initial)
+        learn(method, task)
+        ended.append(weights(method.network))
+        assert not torch.equal(ended[-1]["features.1.weight"], initial["features.1.weight"])
+        for earlier, expected in enumerate(ended):
+            with method.as_seen_by(earlier):
+                assert_same(weights(method.network), expected)
+        assert_same(weights(method.network), ended[-1])
+    learn(plain, 0)
+    assert_same(weights(plain.network), ended[0])
+
+
+def test_single_task_learns_a_task_as_if_there_were_no_other() -> None:
+    after_others, alone = make("single-task"), make("sgd")
+    learn(after_others, 0)
+    learn(after_others, 1)
+    learn(alone, 1)
+    assert_same(weights(after_others.network), weights(alone.network))
+
+
+def test_single_task_is_tested_with_the_present_weights_while_a_task_trains() -> None:
+    method = make("single-task")
+    learn(method, 0)
+    train(method, 1, examples("mlp", 1))
+    now = weights(method.network)
+    with method.as_seen_by(1):
+        assert_same(weights(method.network), now)
+    with pytest.raises(ZeroDivisionError), method.as_seen_by(0):
+        raise ZeroDivisionError
+    assert_same(weights(method.network), now)
+
+
+def test_a_task_of_single_task_that_is_resumed_is_not_begun_again() -> None:
+    method, resumed = make("single-task"), make("single-task")
+    learn(method, 0)
+    train(method, 1, examples("mlp", 1))
+    now = weights(method.network)
+    resumed.network.load_state_dict(method.network.state_dict())
+    resumed.load_state_dict(method.state_dict())
+    resumed.before_task(1)
+    assert_same(weights(resumed.network), now)
+
+
 # blip
 
 
@@ -529,13 +624,32 @@ def test_blip_clamps_after_every_step(preserved: Any) -> None:
         assert way.any()
 
 
-@pytest.mark.parametrize("published", [True, False])
-def test_blip_starts_from_the_published_or_from_pytorchs_initialisation(published: bool) -> None:
-    method: Any = make("blip", published_initialisation=published)
+@pytest.mark.parametrize(
+    ("initialisation", "own_weights", "own_biases"),
+    [("normal", False, False), ("zero-biases", True, False), ("network", True, True)],
+)
+def test_blip_starts_from_each_published_initialisation(
+    initialisation: str, own_weights: bool, own_biases: bool
+) -> None:
+    method: Any = make("blip", initialisation=initialisation)
     plain = make("sgd")
     same = [torch.equal(a, b) for a, b in zip(method.network.parameters(), plain.network.parameters(), strict=True)]
-    assert same == [not published] * 2 + [True] * 6, "features, then three heads"
-    assert bool(method.network.features[1].bias.any()) == (not published)
+    assert same == [own_weights, own_biases] + [True] * 6, "features, then three heads"
+    assert bool(method.network.features[1].bias.any()) == own_biases
+
+
+def test_blip_with_exact_labels_is_the_same_whatever_is_drawn() -> None:
+    """But for the order of the images, in which nothing is drawn where all of them are looked at."""
+    bits = {}
+    for labels, classes in (("exact", 10), ("exact", 1), ("sampled", 10)):
+        for seed in (0, 1):
+            method: Any = make("blip", labels=labels, max_classes=classes, f_prior=1e-7)
+            method.seed = seed
+            method.after_task(1, examples("mlp", 1))
+            bits[labels, classes, seed] = method.blip.bits["1.weight"]
+    assert_same(bits["exact", 10, 0], bits["exact", 10, 1])
+    assert not torch.equal(bits["exact", 1, 0], bits["exact", 1, 1])
+    assert not torch.equal(bits["sampled", 10, 0], bits["sampled", 10, 1])
 
 
 def test_blip_draws_the_fisher_information_from_a_part_of_the_training_images() -> None:
@@ -578,9 +692,12 @@ def loss_on_the_first_of_two_tasks(name: str) -> float:
     learn(method, 0, epochs=20)
     learn(method, 1, epochs=60)
     x, labels = examples("mlp", 0).batch(torch.arange(24))
-    return F.cross_entropy(method.network(x, 0), labels).item()
+    method.network.eval()
+    with method.as_seen_by(0):
+        return F.cross_entropy(method.network(x, 0), labels).item()
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "sgd"])
+# What `joint` trains on comes from the trainer: tests/test_training.py.
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sgd", "joint")])
 def test_the_first_task_is_remembered_better_than_by_fine_tuning(name: str) -> None:
     assert loss_on_the_first_of_two_tasks(name) < 0.85 * loss_on_the_first_of_two_tasks("sgd")

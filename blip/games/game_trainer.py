@@ -163,7 +163,7 @@ class GameTrainer(Trainer):
         means = [float(np.mean([game.result for game in games])) for games in played]
         for t, (mean, games) in enumerate(zip(means, played, strict=True)):
             self._record(MEAN_RETURNS, self.task, t, mean, len(games))
-            self._record(REPLAYS, self.task, t, games[0].seed, games[0].result, games[0].actions)
+            self._record(REPLAYS, self.task, t, games[0].seed, games[0].result, games[0].letters)
         return "returns " + ", ".join(f"{game} {mean:.1f}" for game, mean in zip(self.names, means, strict=False))
 
     def _examples(self) -> Examples:
@@ -177,11 +177,13 @@ class GameTrainer(Trainer):
     def _evaluate(self) -> list[list[Played]]:
         """Play every game learned so far, the present one among them."""
         self.network.eval()
-        if self.evaluation.greedy:
-            return [self._play(t, "greedy", by_network(self.network, t, self.device)) for t in range(self.task + 1)]
-        draws = [generator(self.seed, "evaluation actions", self.task, self.done, t) for t in range(self.task + 1)]
-        agents = [by_network(self.network, t, self.device, draw) for t, draw in enumerate(draws)]
-        return [self._play(t, "sampled", agent) for t, agent in enumerate(agents)]
+        return [self._play_as_learned(t) for t in range(self.task + 1)]
+
+    def _play_as_learned(self, t: int) -> list[Played]:
+        greedy = self.evaluation.greedy
+        draw = None if greedy else generator(self.seed, "evaluation actions", self.task, self.done, t)
+        with self.method.as_seen_by(t):
+            return self._play(t, "greedy" if greedy else "sampled", by_network(self.network, t, self.device, draw))
 
     def _play_at_random(self) -> None:
         """The random agent's returns, by which those of others are normalised."""
@@ -203,5 +205,5 @@ class GameTrainer(Trainer):
             )
         for episode, game in enumerate(games):
             place = (self.task, self.done, sum(self.trained) + self._trained(), task)
-            self._record(RETURNS, *place, agent, episode, game.result, len(game.actions))
+            self._record(RETURNS, *place, agent, episode, game.result, game.length)
         return games

@@ -59,13 +59,11 @@ class ImageTrainer(Trainer):
         self._total_loss = torch.zeros((), device=device)
 
     def _learn(self, progress: Progress, saved: Row | None) -> None:
-        task = self.sequence.task(self.task)
+        task = self.method.data_for(self.task, self.sequence)
         self._train = task.train
         self.best_loss, self.best_weights = (
             (saved["best_loss"], saved["best_weights"]) if saved else (math.inf, self._weights())
         )
-        if self.task > 0:
-            self.network.freeze_statistics()
         config = self.config
         schedule = PatienceSchedule(config.lr, config.lr_patience, config.lr_factor)
         if saved:
@@ -93,6 +91,11 @@ class ImageTrainer(Trainer):
         self.network.load_state_dict(self.best_weights)
         self.network.freeze_statistics()
 
+    def _restore(self, saved: Row) -> None:
+        super()._restore(saved)
+        if self.task > 0:
+            self.network.freeze_statistics()
+
     def _examples(self) -> Examples:
         return self._train
 
@@ -103,7 +106,7 @@ class ImageTrainer(Trainer):
         accuracies = []
         for t in range(self.task + 1):
             test = self.sequence.test(t)
-            with self._timed("evaluate"):
+            with self._timed("evaluate"), self.method.as_seen_by(t):
                 loss, accuracy = self.evaluate(test, t)
             self._record(ACCURACY, self.task, t, accuracy, loss, len(test))
             accuracies.append(accuracy)
@@ -116,8 +119,7 @@ class ImageTrainer(Trainer):
         return GraphedStep(step, self.config.batch_size, self.device) if self.cuda_graphs else step
 
     def _train_step(self, descent: GradientDescent, train: Examples, index: Tensor) -> None:
-        x, labels = train.batch(index)
-        loss, _ = self._loss(x, labels, self.task, penalty=True)
+        loss, _, labels = self._loss(train, index, self.task, penalty=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.method.clip_norm is not None:
             nn.utils.clip_grad_norm_(descent.parameters, self.method.clip_norm)
@@ -134,16 +136,21 @@ class ImageTrainer(Trainer):
             step(index)
         return float(self._total_loss) / len(train)
 
-    def _loss(self, x: Tensor, labels: Tensor, task: int, *, penalty: bool) -> tuple[Tensor, Tensor]:
+    def _loss(self, examples: Examples, index: Tensor, task: int, *, penalty: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Mean loss of the examples at `index`, of `task` where they do not say which, their logits and labels."""
+        x, labels = examples.batch(index)
         if self._convolves:
             x = x.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
             hidden = self.network.features(x)
         hidden = hidden.float()
-        logits = self.network.heads[task](hidden)
+        if examples.tasks is None:
+            logits = self.network.heads[task](hidden)
+        else:
+            logits = self.network.logits_of(hidden, examples.tasks.index_select(0, index))
         loss = F.cross_entropy(logits, labels)
         extra = self.method.penalty(x, hidden) if penalty else None
-        return loss if extra is None else loss + extra, logits
+        return loss if extra is None else loss + extra, logits, labels
 
     @torch.no_grad()
     def evaluate(self, examples: Examples, task: int, *, penalty: bool = False) -> tuple[float, float]:
@@ -151,8 +158,8 @@ class ImageTrainer(Trainer):
         self.network.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for x, labels in examples.batches(examples.batch_size):
-            loss, logits = self._loss(x, labels, task, penalty=penalty)
+        for index in examples.indices(examples.batch_size):
+            loss, logits, labels = self._loss(examples, index, task, penalty=penalty)
             total += loss * len(labels)
             correct += (logits.argmax(1) == labels).sum()
         return float(total) / len(examples), int(correct) / len(examples)
