@@ -97,6 +97,13 @@ def _add_train_command(commands: Any) -> None:
     _add_data_folders(train)
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    train.add_argument(
+        "--products",
+        choices=("auto", "default", "onednn"),
+        default="auto",
+        help="whose float32 matrix products on the CPU: those of PyTorch's default library, of oneDNN, or (auto) of "
+        "the one that is known to be faster; each rounds differently",
+    )
     train.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
     _add_set(train)
     train.set_defaults(run=_train)
@@ -226,6 +233,7 @@ def _train(options: argparse.Namespace) -> None:
                     checkpoints=options.checkpoints,
                     device=options.device,
                     cuda_graphs=not options.eager,
+                    products=options.products,
                 )
             )
 

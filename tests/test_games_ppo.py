@@ -296,7 +296,7 @@ def test_the_gradient_of_ewc_reaches_the_optimizer_and_is_clipped_with_that_of_t
                 ppo.learn(COUNT * STEPS)
             gradients[strength, norm] = seen
     expected = {
-        f"features.{k}": 5000 * method.fisher[f"features.{k}"] * (p.detach() - method.anchor[f"features.{k}"])  # type: ignore[attr-defined]
+        f"features.{k}": 5000 * method.fisher[k] * (p.detach() - method.anchor[k])  # type: ignore[attr-defined]
         for k, p in network.features.named_parameters()
     }
     assert max(e.abs().max() for e in expected.values()) > 1e-3

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from blip.core import formulas as q
 from blip.core.fisher import Layer, layer_parameters
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 
 def fan_in(layer: Layer) -> int:
@@ -101,7 +103,7 @@ class BLIP:
             if parameter.dim() == 1:
                 parameter.zero_()
 
-    def attach(self, optimizer: Optimizer) -> RemovableHandle:
+    def attach(self, optimizer: "Optimizer") -> RemovableHandle:
         """Clamp after every step of `optimizer`; call `remove()` on what is returned to stop."""
         return optimizer.register_step_post_hook(lambda *_: self.clamp_())
 

@@ -13,6 +13,10 @@ from blip.data.storage import read_tensors
 from blip.errors import BlipError
 from blip.files import sha256
 
+CACHED_NUMBERS = 2**18
+"""In a batch of images on a CPU; with more, what layers hand on to each other leaves its caches: networks with
+convolutions take a third less time for 85 images of 3 × 32 × 32 than for 400."""
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -32,6 +36,13 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def batch_size(self) -> int:
+        """Of batches whose size makes no difference to what is computed: what is fast, and bounds memory."""
+        if self.images.device.type != "cpu":
+            return 500
+        return min(500, max(32, CACHED_NUMBERS // (self.images[0, 0].numel() * len(self.scale))))
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float images and labels at `index` (n,)."""

@@ -11,6 +11,7 @@ from blip.experiment import Experiment
 from blip.games.actor_critic import AtariNetworkConfig
 from blip.games.settings import ENVIRONMENTS, EvaluationConfig, Game, PPOConfig
 from blip.methods import METHODS
+from blip.networks import largest_product
 from blip.record import COUNT, INDEX, NUMBER, TEXT, Column, Score, Table
 from blip.schema import wrong
 
@@ -107,6 +108,11 @@ class GameExperiment(Experiment):
 
     def run_config(self, method: str, seed: int) -> dict[str, Any]:
         return super().run_config(method, seed) | {"environments": ENVIRONMENTS}
+
+    def largest_product(self, method: str, inputs: GameInputs) -> int:
+        from blip.games.atari import SIDE, STACK
+
+        return largest_product(self.network, (STACK, SIDE, SIDE), self.ppo.steps_per_update // self.ppo.mini_batches)
 
     def inputs(self, seed: int, raw: Path, prepared: Path, device: torch.device) -> GameInputs:
         from blip.games.atari import action_count  # here, since classification does without these packages

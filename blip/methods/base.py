@@ -1,10 +1,10 @@
 """What a method is: a few hooks around anybody's training loop."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from blip.data import Examples, Task, TaskSequence
 from blip.networks import MultiHeadNetwork
@@ -57,6 +57,10 @@ class Method:
     def data_for(self, task: int, sequence: TaskSequence) -> Task:
         """What is trained and validated on as task `task` (0-based)."""
         return sequence.task(task)
+
+    def trained_parameters(self) -> Iterable[nn.Parameter]:
+        """What a task moves, asked for once before it trains; those with `requires_grad` off stay."""
+        return self.network.parameters()
 
     def before_task(self, task: int) -> None:
         """Called before task `task` trains, and again when a run resumes within it."""

@@ -1,7 +1,6 @@
 """Bit-level information preserving: the paper's method."""
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -43,7 +42,7 @@ class BitPreserving(Method):
     """BLIP (Shi et al., CVPR 2021): after each task freeze the bits that carry information about it."""
 
     name = "blip"
-    version = 2
+    version = 3
     tables = (BITS, TRACE)
 
     class Settings(Schema):
@@ -86,11 +85,12 @@ class BitPreserving(Method):
 
     def after_task(self, task: int, train: Examples) -> None:
         settings = self.settings
-        batches = train.batches(settings.fisher_batch_size, generator(self.seed, "fisher", task))
+        used = settings.fisher_batches * settings.fisher_batch_size
+        index = train.indices(used, generator(self.seed, "fisher", task))[0]
         fisher = diagonal_fisher(
             self.network.features,
             lambda x: self.network(x, task),
-            (x for x, _ in islice(batches, settings.fisher_batches)),
+            (train.batch(part)[0] for part in torch.split(index, train.batch_size)),
             loss_batch_size=settings.fisher_batch_size,
             labels=settings.labels,
             max_classes=settings.max_classes,

@@ -21,10 +21,10 @@ from blip.seeding import address, generator
 class EWC(Method):
     """EWC (Kirkpatrick et al., 2017): penalty λ/2 · Σ F (θ - θ*)², F averaged or summed over the tasks so far.
 
-    Over all parameters where not said otherwise; heads of earlier tasks get no gradient and so no penalty either.
-    Offline, each task has a penalty of its own, around the weights that it ended with. Their sum is kept as one, with
-    the sum of the F and, for θ*, the mean of those weights weighted by F: the same but for a number that no gradient
-    sees, and no larger with every task.
+    Over all parameters, as published: but the Fisher information of a head is zero until its task, and after it the
+    head never moves, so heads add nothing and are left out. Offline, each task has a penalty of its own, around the
+    weights that it ended with. Their sum is kept as one, with the sum of the F and, for θ*, the mean of those weights
+    weighted by F: the same but for a number that no gradient sees, and no larger with every task.
     """
 
     name = "ewc"
@@ -39,7 +39,7 @@ class EWC(Method):
         fisher_batches: PositiveInt | None = None
         """At most so many; all of the task's data where left out."""
         fisher: Literal["batch gradients", "sampled"] = "batch gradients"
-        """`sampled`: of the features alone, for labels drawn from the prediction. What is published for games, squared
+        """`sampled`: for labels drawn from the prediction. What is published for games, squared
         gradients of batches of n such labels, is the Fisher information proper / n in the mean: here it is computed."""
         over_tasks: Literal["mean", "sum"] = "mean"
         """`sum` with `sampled` is published for games."""
@@ -48,6 +48,7 @@ class EWC(Method):
 
     def __init__(self, network: MultiHeadNetwork, settings: "EWC.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
+        self.parameters = dict(network.features.named_parameters())
         self.fisher: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
 
@@ -56,7 +57,7 @@ class EWC(Method):
             return None
         terms = [
             quadratic_penalty(parameter, self.anchor[name], self.fisher[name])
-            for name, parameter in self.network.named_parameters()
+            for name, parameter in self.parameters.items()
             if name in self.anchor
         ]
         penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
@@ -65,7 +66,7 @@ class EWC(Method):
     def after_task(self, task: int, train: Examples) -> None:
         new = self._sampled(task, train) if self.settings.fisher == "sampled" else self._batch_gradients(task, train)
         tasks = 1 if self.settings.over_tasks == "sum" else task + 1
-        weights = {name: p.detach().clone() for name, p in self.network.named_parameters() if name in new}
+        weights = {name: self.parameters[name].detach().clone() for name in new}
         if not self.anchor:
             self.fisher, self.anchor = new, weights
             return
@@ -83,8 +84,9 @@ class EWC(Method):
 
     def _batch_gradients(self, task: int, train: Examples) -> dict[str, Tensor]:
         torch.manual_seed(address(self.seed, "fisher dropout", task))
+        self.network.train()
         return batch_gradient_fisher(
-            self.network,
+            self.network.features,
             lambda x: self.network(x, task),
             self._batches(task, train),
         )
@@ -96,7 +98,7 @@ class EWC(Method):
             (x for x, _ in self._batches(task, train)),
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
-        return {f"features.{name}": value / self.settings.fisher_batch_size for name, value in fisher.items()}
+        return {name: value / self.settings.fisher_batch_size for name, value in fisher.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"fisher": self.fisher, "anchor": self.anchor}
