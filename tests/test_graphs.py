@@ -10,7 +10,7 @@ import torch
 from test_image_training import make_trainer
 from torch import Tensor
 
-from blip.graphs import WARM_UP, GraphedStep
+from blip.graphs import WARM_UP, GraphedStep, side_stream
 from blip.methods import METHODS
 from blip.training.checkpoint import to_bytes
 
@@ -47,12 +47,15 @@ def record(graph: FakeGraph, stream: FakeStream) -> Any:
 
 
 @pytest.fixture(autouse=True)
-def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Any:
+    side_stream.cache_clear()
     monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
     monkeypatch.setattr(torch.cuda, "graph", record)
     monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
     monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
+    yield
+    side_stream.cache_clear()
 
 
 def recordable(step: Any, index: Tensor) -> None:
@@ -72,6 +75,12 @@ def test_every_batch_is_trained_on_once_in_order() -> None:
     assert ran == [index.tolist() for index in [*batches, *batches]]
     assert step.graph is not None
     assert step.graph.replays == 2 * 10 - WARM_UP, "all but the warm-up and the two short ones"
+
+
+def test_all_recordings_share_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each stream that cuBLAS and the memory allocator have seen costs memory."""
+    steps = [GraphedStep(lambda index: None, 4, CPU) for _ in range(2)]
+    assert steps[0].side_stream is steps[1].side_stream
 
 
 def graphed_trainer(
@@ -148,7 +157,6 @@ def test_recorded_updates_of_games_give_the_same_bytes(
     pytest.importorskip("ale_py")
     import test_games_training as games
 
-    from blip.games import game_trainer
     from blip.games.ppo import PublishedPPO
 
     path = tmp_path / "quick.yaml"
@@ -156,16 +164,8 @@ def test_recorded_updates_of_games_give_the_same_bytes(
     eager = games.make_trainer(path, method, tmp_path / "eager", ppo__steps=64)
     eager.run("eager")
 
-    class CPUPolicy(game_trainer.GamePolicy):
-        """With an optimizer that a CPU has."""
-
-        def __init__(self, *arguments: Any, optimizer_kwargs: dict[str, Any], **values: Any) -> None:
-            assert optimizer_kwargs.pop("capturable")
-            super().__init__(*arguments, optimizer_kwargs=optimizer_kwargs, **values)
-
     recordings: list[FakeGraph] = []
     train_step = PublishedPPO._train_step
-    monkeypatch.setattr(game_trainer, "GamePolicy", CPUPolicy)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: recordings.append(FakeGraph()) or recordings[-1])
     monkeypatch.setattr(PublishedPPO, "_train_step", lambda ppo, index: recordable(partial(train_step, ppo), index))
     graphed = games.make_trainer(path, method, tmp_path / "graphed", ppo__steps=64)
@@ -174,3 +174,49 @@ def test_recorded_updates_of_games_give_the_same_bytes(
     assert to_bytes(graphed.network.state_dict()) == to_bytes(eager.network.state_dict())
     assert graphed.tables["updates"] == eager.tables["updates"]
     assert [graph.replays for graph in recordings] == [2 * 2 * 2 - WARM_UP] * 2, "one graph for each game"
+
+
+def test_a_run_on_games_goes_on_whatever_device_its_checkpoint_is_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CUDA device the optimizer is capturable and its learning rate a tensor; Adam takes neither on a CPU."""
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("ale_py")
+    import test_games_training as games
+
+    path = tmp_path / "quick.yaml"
+    path.write_text(games.QUICK)
+    whole = games.make_trainer(path, "sgd", tmp_path / "whole")
+    whole.run("whole")
+    stopped = games.make_trainer(path, "sgd", tmp_path / "stopped")
+    save = stopped.checkpoint.save
+
+    def save_as_on_a_gpu(state: dict[str, Any]) -> None:
+        for group in state["optimizer"]["param_groups"]:
+            group.update(capturable=True, lr=torch.tensor(group["lr"]))
+        save(state)
+        if state["update"]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stopped.checkpoint, "save", save_as_on_a_gpu)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run("stopped")
+    resumed = games.make_trainer(path, "sgd", tmp_path / "stopped")
+    resumed.run("resumed")
+    assert to_bytes(resumed.network.state_dict()) == to_bytes(whole.network.state_dict())
+
+
+def test_a_learned_game_leaves_nothing_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("ale_py")
+    import test_games_training as games
+
+    path = tmp_path / "quick.yaml"
+    path.write_text(games.QUICK)
+    trainer = games.make_trainer(path, "sgd", tmp_path / "c", ppo__steps=32)
+    made: list[Any] = []
+    make = trainer._ppo
+    monkeypatch.setattr(trainer, "_ppo", lambda: made.append(make()) or made[-1])
+    trainer.run("test")
+    assert len(made) == 2
+    assert all(ppo._step is None and not ppo._rollout for ppo in made)

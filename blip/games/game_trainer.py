@@ -83,7 +83,8 @@ class GameTrainer:
         ppo = self._ppo()
         optimizer = ppo.policy.optimizer
         if optimizer_state:
-            optimizer.load_state_dict(optimizer_state)
+            # How steps are made is this device's business, and their size the schedule's: only the moments are taken.
+            optimizer.load_state_dict({**optimizer_state, "param_groups": optimizer.state_dict()["param_groups"]})
         else:
             self._play_at_random()
         resumed = optimizer_state is not None
@@ -130,7 +131,8 @@ class GameTrainer:
                 "network": self.network,
                 "task": self.task,
                 "low_precision": config.precision == "bfloat16",
-                "optimizer_kwargs": {"eps": 1e-5, "capturable": self.cuda_graphs},
+                # Recorded or not, the same arithmetic.
+                "optimizer_kwargs": {"eps": 1e-5, "capturable": self.device.type == "cuda"},
             },
             device=self.device,
         )
@@ -178,8 +180,7 @@ class GameTrainer:
             self._record("cost", self.task, phase, round(seconds, 3))
         returns = ", ".join(f"{game} {mean:.1f}" for game, mean in zip(self.games, means, strict=False))
         progress.say(f"game {self.task + 1}/{len(self.games)} ({self.games[self.task]}) learned: returns {returns}")
-        assert ppo.env is not None
-        ppo.env.close()
+        ppo.release()
         self.task, self.update, self._seconds = self.task + 1, 0, {}
 
     def _last_rollout(self, ppo: PublishedPPO) -> Examples:

@@ -19,6 +19,7 @@ import torch
 
 from blip.config import Experiment, GameExperiment, fingerprint
 from blip.data import load_sequence, prepare_experiment
+from blip.devices import pick_device
 from blip.errors import BlipError
 from blip.files import atomic_write, make_folder
 from blip.images.image_trainer import Trainer
@@ -141,21 +142,6 @@ def _games(experiment: GameExperiment, method: str, seed: int, device: torch.dev
         lambda checkpoint: GameTrainer(experiment, method, seed, checkpoint, device, cuda_graphs=cuda_graphs),
         (*PACKAGES, "ale-py", "gymnasium", "stable-baselines3"),
     )
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one. Raises BlipError where the named device is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BlipError(f"--device {name}: not available: {str(error).splitlines()[0]}") from None
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.backends.cudnn.deterministic = True  # or a resumed run would not end with the same bytes
-    return device
 
 
 def provenance(device: torch.device, started: datetime, packages: tuple[str, ...] = PACKAGES) -> dict[str, Any]:
