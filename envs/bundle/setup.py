@@ -18,7 +18,7 @@ OLDEST_TORCH = (2, 6)
 
 def wrong(wheels):
     """What stands against these wheels in this Python, in one line, or None."""
-    own = "%d.%d" % sys.version_info[:2]
+    own = f"{sys.version_info[0]}.{sys.version_info[1]}"
     built = {re.sub(r"cp3(\d+)-cp3\d+-.*", r"3.\1", w) for w in ("-".join(w.stem.split("-")[-3:]) for w in wheels)}
     versions = sorted(v for v in built if re.fullmatch(r"3\.\d+", v))
     if versions and own not in versions:
