@@ -40,7 +40,7 @@ def _version(package: str) -> str:
 def _cuda() -> str:
     if torch.version.cuda is None:
         return "this PyTorch was built without it"
-    cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None
+    cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
     return f"{torch.version.cuda}, cuDNN {cudnn or 'not loaded'}, driver {_driver()}"
 
 
