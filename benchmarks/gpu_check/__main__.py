@@ -1,12 +1,13 @@
 """Everything that is checked on a GPU, in eight minutes: `python benchmarks/gpu_check FOLDER`.
 
-The steps come in the order of their importance. Each runs in a process of its own, which is ended when its time is over,
-so that none takes another down; after each row that it has given, report.json and report.md in FOLDER are whole.
+The steps come in the order of their importance. Each runs in a process of its own, which is ended when its time is
+over, so that none takes another down; after each row that it has given, report.json and report.md in FOLDER are whole.
 """
 
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,13 +17,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent)]
-
 import report
 import torch
 from common import ROOT, ROWS, Row, Setting, emit, row, stand_ins
 from hours import hours
+
+HERE = Path(__file__).parent
 
 
 class Step(NamedTuple):
@@ -102,31 +102,22 @@ def run_step(options: argparse.Namespace) -> int:
 def supervise(entry: dict[str, Any], options: argparse.Namespace, deadline: float, write: Callable[[], None]) -> None:
     """Run a step, and write the report whenever it has given something."""
     began = time.monotonic()
-    seconds = min(STEPS[entry["name"]].seconds, deadline - began)
+    slack = 5 if options.device == "cpu" else 1
+    seconds = min(slack * STEPS[entry["name"]].seconds, deadline - began)
     if seconds < 5:
         entry.update(state="left out", message=f"the {options.minutes:g} minutes were over")
-        return write()
+        write()
+        return
     command = [sys.executable, str(HERE), str(options.folder), "--raw", str(options.raw), "--device", options.device]
     command += ["--step", entry["name"], "--seconds", str(seconds), *(["--quick"] if options.quick else [])]
     with tempfile.TemporaryDirectory() as folder:
         rows, log = Path(folder) / "rows", Path(folder) / "log"
         rows.touch()
         with log.open("w") as file:
-            process = subprocess.Popen(
-                command, stdout=file, stderr=file, env=os.environ | {ROWS: str(rows)}, start_new_session=True
-            )
-            entry["state"] = "running"
-            while process.poll() is None and time.monotonic() - began < seconds:
-                time.sleep(0.2)
-                lines = rows.read_text().splitlines()
-                if len(lines) > len(entry["rows"]):
-                    _take(entry, lines, began)
-                    write()
-            late = process.poll() is None
-            if late:
-                os.killpg(process.pid, 9)  # with what it started
-            process.wait()
-        _take(entry, rows.read_text().splitlines(), began)
+            variables = os.environ | {ROWS: str(rows)}
+            process = subprocess.Popen(command, stdout=file, stderr=file, env=variables, start_new_session=True)
+        entry["state"] = "running"
+        late = _follow(process, rows, entry, began + seconds, write)
         if late:
             entry.update(state=f"ended after {seconds:.0f} s", message=_tail(log))
         elif process.returncode:
@@ -135,6 +126,25 @@ def supervise(entry: dict[str, Any], options: argparse.Namespace, deadline: floa
             entry["state"] = "done"
     print(f"{entry['name']}: {entry['state']}, {entry['seconds']:.0f} s, {len(entry['rows'])} rows", flush=True)
     write()
+
+
+def _follow(
+    process: "subprocess.Popen[bytes]", rows: Path, entry: dict[str, Any], end: float, write: Callable[[], None]
+) -> bool:
+    """Take up the rows of a step until it has ended; True where it had to be ended."""
+    began = time.monotonic()
+    while process.poll() is None and time.monotonic() < end:
+        time.sleep(0.2)
+        lines = rows.read_text().splitlines()
+        if len(lines) > len(entry["rows"]):
+            _take(entry, lines, began)
+            write()
+    late = process.poll() is None
+    if late:
+        os.killpg(process.pid, signal.SIGKILL)  # with what it started
+    process.wait()
+    _take(entry, rows.read_text().splitlines(), began)
+    return late
 
 
 def _take(entry: dict[str, Any], lines: list[str], began: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(1, str(ROOT / "benchmarks"))  # what the other benchmarks have
 EXPERIMENTS = ROOT / "config" / "experiments"
 Row = dict[str, Any]
 ROUNDS = 5
