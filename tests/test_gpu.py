@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from blip import BLIP, diagonal_fisher
 from blip.cli import main
-from blip.config import TrainingConfig
 from blip.core import formulas
 from blip.devices import pick_device
+from blip.images.image_experiment import TrainingConfig
 from blip.methods import METHODS
 from blip.training.checkpoint import to_bytes
 
@@ -258,8 +258,8 @@ def game_trainer(
     path = folder / "quick.yaml"
     path.write_text(games.QUICK)
     experiment = games.load_experiment(path, {f"ppo.{key}": value for key, value in changes.items()})
-    checkpoint = games.Checkpoint(folder / name)
-    trainer = games.GameTrainer(experiment, method, 0, checkpoint, device, seconds_between_checkpoints=0)
+    inputs, checkpoint = experiment.inputs(0, folder, folder, device), games.Checkpoint(folder / name)
+    trainer = games.GameTrainer(experiment, method, 0, inputs, checkpoint, device, seconds_between_checkpoints=0)
     assert trainer.cuda_graphs == (device.type == "cuda")
     trainer.cuda_graphs = graphs
     return trainer
@@ -308,13 +308,13 @@ def test_a_run_on_games_stopped_on_the_device_ends_with_the_same_bytes(
 def test_a_learned_game_gives_its_memory_back(tmp_path: Path, device: torch.device) -> None:
     trainer = game_trainer("sgd", tmp_path, "c", device, steps=32)
     held = []
-    finish = trainer._finish_game
+    finish = trainer._finish_task
 
     def finish_and_measure(*arguments: Any) -> None:
         finish(*arguments)
         gc.collect()
         held.append(torch.cuda.memory_allocated())
 
-    trainer._finish_game = finish_and_measure
+    trainer._finish_task = finish_and_measure
     trainer.run("test")
     assert held[1] <= 1.2 * held[0], held

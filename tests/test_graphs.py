@@ -124,10 +124,10 @@ def test_a_run_on_games_goes_on_whatever_device_its_checkpoint_is_from(
     save = stopped.checkpoint.save
 
     def save_as_on_a_gpu(state: dict[str, Any]) -> None:
-        for group in state["optimizer"]["param_groups"]:
+        for group in state["learning"]["optimizer"]["param_groups"] if state["learning"] else ():
             group.update(capturable=True, lr=torch.tensor(group["lr"]))
         save(state)
-        if state["update"]:
+        if state["done"]:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(stopped.checkpoint, "save", save_as_on_a_gpu)
@@ -147,8 +147,8 @@ def test_a_learned_game_leaves_nothing_recorded(tmp_path: Path, monkeypatch: pyt
     path.write_text(games.QUICK)
     trainer = games.make_trainer(path, "sgd", tmp_path / "c", ppo__steps=32)
     made: list[Any] = []
-    make = trainer._ppo
-    monkeypatch.setattr(trainer, "_ppo", lambda: made.append(make()) or made[-1])
+    make = trainer._fresh_ppo
+    monkeypatch.setattr(trainer, "_fresh_ppo", lambda: made.append(make()) or made[-1])
     trainer.run("test")
     assert len(made) == 2
     assert all(ppo._step is None and not ppo._rollout for ppo in made)

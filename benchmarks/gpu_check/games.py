@@ -11,9 +11,10 @@ import torch
 from common import EXPERIMENTS, Row, Setting, cpus, median, row
 from images import waits_of
 
-from blip.config import GameExperiment, load_experiment
+from blip.config import load_experiment
 from blip.games.atari import NativeAtari
 from blip.games.evaluation import by_network, play
+from blip.games.game_experiment import GameExperiment
 from blip.games.game_trainer import GameTrainer
 from blip.games.policy import attached
 from blip.training.checkpoint import Checkpoint
@@ -39,10 +40,11 @@ class Learner:
         experiment = load_experiment(EXPERIMENTS / "atari6.yaml", changes)
         assert isinstance(experiment, GameExperiment)
         with tempfile.TemporaryDirectory() as folder:
-            self.trainer = GameTrainer(experiment, "blip", 0, Checkpoint(Path(folder)), setting.device)
+            inputs = experiment.inputs(0, Path(folder), Path(folder), setting.device)
+            self.trainer = GameTrainer(experiment, "blip", 0, inputs, Checkpoint(Path(folder)), setting.device)
         self.trainer.cuda_graphs = graphs
         self.config = experiment.ppo
-        self.ppo = self.trainer._ppo()
+        self.ppo = self.trainer._fresh_ppo()
         self.ppo.start(0)
         for _ in range(2):
             self.collect()

@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from blip import diagonal_fisher
 from blip.config import load_experiment
-from blip.images.image_trainer import Trainer
+from blip.images.image_trainer import ImageTrainer
 from blip.training.checkpoint import Checkpoint
 
 SMALL_MLP, SMALL_ALEXNET = {"network.hidden": [32]}, {"network.mul": 0.1, "network.hidden": [32, 32]}
@@ -42,12 +42,12 @@ class Steps:
         name, changes, shape, classes, small = CASES[case]
         if setting.quick:
             changes = changes | small | {"methods.blip.fisher_batches": 2}
-        experiment = load_experiment(EXPERIMENTS / f"{name}.yaml", changes)
+        experiment: Any = load_experiment(EXPERIMENTS / f"{name}.yaml", changes)
         examples = 128 if setting.quick else TRAIN
         sequence: Any = RandomSequence(shape=shape, tasks=3, classes=classes, train=examples, test=500)
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Checkpoint(Path(folder))
-            self.trainer = Trainer(experiment, method, 0, sequence.to(setting.device), checkpoint, setting.device)
+            self.trainer = ImageTrainer(experiment, method, 0, sequence.to(setting.device), checkpoint, setting.device)
         self.trainer.cuda_graphs = graphs
         self.train = sequence.task(0).train
         if later:

@@ -14,7 +14,7 @@ from overhead import RandomSequence
 
 from blip.config import load_experiment
 from blip.data import is_present, write_stand_ins
-from blip.images.image_trainer import Trainer
+from blip.images.image_trainer import ImageTrainer
 from blip.runs.train import train_run
 from blip.training.checkpoint import Checkpoint
 
@@ -45,7 +45,7 @@ def mnist5(setting: Setting) -> Iterator[Row]:
                 method,
                 0,
                 raw=raw,
-                data=folder / "data",
+                prepared=folder / "data",
                 out=folder / "runs",
                 checkpoints=folder / "checkpoints",
                 device=str(setting.device),
@@ -72,7 +72,7 @@ def cifar_task(setting: Setting) -> Iterator[Row]:
     sequence: Any = RandomSequence(shape=(3, 32, 32), tasks=1, classes=2, train=size, test=max(64, size // 9))
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
-        trainer = Trainer(experiment, "blip", 0, sequence.to(setting.device), checkpoint, setting.device)
+        trainer = ImageTrainer(experiment, "blip", 0, sequence.to(setting.device), checkpoint, setting.device)
         seconds = setting.seconds(lambda: trainer.run("cifar, one task"))
     yield row(f"cifar, one task of random images, {epochs} epochs, Fisher and test", seconds, "s")
     for cost in trainer.tables["cost"]:

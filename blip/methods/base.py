@@ -7,7 +7,8 @@ from torch import Tensor
 
 from blip.data import Examples
 from blip.networks import MultiHeadNetwork
-from blip.schema import Settings
+from blip.record import Table
+from blip.schema import Schema
 
 METHODS: dict[str, type["Method"]] = {}
 """All registered methods by name."""
@@ -38,7 +39,10 @@ class Method:
     """Whether `penalty` and `after_step` may be recorded as a CUDA graph: they never wait for the device (`.item()`,
     `if` on a tensor), and the tensors that they read stay the same ones while a task trains."""
 
-    class Settings(Settings):
+    tables: ClassVar[tuple[Table, ...]] = ()
+    """What the method measures of itself after each task; the first column is `task_learned`."""
+
+    class Settings(Schema):
         """The method's hyper-parameters."""
 
     def __init__(self, network: MultiHeadNetwork, settings: Any, seed: int) -> None:
@@ -63,7 +67,7 @@ class Method:
         """Called once a task has trained and its best weights are back in place."""
 
     def measurements(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows to record after a task for the tables `bits` and `trace` (columns: `blip.record.TABLES`)."""
+        """Rows to record after a task, by name of the table; the loop adds `task_learned`."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
