@@ -47,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     methods = commands.add_parser("methods", help="list the methods and their settings")
     methods.set_defaults(run=_methods)
 
+    doctor = commands.add_parser("doctor", help="say what this machine has: versions, GPUs, optional packages")
+    doctor.set_defaults(run=_doctor)
+
     check = commands.add_parser("check", help="check experiment files without running anything")
     check.add_argument("experiment", type=Path, nargs="+")
     _add_set(check)
@@ -272,6 +275,12 @@ def _methods(options: argparse.Namespace) -> None:
         for key, field in method.Settings.model_fields.items():
             default = "required" if field.is_required() else f"default {field.default}"
             print(f"    {key}: {default}")
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from blip.doctor import report
+
+    print(report())
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -73,7 +73,9 @@ class GameTrainer(Trainer):
         self._ppo = ppo = self._fresh_ppo()
         optimizer = ppo.policy.optimizer
         if saved:
-            optimizer.load_state_dict(saved["optimizer"])
+            # How steps are made is this device's business, and their size the schedule's: only the moments are taken.
+            state = optimizer.state_dict()
+            optimizer.load_state_dict({**saved["optimizer"], "param_groups": state["param_groups"]})
         else:
             self._play_at_random()
         resumed = saved is not None
@@ -119,7 +121,8 @@ class GameTrainer(Trainer):
                 "network": self.network,
                 "task": self.task,
                 "low_precision": config.precision == "bfloat16",
-                "optimizer_kwargs": {"eps": 1e-5, "capturable": self.cuda_graphs},
+                # Recorded or not, the same arithmetic.
+                "optimizer_kwargs": {"eps": 1e-5, "capturable": self.device.type == "cuda"},
             },
             device=self.device,
         )
@@ -157,8 +160,7 @@ class GameTrainer(Trainer):
         return self.done * self.config.steps_per_update
 
     def _test(self) -> str:
-        assert self._ppo.env is not None
-        self._ppo.env.close()
+        self._ppo.release()
         played = self._evaluate()
         means = [float(np.mean([game.result for game in games])) for games in played]
         for t, (mean, games) in enumerate(zip(means, played, strict=True)):
