@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from blip.errors import BlipError
 
@@ -274,7 +274,13 @@ def _methods(options: argparse.Namespace) -> None:
         print(f"{name}\n    {(method.__doc__ or '').strip().splitlines()[0]}")
         for key, field in method.Settings.model_fields.items():
             default = "required" if field.is_required() else f"default {field.default}"
-            print(f"    {key}: {default}")
+            others = [str(value) for value in _choices(field.annotation) if value != field.default]
+            print(f"    {key}: {default}" + (f" (or {', '.join(others)})" if others else ""))
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The values of a Literal; none of other types."""
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _doctor(options: argparse.Namespace) -> None:

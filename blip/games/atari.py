@@ -2,7 +2,7 @@
 
 Both give what the published environments gave: frame skip 4, no sticky actions, the minimal action set, the maximum of
 the last two frames, 84 × 84 grey pixels, four frames stacked, up to 30 no-ops at the start of a game, rewards -1, 0
-or 1, episodes that end with a life, and what is pressed before each of them. ale-py's is about 1.3 times as fast
+or 1, episodes that end with a life, and what is pressed before each of them. ale-py's is somewhat faster
 (`benchmarks/atari.py`).
 """
 
