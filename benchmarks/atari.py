@@ -27,7 +27,7 @@ from stable_baselines3.common import atari_wrappers
 from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
-from blip.games.actor_critic import ActorCriticNetwork, AtariNetwork
+from blip.games.actor_critic import ActorCriticNetwork, AtariNetworkConfig
 from blip.games.atari import NativeAtari, wrapped_atari
 from blip.games.policy import GamePolicy
 from blip.games.ppo import PublishedPPO
@@ -98,7 +98,7 @@ def random_steps(environments: VecEnv, steps: int) -> Callable[[], None]:
 
 def ours(low_precision: bool, device: str = "cpu", *, cuda_graphs: bool = False) -> Callable[[], object]:
     """One rollout and one update at a time."""
-    network = ActorCriticNetwork(*AtariNetwork().features((4, 84, 84)), [18]).to(device)
+    network = ActorCriticNetwork(*AtariNetworkConfig().features((4, 84, 84)), [18]).to(device)
     ppo = PublishedPPO(
         GamePolicy,
         NativeAtari(GAME, COUNT, threads=torch.get_num_threads()),
@@ -129,7 +129,7 @@ def theirs(device: str = "cpu") -> Callable[[], object]:
         f"{GAME}NoFrameskip-v4", COUNT, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}
     )
     stacked = VecTransposeImage(VecFrameStack(environments, 4))
-    network = ActorCriticNetwork(*AtariNetwork().features((4, 84, 84)), [18]).to(device)
+    network = ActorCriticNetwork(*AtariNetworkConfig().features((4, 84, 84)), [18]).to(device)
     ppo = PPO(
         GamePolicy,
         stacked,

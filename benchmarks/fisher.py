@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from blip import BLIP, diagonal_fisher
-from blip.networks import MLP, AlexNet, AnyNetwork, MultiHeadNetwork, ResNet18, build_network
+from blip.networks import MLP, AlexNet, AnyNetworkConfig, MultiHeadNetwork, ResNet18, build_network
 
 PAIRS = 7
 EXAMPLES, BATCH = 12_000, 64  # one epoch of an mnist5 task
@@ -38,7 +38,7 @@ def state_bytes(blip: BLIP) -> float:
     return size(blip.state_dict()) / sum(p.numel() for p in blip.parameters.values())
 
 
-CONVOLUTIONS: dict[str, tuple[AnyNetwork, tuple[int, int, int], int]] = {
+CONVOLUTIONS: dict[str, tuple[AnyNetworkConfig, tuple[int, int, int], int]] = {
     "cifar": (AlexNet(name="alexnet", mul=2), (3, 32, 32), 100),
     "mixture5": (AlexNet(name="alexnet", mul=0.8, hidden=(1638, 1638)), (3, 32, 32), 100),
     "miniimagenet_alexnet": (AlexNet(name="alexnet", hidden=(2048, 512)), (3, 84, 84), 10),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 from blip.config import load_experiment
 from blip.data.sequences import Examples, Task
-from blip.images.image_trainer import EVALUATION_BATCH, Trainer
+from blip.images.image_trainer import EVALUATION_BATCH, ImageTrainer
 from blip.networks import build_network
 from blip.progress import Progress
 from blip.training.checkpoint import Checkpoint
@@ -41,7 +41,7 @@ class RandomSequence:
         test: int = TEST,
     ) -> None:
         self.image_shape = shape
-        self.class_counts = [classes] * tasks
+        self.outputs = [classes] * tasks
         self.names = [f"task {t}" for t in range(tasks)]
         self.train, self._test = examples(train, shape, classes), examples(test, shape, classes)
 
@@ -74,7 +74,7 @@ def whole_run(method: str, sequence: RandomSequence) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
-        trainer = Trainer(experiment, method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
+        trainer = ImageTrainer(experiment, method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
         Progress.say = lambda *_: None  # type: ignore[method-assign]
         trainer.run("benchmark")
 

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 
 from blip import BLIP
-from blip.networks import MLP, AlexNet, build_network
+from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, build_network
 
 PAIRS = 31
 
 
-def step_times(name: str, settings: MLP | AlexNet, shape: tuple[int, ...], batch: int, target: float) -> None:
+def step_times(name: str, settings: AnyNetworkConfig, shape: tuple[int, ...], batch: int, target: float) -> None:
     x, labels = torch.randn(batch, *shape), torch.randint(0, 2, (batch,))
     functions = {}
     for kind in ("sgd", "blip"):
@@ -31,7 +31,7 @@ def step_times(name: str, settings: MLP | AlexNet, shape: tuple[int, ...], batch
             optimizer.step()
 
         functions[kind] = step
-    calls = 20 if isinstance(settings, MLP) else 5
+    calls = 20 if settings.name == "mlp" else 5
     ratio = timing.paired_ratio(functions["blip"], functions["sgd"], PAIRS, calls)
     timing.report(f"{name}, first task", ratio, target, PAIRS)
     blip.consolidate({key: torch.rand_like(p) * 1e-9 for key, p in blip.parameters.items()})
@@ -41,5 +41,5 @@ def step_times(name: str, settings: MLP | AlexNet, shape: tuple[int, ...], batch
 
 if __name__ == "__main__":
     timing.main()
-    step_times("MLP 784-1200, batch 64", MLP(name="mlp", hidden=[1200]), (1, 28, 28), 64, 1.10)
-    step_times("AlexNet-like 32×32, batch 32", AlexNet(name="alexnet"), (3, 32, 32), 32, 1.05)
+    step_times("MLP 784-1200, batch 64", MLPConfig(name="mlp", hidden=[1200]), (1, 28, 28), 64, 1.10)
+    step_times("AlexNet-like 32×32, batch 32", AlexNetConfig(name="alexnet"), (3, 32, 32), 32, 1.05)

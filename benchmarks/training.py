@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from overhead import RandomSequence
 
 from blip.config import load_experiment
-from blip.images.image_trainer import Trainer
+from blip.images.image_trainer import ImageTrainer
 from blip.networks import build_network
 from blip.training.checkpoint import Checkpoint
 
@@ -31,12 +31,12 @@ def loop_and_bare(
     sequence = RandomSequence(shape=(3, 32, 32), tasks=10, classes=10, train=steps * size).to(device)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
-        trainer = Trainer(experiment, method, 0, sequence, checkpoint, device, cuda_graphs=cuda_graphs)  # type: ignore[arg-type]
+        trainer = ImageTrainer(experiment, method, 0, sequence, checkpoint, device, cuda_graphs=cuda_graphs)  # type: ignore[arg-type]
     task = sequence.task(0)
     step = trainer._step(trainer._optimizer(None)[0], task.train)
 
     x, labels = task.train.batch(torch.arange(len(task.train), device=device))
-    network = build_network(experiment.network, sequence.image_shape, sequence.class_counts).to(device)
+    network = build_network(experiment.network, sequence.image_shape, sequence.outputs).to(device)
     optimizer = torch.optim.SGD(network.parameters(), lr=experiment.training.lr)
 
     def bare() -> float:

@@ -98,9 +98,6 @@ def _add_train_command(commands: Any) -> None:
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
     train.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
-    train.add_argument(
-        "--keep", action="store_true", help="keep a copy of finished runs, and write deleted ones from it untrained"
-    )
     _add_set(train)
     train.set_defaults(run=_train)
 
@@ -181,7 +178,7 @@ def _data(options: argparse.Namespace) -> None:
 
     experiment = _experiment(options, options.experiment)
     if not experiment.sources:
-        raise BlipError(f"{options.experiment}: games need no data")
+        raise BlipError(f"{options.experiment}: it needs no data")
     if options.source is None:
         for seed in options.seed or [0]:
             print(prepare_experiment(experiment.name, experiment.data, seed, options.raw, options.data))
@@ -224,12 +221,11 @@ def _train(options: argparse.Namespace) -> None:
                     method,
                     seed,
                     raw=options.raw,
-                    data=options.data,
+                    prepared=options.data,
                     out=options.out,
                     checkpoints=options.checkpoints,
                     device=options.device,
                     cuda_graphs=not options.eager,
-                    keep=options.keep,
                 )
             )
 

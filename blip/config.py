@@ -6,120 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, SerializeAsAny
 
-from blip.data import DataConfig, SourceConfig, is_present
+from blip.data import is_present
 from blip.errors import BlipError
-from blip.games.actor_critic import AtariNetwork
-from blip.games.settings import EvaluationConfig, Game, PPOConfig
-from blip.methods import METHODS
-from blip.networks import AnyNetwork, NetworkSettings
-from blip.schema import NAME, Settings, read_yaml, validate
+from blip.experiment import Experiment
+from blip.games.game_experiment import GameExperiment
+from blip.images.image_experiment import ImageExperiment
+from blip.schema import NAME, Schema, read_yaml, validate
 
-
-class TrainingConfig(Settings):
-    """SGD with a patience schedule, the same for every method."""
-
-    lr: PositiveFloat
-    batch_size: PositiveInt
-    epochs: PositiveInt
-    """At most so many in each task."""
-    lr_patience: PositiveInt = 5
-    """After so many epochs in a row without a lower validation loss the learning rate is divided by `lr_factor`."""
-    lr_factor: float = Field(default=3, gt=1)
-    lr_min: PositiveFloat = 1e-4
-    """A task ends when its learning rate falls below this."""
-    momentum: float = Field(default=0, ge=0, lt=1)
-
-
-class Resources(Settings):
-    """What one run of an experiment takes at most; the workflow asks a cluster for it. No number depends on it."""
-
-    minutes: PositiveInt = 240
-    memory_mb: PositiveInt = 4000
-    gpu_memory_mb: PositiveInt = 2000
-    """Only on a GPU."""
-
-    @property
-    def short(self) -> bool:
-        """Whether a run is too short for a job of its own: the workflow trains all seeds of a method in one."""
-        return self.minutes == 1
-
-
-class _OneNetwork(Settings):
-    network: NetworkSettings
-
-
-class AnyExperiment(Settings):
-    """What every experiment has: a name, and the settings of every method that can be run on it."""
-
-    name: str = Field(pattern=NAME)
-    about: str = ""
-    stand_in: bool = False
-    """Whether the data stand in for others; says so wherever a result shows."""
-    methods: dict[str, dict[str, Any]]
-    resources: Resources = Resources()
-
-    @property
-    def sources(self) -> list[SourceConfig]:
-        """Of its data; games have none."""
-        return []
-
-    def run_config(self, method: str, seed: int) -> dict[str, Any]:
-        """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""
-        if method not in self.methods:
-            raise BlipError(f"method {method}: not in {self.name} (it has {', '.join(self.methods)})")
-        settings = method_settings(method, self.methods[method], self.name)
-        return {
-            **self.model_dump(mode="json", exclude={"methods", "about", "resources"}),
-            "method": {
-                "name": method,
-                "version": METHODS[method].version,
-                **settings.model_dump(mode="json"),
-            },
-            "seed": seed,
-        }
-
-
-class Experiment(AnyExperiment):
-    """Classification: a task sequence, a network, and a schedule."""
-
-    data: DataConfig
-    network: NetworkSettings
-    training: TrainingConfig
-    network_changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    """Keys of the network that are different for a method."""
-
-    @property
-    def sources(self) -> list[SourceConfig]:
-        return self.data.sources
-
-    def network_of(self, method: str) -> AnyNetwork:
-        """The network that a method is run on."""
-        changes = self.network_changes.get(method)
-        if not changes:
-            return self.network
-        values = {"network": self.network.model_dump() | changes}
-        return validate(_OneNetwork, values, f"{self.name}: network_changes.{method}").network
-
-    def run_config(self, method: str, seed: int) -> dict[str, Any]:
-        config = super().run_config(method, seed)
-        del config["network_changes"]
-        return config | {"network": self.network_of(method).model_dump(mode="json")}
-
-
-class GameExperiment(AnyExperiment):
-    """Reinforcement learning: Atari games to learn one after another, a network, PPO's settings, and the evaluation."""
-
-    games: list[Game] = Field(min_length=1)
-    network: AtariNetwork = AtariNetwork()
-    ppo: PPOConfig = PPOConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
-
-
-def method_settings(method: str, values: dict[str, Any], where: str) -> Settings:
-    """The checked settings of a registered method."""
-    return validate(METHODS[method].Settings, values, f"{where}: methods.{method}")
+KINDS: tuple[type[Experiment], ...] = (GameExperiment, ImageExperiment)
+"""Every kind of experiment; a file is of the first whose `key` it has, and of the last where it has none of them."""
 
 
 def fingerprint(values: Any) -> str:
@@ -127,28 +24,16 @@ def fingerprint(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Experiment | GameExperiment:
-    """An experiment file, with dotted `overrides` such as {"training.epochs": 5}; it is about games if it names some.
+def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Any:
+    """An experiment file, with dotted `overrides` such as {"training.epochs": 5}, as an `Experiment` of its kind.
 
     Raises BlipError: one line that names the file, the key and what was expected.
     """
     values = read_yaml(path)
     for key, value in (overrides or {}).items():
         set_key(values, key, value, path)
-    kind: type[Experiment | GameExperiment] = GameExperiment if "games" in values else Experiment
-    experiment = validate(kind, values, str(path))
-    for method, settings in experiment.methods.items():
-        if method not in METHODS:
-            raise BlipError(f"{path}: methods.{method}: unknown method (known: {', '.join(METHODS)})")
-        method_settings(method, settings, str(path))
-        if isinstance(experiment, GameExperiment) and not METHODS[method].games:
-            raise BlipError(f"{path}: methods.{method}: trains on images of earlier tasks, which games do not have")
-    if isinstance(experiment, Experiment):
-        for method in experiment.network_changes:
-            if method not in experiment.methods:
-                raise BlipError(f"{path}: network_changes.{method}: not among the methods")
-            experiment.network_of(method)
-    return experiment
+    kind = next((kind for kind in KINDS if kind.key in values), KINDS[-1])
+    return validate(kind, values, str(path))
 
 
 def set_key(values: dict[str, Any], key: str, value: Any, where: Path) -> None:
@@ -173,7 +58,7 @@ def parse_override(text: str) -> tuple[str, Any]:
         raise BlipError(f"--set {text}: the value is not valid YAML") from None
 
 
-class SuiteEntry(Settings):
+class SuiteEntry(Schema):
     """One experiment of a suite."""
 
     config: Path
@@ -187,7 +72,7 @@ class SuiteEntry(Settings):
     """Left out where the raw data would have to be downloaded; games need none."""
 
 
-class Suite(Settings):
+class Suite(Schema):
     """Experiments to run, and the tables and figures over them."""
 
     name: str = Field(pattern=NAME)
@@ -195,12 +80,12 @@ class Suite(Settings):
     experiments: list[SuiteEntry] = Field(min_length=1)
 
 
-class PlannedExperiment(Settings):
+class PlannedExperiment(Schema):
     """An experiment of a suite with everything resolved."""
 
     path: Path
     overrides: dict[str, Any]
-    experiment: Experiment | GameExperiment
+    experiment: SerializeAsAny[Experiment]
     methods: list[str]
     seeds: list[int]
 

@@ -10,10 +10,10 @@ from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from blip.errors import BlipError
-from blip.schema import Settings
+from blip.schema import Schema
 
 
-class MLP(Settings):
+class MLPConfig(Schema):
     """Fully connected layers with ReLU (paper: one hidden layer of 1200 units for MNIST)."""
 
     name: Literal["mlp"]
@@ -28,7 +28,7 @@ class MLP(Settings):
         return nn.Sequential(*layers), widths[-1]
 
 
-class AlexNet(Settings):
+class AlexNetConfig(Schema):
     """The AlexNet-like network of the paper (design of Serrà et al., 2018), for square images of side s.
 
     Convolutions of 64·mul, 128·mul and 256·mul channels with kernels s // 8, s // 10 and 2, each with ReLU, dropout
@@ -60,7 +60,7 @@ class AlexNet(Settings):
         return nn.Sequential(*layers), widths[-1]
 
 
-class ResNet18(Settings):
+class ResNet18Config(Schema):
     """The paper's ResNet-18 for small images: no max-pooling, batch-norm without affine parameters.
 
     A 3×3 convolution of stride 2 and 64·mul channels, four stages of two basic blocks with 64, 128, 256 and 512·mul
@@ -110,8 +110,8 @@ class BasicBlock(nn.Module):
         return torch.relu(self.residual(x) + self.shortcut(x))
 
 
-AnyNetwork: TypeAlias = MLP | AlexNet | ResNet18
-NetworkSettings = Annotated[AnyNetwork, Field(discriminator="name")]
+AnyNetworkConfig: TypeAlias = MLPConfig | AlexNetConfig | ResNet18Config
+NetworkConfig = Annotated[AnyNetworkConfig, Field(discriminator="name")]
 
 
 class MultiHeadNetwork(nn.Module):
@@ -158,6 +158,6 @@ class MultiHeadNetwork(nn.Module):
         return self
 
 
-def build_network(settings: AnyNetwork, shape: tuple[int, ...], classes: list[int]) -> MultiHeadNetwork:
+def build_network(settings: AnyNetworkConfig, shape: tuple[int, ...], classes: list[int]) -> MultiHeadNetwork:
     """A network for images of `shape` and tasks of so many classes, initialised from torch's global generator."""
     return MultiHeadNetwork(*settings.features(shape), classes)

@@ -1,38 +1,178 @@
-"""What a run measures: the one schema that training writes and results read, and its stopwatch."""
+"""What a run folder holds: its tables with types and units, its record `run.json`, and where each of its files lies."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
 
-TABLES = {
-    "accuracy": ("task_learned", "task", "accuracy", "loss", "n"),
-    "history": ("task", "epoch", "lr", "train_loss", "valid_loss", "valid_accuracy"),
-    "bits": ("task_learned", "layer", "frozen_bits", "parameters"),
-    "trace": ("task_learned", "layer", "index", "value", "bound", "frozen_bits"),
-    "cost": ("task", "phase", "seconds"),
-}
-"""Tables in long form, a row per measurement, and their columns. `bits` and `trace` are a method's to fill.
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
-For games, `accuracy` is the mean return of the games that were played at the end of a task, and there is no `loss`.
-"""
+from blip.errors import BlipError
+from blip.files import atomic_write, sha256
+from blip.schema import NAME, Schema, first_problem
 
-GAME_TABLES = {
-    "returns": ("task_training", "update", "task", "agent", "episode", "return", "length"),
-    "updates": ("task", "update", "lr", "policy_loss", "value_loss", "entropy", "kl", "clipped", "return", "games"),
-    "replays": ("task_learned", "task", "environment_seed", "return", "actions"),
-}
-"""Further tables of runs on games.
+Row: TypeAlias = dict[str, Any]
 
-* `returns`: every game played for evaluation by an agent (`greedy` or `sampled` actions of the network, or `random`),
-  after `update` updates of the game `task_training`; the last ones are played after the method's end of the task.
-* `updates`: means over each update, and over the `games` that ended in its rollout.
-* `replays`: of the games played at the end of each task the first one of each, with what it takes to see it again.
-"""
+RECORD = "run.json"
+"""Written last: a folder that has it is complete."""
+WEIGHTS = "weights.safetensors"
+FORMAT: Literal[2] = 2
+"""Of run folders; raised when an older folder cannot be read any more."""
 
 
-@contextmanager
-def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
-    """Add the time that the block takes to `seconds[phase]`."""
-    start = time.perf_counter()
-    yield
-    seconds[phase] = seconds.get(phase, 0.0) + time.perf_counter() - start
+class Column(Schema):
+    """A column of a table."""
+
+    type: Literal["int64", "float64", "str"]
+    unit: str = ""
+
+
+NUMBER, TEXT = Column(type="float64"), Column(type="str")
+INDEX, COUNT = Column(type="int64", unit="from 0"), Column(type="int64")
+SHARE = Column(type="float64", unit="share in [0, 1]")
+LOSS = Column(type="float64", unit="nats")
+SECONDS = Column(type="float64", unit="seconds")
+
+
+class Table(Schema):
+    """A table in long form, a row per measurement. Who measures it declares it, once."""
+
+    name: str = Field(pattern=NAME)
+    about: str
+    columns: dict[str, Column]
+
+    @property
+    def file(self) -> str:
+        """Its name in a run folder."""
+        return f"{self.name}.csv"
+
+    def row(self, *values: float | int | str) -> Row:
+        """The values of all columns, in their order."""
+        return dict(zip(self.columns, values, strict=True))
+
+    def to_csv(self, rows: Iterable[Row]) -> str:
+        """The file's content."""
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, list(self.columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return buffer.getvalue()
+
+
+COST = Table(
+    name="cost",
+    about="Time that each phase of learning a task took.",
+    columns={"task": INDEX, "phase": TEXT, "seconds": SECONDS},
+)
+
+
+class Score(Schema):
+    """What an experiment measures of a task, and in which table and column it stands."""
+
+    name: str
+    """Such as accuracy."""
+    table: str
+    column: str
+    chance: str | None = None
+    """The table of what one gets by chance (columns `task` and the score's), where scores are no shares in [0, 1]. They
+    are then shown as shares of the way from there to the best method's score."""
+    task: str = "task"
+    """What a task is called."""
+    trained_in: str = "epochs"
+    """What the length of a task's training is counted in."""
+
+
+class TaskRecord(Schema):
+    """A task that was learned."""
+
+    name: str
+    outputs: PositiveInt
+    """Classes, or actions."""
+    trained: NonNegativeInt
+    """How long, in `Score.trained_in`."""
+
+
+class Provenance(Schema):
+    """What made the numbers of a run."""
+
+    commit: str
+    versions: dict[str, str]
+    """Of Python and of packages."""
+    cpu: str
+    gpu: str | None
+    threads: PositiveInt
+    command: str
+    started: str
+    finished: str
+    peak_memory_mb: NonNegativeFloat
+
+
+class RunRecord(Schema):
+    """`run.json`: everything there is to know of a run but its measurements and weights."""
+
+    format: Literal[2]
+    experiment: str = Field(pattern=NAME)
+    method: str = Field(pattern=NAME)
+    seed: NonNegativeInt
+    stand_in: bool
+    """Whether the data only stand in for the real ones."""
+    score: Score
+    tasks: list[TaskRecord]
+    tables: list[Table]
+    config: dict[str, Any]
+    """What the numbers depend on."""
+    key: str
+    """Of configuration, data and package version: runs of equal keys have equal numbers."""
+    provenance: Provenance
+    files: dict[str, str]
+    """The other files of the folder and their SHA-256."""
+
+
+def run_folder(out: Path, experiment: str, method: str, seed: int | str) -> Path:
+    """Where the results of a run lie below `out`."""
+    return out / experiment / method / f"seed{seed}"
+
+
+def run_files(tables: Iterable[Table]) -> list[str]:
+    """What a finished run folder holds."""
+    return [WEIGHTS, *(table.file for table in tables), RECORD]
+
+
+def write_run(folder: Path, record: Row, weights: bytes, tables: Mapping[str, list[Row]]) -> None:
+    """Write a run folder: `record` holds the fields of a `RunRecord` but `files`."""
+    (folder / RECORD).unlink(missing_ok=True)
+    atomic_write(folder / WEIGHTS, weights)
+    for table in record["tables"]:
+        atomic_write(folder / table.file, table.to_csv(tables[table.name]))
+    names = run_files(record["tables"])[:-1]
+    complete = RunRecord(format=FORMAT, **record, files={name: sha256(folder / name) for name in names})
+    atomic_write(folder / RECORD, complete.model_dump_json(indent=1) + "\n")
+
+
+def read_record(folder: Path) -> RunRecord:
+    """The record of a run folder. Raises BlipError where it cannot be read or is of another format."""
+    path = folder / RECORD
+    try:
+        values = json.loads(path.read_bytes())
+        if isinstance(values, dict) and values.get("format", 1) != FORMAT:
+            found = values.get("format", 1)
+            raise BlipError(f"{path}: a run folder of format {found}, expected {FORMAT}: train it again")
+        return RunRecord.model_validate(values)
+    except OSError as error:
+        raise BlipError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise BlipError(f"{path}: expected the record of a run: {first_problem(error)}") from None
+    except (ValueError, RecursionError) as error:
+        raise BlipError(f"{path}: expected the record of a run, in JSON: {error}") from None
+
+
+def changed_files(folder: Path, record: RunRecord) -> list[str]:
+    """What is missing from a run folder, or is not as it was written; nothing where it is complete."""
+    found = {name: folder / name for name in record.files}
+    return [
+        f"{name} is missing" if not path.is_file() else f"{name} was changed"
+        for name, path in found.items()
+        if not path.is_file() or sha256(path) != record.files[name]
+    ]

@@ -5,16 +5,17 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError
 
 from blip.errors import BlipError
 
-T = TypeVar("T", bound="Settings")
+T = TypeVar("T", bound="Schema")
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 """Names that become parts of paths."""
 
 
-class Settings(BaseModel):
+class Schema(BaseModel):
     """Base of all configuration; immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -25,20 +26,31 @@ def validate(model: type[T], values: Any, where: str) -> T:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        # A misspelt key is also a missing one: name the one that is there.
-        first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-        key = _key(first["loc"], values) or "the whole"
-        if first["type"] == "extra_forbidden":
-            known = ", ".join(sorted(model.model_fields)) if len(first["loc"]) == 1 else ""
-            expected = "unknown key" + (f" (known: {known})" if known else "")
-        elif first["type"] == "missing":
-            expected = "this key is missing"
-        else:
-            expected = first["msg"].removeprefix("Value error, ")
-            found = first["input"]
-            if isinstance(found, str | int | float | bool):
-                expected += f" (found {found!r})"
-        raise BlipError(f"{where}: {key}: {expected}") from None
+        raise BlipError(f"{where}: {first_problem(error, model, values)}") from None
+
+
+def wrong(message: str, *key: str) -> ValidationError:
+    """What a validator raises to say what is wrong with a key below its own."""
+    problem = PydanticCustomError("wrong", message)
+    return ValidationError.from_exception_data("", [{"type": problem, "loc": key, "input": None}])
+
+
+def first_problem(error: ValidationError, model: type[BaseModel] | None = None, values: Any = None) -> str:
+    """Of what is wrong with `values` one thing: its key and what was expected there."""
+    # A misspelt key is also a missing one: name the one that is there.
+    first = min(error.errors(), key=lambda e: e["type"] not in ("extra_forbidden", "unknown_key"))
+    key = _key(first["loc"], values) or "the whole"
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(sorted(model.model_fields)) if model and len(first["loc"]) == 1 else ""
+        expected = "unknown key" + (f" (known: {known})" if known else "")
+    elif first["type"] == "missing":
+        expected = "this key is missing"
+    else:
+        expected = first["msg"].removeprefix("Value error, ")
+        found = first["input"]
+        if isinstance(found, str | int | float | bool) and first["type"] != "unknown_key":
+            expected += f" (found {found!r})"
+    return f"{key}: {expected}"
 
 
 def _key(location: tuple[int | str, ...], values: Any) -> str:

@@ -1,13 +1,15 @@
 """Synthetic run folders for the tests of blip.results."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from blip.record import GAME_TABLES, TABLES
+from blip import record
+from blip.games.game_experiment import MEAN_RETURNS, RANDOM_RETURNS, REPLAYS, RETURNS, UPDATES, GameExperiment
+from blip.images.image_experiment import ACCURACY, HISTORY, ImageExperiment
+from blip.methods.blip import BITS, TRACE
+from blip.record import COST, Provenance, Row, Table, TaskRecord
 
 MAX_BITS = 20
 
@@ -22,43 +24,17 @@ def write_run(
 ) -> Path:
     """Write one finished run with accuracy matrix `R` (rows of the lower triangle); its folder.
 
-    Bits and trace are empty but for methods named blip…. `changes` replace entries of run.json or of its
-    provenance.
+    Bits and trace are there for methods named blip…. `changes` replace entries of run.json or of its provenance.
     """
-    folder = root / experiment / method / f"seed{seed}"
-    folder.mkdir(parents=True)
     R = R or [[0.9], [0.8, 0.9], [0.7, 0.8, 0.9]]
     rng = np.random.default_rng(seed)
-    frozen = method.startswith("blip")
-    provenance = {
-        "commit": "c0ffee",
-        "versions": {"python": "3.12", "torch": "2.6"},
-        "cpu": "a CPU",
-        "gpu": None,
-        "threads": 1,
-        "command": "blip train",
-        "started": "2025-01-01T00:00:00",
-        "finished": "2025-01-01T00:01:00",
-    }
-    run = {
-        "experiment": experiment,
-        "method": method,
-        "seed": seed,
-        "tasks": [{"name": f"task {t}", "classes": 2} for t in range(len(R))],
-        "config": {},
-        "max_bits": MAX_BITS if frozen else None,
-        "provenance": provenance | {k: v for k, v in changes.items() if k in provenance},
-    } | {k: v for k, v in changes.items() if k not in provenance}
-    (folder / "run.json").write_text(json.dumps(run))
-    accuracy = [(i, j, a, 1 - a, 100) for i, row in enumerate(R) for j, a in enumerate(row)]
-    _write(folder, "accuracy", accuracy)
-    _write(folder, "history", _history(len(R), rng))
-    cost = [(t, phase, 30.0) for t in range(len(R)) for phase in ("train", "evaluate")]
-    _write(folder, "cost", [*cost, (-1, "peak_memory_mb", 512.0)])
-    bits, trace = _bits(len(R), rng) if frozen else ([], [])
-    _write(folder, "bits", bits)
-    _write(folder, "trace", trace)
-    return folder
+    measured: list[tuple[Table, list[tuple[Any, ...]]]] = [
+        (ACCURACY, [(i, j, a, 1 - a, 100) for i, row in enumerate(R) for j, a in enumerate(row)]),
+        (HISTORY, _history(len(R), rng)),
+    ]
+    tasks = [TaskRecord(name=f"task {t}", outputs=2, trained=8 + t) for t in range(len(R))]
+    values = {"score": ImageExperiment.score, "tasks": tasks} | changes
+    return _write(root, experiment, method, seed, [*measured, *_common(method, len(R), rng)], values)
 
 
 def write_game_run(
@@ -69,21 +45,71 @@ def write_game_run(
     Each game is learned in four updates of 32 steps and evaluated after two of them and in the end.
     """
     games = ["Boxing", "Krull", "Riverraid"][: len(R)]
-    config = {"games": games, "ppo": {"environments": 4, "rollout": 8}}
-    folder = write_run(root, "atari", method, seed, R, config=config, **changes)
-    _write(folder, "history", [])
-    returns, updates = [], []
+    rng = np.random.default_rng(seed)
+    returns: list[tuple[Any, ...]] = []
+    updates: list[tuple[Any, ...]] = []
     for i, row in enumerate(R):
-        returns += [(i, 0, i, "random", episode, random[i] + shift, 9) for episode, shift in enumerate((-1, 1))]
+        start = i * 4 * 32
+        returns += [(i, 0, start, i, "random", episode, random[i] + shift, 9) for episode, shift in enumerate((-1, 1))]
         before = [*(R[i - 1] if i else []), random[i]]
         for update in (0, 2, 4):
             reached = [old + (new - old) * update / 4 for old, new in zip(before, row, strict=True)]
             for j, mean in enumerate(reached):
-                returns += [(i, update, j, "greedy", episode, mean + 4 * episode - 2, 9) for episode in (0, 1)]
+                place = (i, update, start + update * 32, j)
+                returns += [(*place, "greedy", episode, mean + 4 * episode - 2, 9) for episode in (0, 1)]
         updates += [(i, update, 1e-4, 0.0, 0.1, 1.0, 0.0, 0.0, 5.0, 1) for update in range(4)]
-    _write(folder, "returns", returns)
-    _write(folder, "updates", updates)
-    _write(folder, "replays", [(i, j, 7, a, "abc") for i, row in enumerate(R) for j, a in enumerate(row)])
+    matrix = [(i, j, a) for i, row in enumerate(R) for j, a in enumerate(row)]
+    measured = [
+        (MEAN_RETURNS, [(*place, 100) for place in matrix]),
+        (RANDOM_RETURNS, [(i, random[i], 2) for i in range(len(R))]),
+        (RETURNS, returns),
+        (UPDATES, updates),
+        (REPLAYS, [(i, j, 7, a, "abc") for i, j, a in matrix]),
+    ]
+    tasks = [TaskRecord(name=game, outputs=18, trained=4 * 32) for game in games]
+    values = {"score": GameExperiment.score, "tasks": tasks} | changes
+    return _write(root, "atari", method, seed, [*measured, *_common(method, len(R), rng)], values)
+
+
+def _common(method: str, tasks: int, rng: np.random.Generator) -> list[tuple[Table, list[tuple[Any, ...]]]]:
+    cost = (COST, [(t, phase, 30.0) for t in range(tasks) for phase in ("train", "evaluate")])
+    return [cost, *zip((BITS, TRACE), _bits(tasks, rng), strict=True)] if method.startswith("blip") else [cost]
+
+
+def _write(
+    root: Path,
+    experiment: str,
+    method: str,
+    seed: int,
+    measured: list[tuple[Table, list[tuple[Any, ...]]]],
+    values: Row,
+) -> Path:
+    provenance = {
+        "commit": "c0ffee",
+        "versions": {"python": "3.12", "torch": "2.6"},
+        "cpu": "a CPU",
+        "gpu": None,
+        "threads": 1,
+        "command": "blip train",
+        "started": "2025-01-01T00:00:00",
+        "finished": "2025-01-01T00:01:00",
+        "peak_memory_mb": 512.0,
+    }
+    made_by = Provenance(**(provenance | {k: v for k, v in values.items() if k in provenance}))
+    about = {
+        "experiment": experiment,
+        "method": method,
+        "seed": seed,
+        "stand_in": False,
+        "tables": [table for table, _ in measured],
+        "config": {},
+        "key": "0",
+        "provenance": made_by,
+        **{k: v for k, v in values.items() if k not in provenance},
+    }
+    folder = root / experiment / method / f"seed{seed}"
+    rows = {table.name: [table.row(*row) for row in rows] for table, rows in measured}
+    record.write_run(folder, about, b"", rows)
     return folder
 
 
@@ -114,11 +140,7 @@ def _bits(tasks: int, rng: np.random.Generator) -> tuple[list[Any], list[Any]]:
             value = np.clip(value + rng.uniform(-radius, radius), -bound, bound)
             k = np.minimum(k + rng.integers(0, start + 1, 4), MAX_BITS)
             value = bound * np.round(value / bound * 2.0**k) / 2.0**k * (k > 0)
-            trace += [(task, layer, i, np.float32(value[i]), bound, k[i]) for i in range(4)]
+            trace += [(task, layer, i, np.float32(value[i]), bound, k[i], MAX_BITS) for i in range(4)]
             low = min(start + 2 * task, MAX_BITS - 1)
-            bits += [(task, layer, low, 60), (task, layer, low + 1, 40)]
+            bits += [(task, layer, low, 60, MAX_BITS), (task, layer, low + 1, 40, MAX_BITS)]
     return bits, trace
-
-
-def _write(folder: Path, name: str, rows: list[Any]) -> None:
-    pd.DataFrame(rows, columns=list((TABLES | GAME_TABLES)[name])).to_csv(folder / f"{name}.csv", index=False)

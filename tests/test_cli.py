@@ -2,7 +2,6 @@
 
 import re
 import resource
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,12 +13,13 @@ import pytest
 import torch
 from conftest import ROOT
 
-import blip.images.image_trainer
-import blip.runs.kept
+import blip.training.loop
 from blip.cli import main
-from blip.images.image_trainer import Trainer
+from blip.images.image_trainer import ImageTrainer
 from blip.methods import METHODS
-from blip.runs.train import RUN_FILES
+
+COMMON = ["accuracy.csv", "cost.csv", "history.csv", "run.json", "weights.safetensors"]
+FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "trace.csv"])}
 
 
 class Shell:
@@ -183,7 +183,7 @@ def test_train_writes_a_run_folder_and_a_second_time_does_nothing(shell: Shell) 
     folders = [shell.runs / "tiny" / method / f"seed{seed}" for method in ("sgd", "blip") for seed in (1, 2)]
     assert shell.out.splitlines() == [str(folder) for folder in folders]
     for folder in folders:
-        assert shell.files(folder) == sorted(RUN_FILES)
+        assert shell.files(folder) == FILES[folder.parent.name]
         assert len(pd.read_csv(folder / "accuracy.csv")) == 3
         assert len(pd.read_csv(folder / "history.csv")) == 4
     assert not shell.files(shell.checkpoints)
@@ -201,26 +201,15 @@ def test_a_run_of_another_configuration_is_done_again(shell: Shell) -> None:
     assert len(pd.read_csv(history)) == 4
 
 
-def test_a_kept_run_comes_back_where_its_folder_was_deleted(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    shell.prepare()
-    assert shell.train("sgd", "--keep")[0] == 0
+def test_a_finished_run_is_trained_again_where_a_file_is_missing_or_changed(shell: Shell) -> None:
+    shell.train("sgd", "--set", "training.epochs=2")
     folder = shell.runs / "tiny" / "sgd" / "seed0"
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    shutil.rmtree(folder)
-    status, lines = shell.train("sgd", "--keep", "--seed", "0", "1")
-    assert status == 0
-    assert [line for line in lines if "copy" in line] == [f"{folder}: complete already, brought back from its copy"], (
-        "seed 1 is trained"
-    )
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
-
-    # Other code or another configuration: trained.
-    monkeypatch.setattr(blip.runs.kept, "_code", lambda: "changed")
-    shutil.rmtree(folder)
-    assert "copy" not in "".join(shell.train("sgd", "--keep")[1])
-    assert "copy" not in "".join(shell.train("sgd", "--keep", "--set", "training.epochs=2")[1])
-    shutil.rmtree(folder)
-    assert "copy" not in "".join(shell.train("sgd")[1]), "only where it is asked for"
+    before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("run.json", "cost.csv")}
+    (folder / "history.csv").unlink()
+    (folder / "accuracy.csv").write_text("task_learned,task,accuracy,loss,n\n0,0,1,0,9\n")
+    lines = shell.train("sgd", "--set", "training.epochs=2")[1]
+    assert lines[0] == f"{folder}: accuracy.csv was changed, history.csv is missing: trained again"
+    assert {name: (folder / name).read_bytes() for name in before} == before
 
 
 def test_settings_may_be_given_together_or_one_by_one(shell: Shell) -> None:
@@ -261,7 +250,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_a_second_attempt_succeeds(
         shell.prepare(*prepare)
     before = shell.files(shell.folder)
     if named == "checkpoint.pt":
-        monkeypatch.setattr(blip.images.image_trainer, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+        monkeypatch.setattr(blip.training.loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)
     with largest_file(size):
         status, lines = shell.train("sgd")
     assert status == 2
@@ -272,7 +261,7 @@ def test_a_full_disk_leaves_nothing_half_written_and_a_second_attempt_succeeds(
     left = [file for file in shell.files(shell.folder) if not file.endswith("/lock")]
     assert left == before
     assert shell.train("sgd")[0] == 0
-    assert shell.files(shell.runs / "tiny/sgd/seed0") == sorted(RUN_FILES)
+    assert shell.files(shell.runs / "tiny/sgd/seed0") == FILES["sgd"]
     assert not shell.files(shell.checkpoints)
 
 
@@ -286,15 +275,15 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(shell: Shell) -> Non
 
 def interrupt_after(epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C at the beginning of an epoch, with a checkpoint after every one before."""
-    monkeypatch.setattr(blip.images.image_trainer, "SECONDS_BETWEEN_CHECKPOINTS", 0)
-    train_epoch, done = Trainer._train_epoch, iter(range(epochs))
+    monkeypatch.setattr(blip.training.loop, "SECONDS_BETWEEN_CHECKPOINTS", 0)
+    train_epoch, done = ImageTrainer._train_epoch, iter(range(epochs))
 
-    def interrupted(trainer: Trainer, *arguments: object) -> float:
+    def interrupted(trainer: ImageTrainer, *arguments: object) -> float:
         if next(done, None) is None:
             raise KeyboardInterrupt
         return train_epoch(trainer, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Trainer, "_train_epoch", interrupted)
+    monkeypatch.setattr(ImageTrainer, "_train_epoch", interrupted)
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,5 +320,5 @@ def test_a_damaged_checkpoint_is_told_once_and_then_the_run_starts_afresh(
     status, lines = shell.train("sgd")
     assert status == 0
     assert not any("going on" in line for line in lines)
-    assert shell.files(shell.runs / "tiny/sgd/seed0") == sorted(RUN_FILES)
+    assert shell.files(shell.runs / "tiny/sgd/seed0") == FILES["sgd"]
     assert not shell.files(shell.checkpoints)

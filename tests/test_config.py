@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 from conftest import ROOT
 
-from blip.config import Experiment, fingerprint, load_experiment, load_suite, method_settings, parse_override
+from blip.config import fingerprint, load_experiment, load_suite, parse_override
 from blip.errors import BlipError
+from blip.experiment import Experiment
+from blip.images.image_experiment import ImageExperiment
 from blip.methods import METHODS
 
 EXPERIMENTS = ROOT / "config" / "experiments"
@@ -24,7 +26,7 @@ def refused(path: Path, overrides: dict[str, Any] | None = None) -> str:
 
 
 def settings_of(experiment: Experiment, method: str) -> dict[str, Any]:
-    return method_settings(method, experiment.methods[method], "test").model_dump()
+    return experiment.methods[method].model_dump()
 
 
 # The files of this project
@@ -98,9 +100,9 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
     [
         ("epochs: 3", "epochs: 3, epoks: 4", "training.epoks", "unknown key"),
         ("name: tiny", "name: tiny\ntrainning: {}", "trainning", "unknown key (known: about, data"),
-        ("f_prior: 1e-13", "fprior: 1e-13", "methods.blip: fprior", "unknown key (known: f_prior, "),
-        ("sgd: {}", "sgd: {strength: 1}", "methods.sgd: strength", "unknown key"),
-        ("f_prior: 1e-13, ", "", "methods.blip: f_prior", "this key is missing"),
+        ("f_prior: 1e-13", "fprior: 1e-13", "methods.blip.fprior", "unknown key (known: f_prior, "),
+        ("sgd: {}", "sgd: {strength: 1}", "methods.sgd.strength", "unknown key"),
+        ("f_prior: 1e-13, ", "", "methods.blip.f_prior", "this key is missing"),
         ("lr: 0.1, ", "", "training.lr", "this key is missing"),
         ("name: tiny\n", "", "name", "this key is missing"),
         ("lr: 0.1", "lr: fast", "training.lr", "(found 'fast')"),
@@ -126,10 +128,10 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         ("[{name: digits, classes_per_task: 5}]", "[]", "data.sources", "at least 1"),
         ("[{name: digits, classes_per_task: 5}]", "digits", "data.sources", "list (found 'digits')"),
         ("sources:", "validation: 1\n  sources:", "data.validation", "less than 1"),
-        ("fisher_batches: 20", "max_bits: 30", "methods.blip: max_bits", "24 (found 30)"),
+        ("fisher_batches: 20", "max_bits: 30", "methods.blip.max_bits", "24 (found 30)"),
         ("sgd: {}", "sdg: {}", "methods.sdg", "unknown method (known: blip"),
         ("sgd: {}", "sgd:", "methods.sgd", "dictionary"),
-        ("sgd: {}", "1: {}", "methods.1", "string"),
+        ("sgd: {}", "1: {}", "methods.1", "unknown method"),
     ],
 )
 def test_mistakes_are_named_by_file_and_key(old: str, new: str, key: str, expected: str, tiny: Path) -> None:
@@ -334,7 +336,7 @@ def test_no_setting_of_a_method_is_left_out_of_the_fingerprint(method: str, tiny
     experiment = load_experiment(tiny)
     config = experiment.run_config(method, 0)
     assert set(config["method"]) == {"name", "version", *METHODS[method].Settings.model_fields}
-    assert set(config) == {"method", "seed", *Experiment.model_fields} - UNRELATED
+    assert set(config) == {"method", "seed", *ImageExperiment.model_fields} - UNRELATED
 
 
 def test_comments_defaults_spelling_and_other_methods_do_not_change_the_fingerprint(tiny: Path) -> None:

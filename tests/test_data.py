@@ -361,7 +361,7 @@ def test_each_task_has_its_own_classes_with_labels_from_zero(digits: Path, tmp_p
     sequence = sequence_of(digits, tmp_path, classes_per_task=2)
     data = read_digits(RAW)
     assert len(sequence) == 5
-    assert sequence.class_counts == [2] * 5
+    assert sequence.outputs == [2] * 5
     assert sequence.image_shape == (1, 8, 8)
     seen = []
     for t in range(5):
@@ -415,7 +415,7 @@ def test_permutations_differ_between_tasks_and_seeds_and_move_whole_pixels(digit
     found = set()
     for seed in (0, 1):
         sequence = sequence_of(digits, tmp_path, seed, permutations=3)
-        assert sequence.class_counts == [10] * 3
+        assert sequence.outputs == [10] * 3
         for t in range(3):
             task = sequence.task(t)
             order = permutation(plain.train, task.train)

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from blip import BLIP
 from blip.data import Examples
-from blip.games.actor_critic import ActorCriticNetwork, AtariNetwork
+from blip.games.actor_critic import ActorCriticNetwork, AtariNetworkConfig
 from blip.games.policy import GamePolicy, attached
 from blip.games.ppo import PublishedPPO
 from blip.methods import METHODS, Method
@@ -64,7 +64,7 @@ class Noise(VecEnv):
 
 def make_network(seed: int = 0) -> ActorCriticNetwork:
     torch.manual_seed(seed)
-    return ActorCriticNetwork(*AtariNetwork(channels=(4, 4, 4), hidden=8).features((4, 84, 84)), ACTIONS)
+    return ActorCriticNetwork(*AtariNetworkConfig(channels=(4, 4, 4), hidden=8).features((4, 84, 84)), ACTIONS)
 
 
 def make_ppo(network: ActorCriticNetwork, task: int, kind: type[PPO] = PublishedPPO, **settings: Any) -> PPO:
@@ -108,7 +108,7 @@ def weights(module: nn.Module) -> dict[str, Tensor]:
 
 
 def test_the_published_network() -> None:
-    features, width = AtariNetwork().features((4, 84, 84))
+    features, width = AtariNetworkConfig().features((4, 84, 84))
     network = ActorCriticNetwork(features, width, [14, 18])
     shapes = [tuple(p.shape) for p in network.parameters()]
     assert shapes[:8] == [(32, 4, 8, 8), (32,), (64, 32, 4, 4), (64,), (128, 64, 3, 3), (128,), (1024, 6272), (1024,)]
@@ -211,7 +211,7 @@ def test_the_learning_rate_falls_linearly_and_the_last_update_has_one() -> None:
 
 def test_ranges_and_prior_go_by_the_larger_of_fan_in_and_fan_out() -> None:
     """n = max(fan-in, fan-out): 32·8·8, 64·4·4, 128·3·3 and 6272; the prior of weights and biases is F_prior·n."""
-    features, _ = AtariNetwork().features((4, 84, 84))
+    features, _ = AtariNetworkConfig().features((4, 84, 84))
     blip = BLIP(features, 5e-18, fan="max")
     fans = {"0": 32 * 64, "2": 64 * 16, "4": 64 * 9 * 2, "7": 6272}
     for layer, n in fans.items():

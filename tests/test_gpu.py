@@ -112,7 +112,8 @@ def test_graphs_and_eager_updates_of_games_give_the_same_numbers(precision: str,
     trained = []
     for graphs in (True, False):
         experiment = games.load_experiment(path, {"ppo.steps": 32, "ppo.epochs": 4, "ppo.precision": precision})
-        trainer = games.GameTrainer(experiment, method, 0, games.Checkpoint(tmp_path / str(graphs)), CUDA)
+        inputs = experiment.inputs(0, tmp_path, tmp_path, CUDA)
+        trainer = games.GameTrainer(experiment, method, 0, inputs, games.Checkpoint(tmp_path / str(graphs)), CUDA)
         trainer.cuda_graphs = graphs
         trainer.run("test")
         trained.append(trainer)

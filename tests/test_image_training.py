@@ -13,7 +13,7 @@ from torch import Tensor
 from blip.config import load_experiment
 from blip.data import Examples, load_sequence, prepare_experiment
 from blip.errors import BlipError
-from blip.images.image_trainer import Trainer
+from blip.images.image_trainer import ImageTrainer
 from blip.methods import METHODS
 from blip.training.checkpoint import Checkpoint, to_bytes
 
@@ -29,18 +29,18 @@ def make_trainer(
     device: torch.device = CPU,
     cuda_graphs: bool = True,
     **overrides: object,
-) -> Trainer:
+) -> ImageTrainer:
     experiment = load_experiment(config, {k.replace("__", "."): v for k, v in overrides.items()})
     data = config.parent / "data"
     split = prepare_experiment(experiment.name, experiment.data, 0, config.parent, data)
     sequence = load_sequence(split, data, device)
     checkpoint = Checkpoint(folder)
-    return Trainer(
+    return ImageTrainer(
         experiment, method, 0, sequence, checkpoint, device, cuda_graphs=cuda_graphs, seconds_between_checkpoints=0
     )
 
 
-def script_losses(trainer: Trainer, losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[float]:
+def script_losses(trainer: ImageTrainer, losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Let validation report `losses` in turn in the first task; returns the learning rates as they are used."""
     used: list[float] = []
     reported: Iterator[float] = iter(losses)
@@ -152,8 +152,8 @@ def test_a_run_stopped_after_any_epoch_ends_with_the_same_bytes(
         resumed.run("resumed")
         resumed.checkpoint.remove()
         assert to_bytes(resumed.network.state_dict()) == to_bytes(whole.network.state_dict())
-        for table in ("accuracy", "history", "bits", "trace"):
-            assert resumed.tables[table] == whole.tables[table]
+        tables = ({k: v for k, v in t.tables.items() if k != "cost"} for t in (resumed, whole))
+        assert next(tables) == next(tables)
 
 
 @pytest.mark.parametrize("method", METHODS)

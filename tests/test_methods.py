@@ -13,14 +13,14 @@ from torch.optim import SGD
 from blip.core.fisher import batch_gradient_fisher
 from blip.data import Examples
 from blip.methods import METHODS, Method
-from blip.networks import MLP, AlexNet, AnyNetwork, MultiHeadNetwork, ResNet18, build_network
+from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, MultiHeadNetwork, ResNet18Config, build_network
 
 CLASSES = [2, 3, 2]
-NETWORKS: dict[str, tuple[AnyNetwork, tuple[int, int, int]]] = {
-    "mlp": (MLP(name="mlp", hidden=[8]), (1, 4, 4)),
-    "mlp, two layers": (MLP(name="mlp", hidden=[8, 6]), (2, 3, 3)),
-    "alexnet": (AlexNet(name="alexnet", mul=0.05, hidden=(12, 10)), (3, 30, 30)),
-    "resnet18": (ResNet18(name="resnet18", mul=0.05), (3, 32, 32)),
+NETWORKS: dict[str, tuple[AnyNetworkConfig, tuple[int, int, int]]] = {
+    "mlp": (MLPConfig(name="mlp", hidden=[8]), (1, 4, 4)),
+    "mlp, two layers": (MLPConfig(name="mlp", hidden=[8, 6]), (2, 3, 3)),
+    "alexnet": (AlexNetConfig(name="alexnet", mul=0.05, hidden=(12, 10)), (3, 30, 30)),
+    "resnet18": (ResNet18Config(name="resnet18", mul=0.05), (3, 32, 32)),
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "blip": {"f_prior": 1e-9, "fisher_batch_size": 8},

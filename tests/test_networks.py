@@ -6,18 +6,18 @@ import torch.nn.functional as F
 from torch import nn
 
 from blip.errors import BlipError
-from blip.networks import MLP, AlexNet, AnyNetwork, MultiHeadNetwork, ResNet18, build_network
+from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, MultiHeadNetwork, ResNet18Config, build_network
 
-PUBLISHED: dict[str, tuple[AnyNetwork, tuple[int, int, int], int, int]] = {
+PUBLISHED: dict[str, tuple[AnyNetworkConfig, tuple[int, int, int], int, int]] = {
     # network, images, width of the features, their parameters
-    "mnist5, pmnist": (MLP(name="mlp", hidden=[1200]), (1, 28, 28), 1200, 942_000),
-    "cifar": (AlexNet(name="alexnet", mul=2), (3, 32, 32), 2048, 9_218_944),
-    "mixture5": (AlexNet(name="alexnet", mul=0.8, hidden=(1638, 1638)), (3, 32, 32), 1638, 4_162_744),
-    "miniimagenet_alexnet": (AlexNet(name="alexnet", hidden=(2048, 512)), (3, 84, 84), 512, 27_416_256),
+    "mnist5, pmnist": (MLPConfig(name="mlp", hidden=[1200]), (1, 28, 28), 1200, 942_000),
+    "cifar": (AlexNetConfig(name="alexnet", mul=2), (3, 32, 32), 2048, 9_218_944),
+    "mixture5": (AlexNetConfig(name="alexnet", mul=0.8, hidden=(1638, 1638)), (3, 32, 32), 1638, 4_162_744),
+    "miniimagenet_alexnet": (AlexNetConfig(name="alexnet", hidden=(2048, 512)), (3, 84, 84), 512, 27_416_256),
     # As torchvision's resnet18 (11,689,512) without its last layer (513,000) and batch-norm weights (9,600), and with
     # 3 × 3 instead of 7 × 7 taps in the first convolution (-7,680).
-    "resnet18": (ResNet18(name="resnet18"), (3, 84, 84), 512, 11_159_232),
-    "miniimagenet_resnet": (ResNet18(name="resnet18", mul=1.5), (3, 84, 84), 768, 25_106_976),
+    "resnet18": (ResNet18Config(name="resnet18"), (3, 84, 84), 512, 11_159_232),
+    "miniimagenet_resnet": (ResNet18Config(name="resnet18", mul=1.5), (3, 84, 84), 768, 25_106_976),
 }
 
 
@@ -34,7 +34,11 @@ def test_published_networks_have_their_size(name: str) -> None:
 @pytest.mark.parametrize("mul", [0.05, 0.8])
 @pytest.mark.parametrize("kind", ["alexnet", "resnet18"])
 def test_convolutional_networks_take_images_of_any_side(kind: str, mul: float, side: int) -> None:
-    settings = AlexNet(name="alexnet", mul=mul, hidden=(7, 5)) if kind == "alexnet" else ResNet18(name=kind, mul=mul)
+    settings = (
+        AlexNetConfig(name="alexnet", mul=mul, hidden=(7, 5))
+        if kind == "alexnet"
+        else ResNet18Config(name=kind, mul=mul)
+    )
     with torch.device("meta"):
         network = build_network(settings, (3, side, side), [4, 3]).eval()
         assert network(torch.empty(2, 3, side, side), 1).shape == (2, 3)
@@ -42,32 +46,32 @@ def test_convolutional_networks_take_images_of_any_side(kind: str, mul: float, s
 
 @pytest.mark.parametrize("side", [1, 2, 5, 16])
 def test_resnet18_takes_small_images_too(side: int) -> None:
-    network = build_network(ResNet18(name="resnet18", mul=0.05), (1, side, side), [3])
+    network = build_network(ResNet18Config(name="resnet18", mul=0.05), (1, side, side), [3])
     assert network(torch.rand(2, 1, side, side), 0).shape == (2, 3)
 
 
 def test_networks_that_cannot_be_are_refused() -> None:
     with pytest.raises(BlipError, match="at least 12 pixels a side, found 11"):
-        build_network(AlexNet(name="alexnet"), (3, 11, 11), [2])
+        build_network(AlexNetConfig(name="alexnet"), (3, 11, 11), [2])
     with pytest.raises(BlipError, match=r"mul: expected at least 1/64, found 0\.01"):
-        build_network(ResNet18(name="resnet18", mul=0.01), (3, 84, 84), [2])
+        build_network(ResNet18Config(name="resnet18", mul=0.01), (3, 84, 84), [2])
 
 
 def test_alexnet_rounds_its_widths_as_published() -> None:
-    layers = build_network(AlexNet(name="alexnet", mul=0.8), (3, 32, 32), [2]).features
+    layers = build_network(AlexNetConfig(name="alexnet", mul=0.8), (3, 32, 32), [2]).features
     assert [m.out_channels for m in layers if isinstance(m, nn.Conv2d)] == [51, 102, 205]
     assert [m.kernel_size for m in layers if isinstance(m, nn.Conv2d)] == [(4, 4), (3, 3), (2, 2)]
 
 
 def test_dropout_is_set_layer_by_layer() -> None:
-    settings = AlexNet(name="alexnet", mul=0.1, hidden=(8, 8), dropout=(0.1, 0.2, 0.3, 0.4, 0.5))
+    settings = AlexNetConfig(name="alexnet", mul=0.1, hidden=(8, 8), dropout=(0.1, 0.2, 0.3, 0.4, 0.5))
     layers = build_network(settings, (3, 32, 32), [2]).features
     assert [m.p for m in layers if isinstance(m, nn.Dropout)] == [0.1, 0.2, 0.3, 0.4, 0.5]
 
 
 def resnet() -> MultiHeadNetwork:
     torch.manual_seed(0)
-    return build_network(ResNet18(name="resnet18", mul=0.05), (3, 32, 32), [2, 2])
+    return build_network(ResNet18Config(name="resnet18", mul=0.05), (3, 32, 32), [2, 2])
 
 
 def statistics(network: MultiHeadNetwork) -> list[torch.Tensor]:
@@ -100,7 +104,7 @@ def test_frozen_batch_norm_statistics_never_change_and_are_used_in_training() ->
 
 def test_logits_of_mixed_tasks_are_those_of_each_rows_own_head() -> None:
     torch.manual_seed(0)
-    network = build_network(MLP(name="mlp", hidden=[6]), (1, 3, 3), [2, 4, 3, 2])
+    network = build_network(MLPConfig(name="mlp", hidden=[6]), (1, 3, 3), [2, 4, 3, 2])
     x, tasks = torch.randn(9, 1, 3, 3), torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1])
     labels = torch.tensor([2, 1, 3, 0, 0, 1, 0, 1, 2])
     logits = network.logits_of(network.features(x), tasks)

@@ -41,7 +41,7 @@ def one_line(error: pytest.ExceptionInfo[BlipError]) -> str:
 
 def test_runs_are_found_once_and_unfinished_ones_left_out(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unfinished = root / "mnist5/sgd/seed1"
-    (unfinished / "accuracy.csv").unlink()
+    (unfinished / "run.json").unlink()
     found = find_runs([root, root / "mnist5", root / "mnist5/blip/seed0"])
     assert [f"{f.parent.name}/{f.name}" for f in found] == ["blip/seed0", "blip/seed1", "sgd/seed0"]
     warnings = capsys.readouterr().err.splitlines()
@@ -54,9 +54,10 @@ def test_long_tables(root: Path) -> None:
     runs = load_runs([root])
     assert runs.methods() == ["blip", "sgd"]
     assert runs.runs[["tasks", "commit", "torch"]].drop_duplicates().values.tolist() == [[2, "c0ffee", "2.6"]]
-    for frame in (runs.accuracy, runs.history, runs.cost, runs.bits, runs.trace):
+    assert set(runs.tables) == {"accuracy", "history", "cost", "bits", "trace"}
+    for frame in runs.tables.values():
         assert list(frame.columns[:3]) == ["experiment", "method", "seed"]
-    assert set(runs.bits["method"]) == {"blip"}
+    assert set(runs.tables["bits"]["method"]) == {"blip"}
     metrics = run_metrics(runs).set_index(["method", "seed"])
     assert metrics.loc[("sgd", 0), "acc"] == pytest.approx(0.65)
     assert metrics.loc[("sgd", 0), "minutes"] == 2
@@ -77,9 +78,11 @@ def test_long_tables(root: Path) -> None:
         ("history.csv", "task,epoch\n", "missing: lr"),
         ("cost.csv", b"\xff\xfe\x00", "expected the columns"),
         ("trace.csv", "task_learned\n0,1\n2\n", "expected the columns"),
-        ("run.json", "{", "expected the JSON of a run"),
-        ("run.json", "[]", "expected the JSON of a run"),
-        ("run.json", '{"provenance": {}}', "expected the key 'experiment'"),
+        ("run.json", "{", "expected the record of a run"),
+        ("run.json", "[]", "expected the record of a run"),
+        ("run.json", '{"format": 2, "provenance": {}}', "experiment: this key is missing"),
+        ("run.json", '{"format": 1}', "format 1, expected 2"),
+        ("run.json", '{"experiment": "mnist5", "max_bits": 20}', "format 1, expected 2: train it again"),
     ],
 )
 def test_broken_files(root: Path, file: str, content: str | bytes, expected: str) -> None:
@@ -175,7 +178,7 @@ def test_references_are_shown_and_not_compared(root: Path, tmp_path: Path) -> No
 def test_files_of_tables(root: Path, tmp_path: Path) -> None:
     write_run(root, experiment="one_task", method="sgd", R=[[0.9]])
     write_tables(load_runs([root]), tmp_path)
-    assert len(pd.read_csv(tmp_path / "accuracy.csv")) == 4 * 3 + 1
+    assert len(pd.read_csv(tmp_path / "scores.csv")) == 4 * 3 + 1
     assert len(pd.read_csv(tmp_path / "metrics.csv")) == 5
     assert {"mean", "std", "n", "ci95"} <= set(pd.read_csv(tmp_path / "summary.csv"))
     table = pd.read_csv(tmp_path / "tables/mnist5.csv").set_index("method")
@@ -225,9 +228,9 @@ def test_figures(tmp_path: Path) -> None:
     write_run(tmp_path, "single", "sgd", R=[[0.9]], stand_in=True)
     runs = load_runs([tmp_path])
     paths = write_figures(runs, tmp_path / "out", "2.weight:3")
-    expected = {f"mnist5/{n}" for n in ("accuracy", "bits", "bit_string", "forgetting")}
+    expected = {f"mnist5/{n}" for n in ("average", "bits", "bit_string", "forgetting")}
     expected |= {f"{e}/{n}" for e in ("mnist5", "single") for n in ("history", "matrix")}
-    expected |= {"single/accuracy"}
+    expected |= {"single/average"}
     assert {str(p.relative_to(tmp_path / "out").with_suffix("")) for p in paths} == expected
     assert len(paths) == 2 * len(expected)
     for path in paths:
@@ -305,7 +308,9 @@ def texts(figure: object) -> list[str]:
 
 def test_bit_string_shows_the_run(root: Path, tmp_path: Path) -> None:
     trace = root / "mnist5/blip/seed0/trace.csv"
-    trace.write_text("task_learned,layer,index,value,bound,frozen_bits\n0,fc,7,-0.25,0.5,1\n1,fc,7,-0.125,0.5,3\n")
+    trace.write_text(
+        "task_learned,layer,index,value,bound,frozen_bits,max_bits\n0,fc,7,-0.25,0.5,1,20\n1,fc,7,-0.125,0.5,3,20\n"
+    )
     figure = draw_bit_string(load_runs([root]), "fc:7")
     assert figure is not None
     shown = texts(figure)
@@ -326,5 +331,5 @@ def test_nothing_to_draw_without_bits(tmp_path: Path) -> None:
     write_run(tmp_path, method="sgd")
     runs = load_runs([tmp_path])
     assert draw_bit_string(runs) is None
-    with pytest.raises(BlipError, match=r"every trace\.csv is empty"):
+    with pytest.raises(BlipError, match="no method traced any"):
         write_figures(runs, tmp_path, "fc:7")

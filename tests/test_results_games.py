@@ -10,7 +10,7 @@ from run_folders import write_game_run, write_run
 from blip.errors import BlipError
 from blip.results import load_runs, run_metrics, write_figures, write_tables
 from blip.results.figures import draw_returns
-from blip.results.metrics import reference_returns, returns_kept, shares
+from blip.results.metrics import reference_scores, score_shares, scores_kept
 from blip.results.style import method_colours
 
 RANDOM = [10.0, 100.0]
@@ -29,9 +29,9 @@ def root(tmp_path: Path) -> Path:
 
 def test_returns_are_normalised_by_the_random_agent_and_the_best_learner(root: Path) -> None:
     runs = load_runs([root])
-    assert runs.games() == ["Boxing", "Krull"]
-    assert reference_returns(runs).to_dict("list") == {"random": RANDOM, "best": [110.0, 300.0]}
-    normalised = shares(runs).set_index(["method", "seed", "task_learned", "task"])["accuracy"]
+    assert runs.tasks == ["Boxing", "Krull"]
+    assert reference_scores(runs).to_dict("list") == {"chance": RANDOM, "best": [110.0, 300.0]}
+    normalised = score_shares(runs).set_index(["method", "seed", "task_learned", "task"])["score"]
     assert normalised["blip", 0].to_dict() == {(0, 0): 1.0, (1, 0): 1.0, (1, 1): 0.5}
     assert normalised["sgd", 1].to_dict() == {(0, 0): 1.0, (1, 0): 0.25, (1, 1): 1.0}
     metrics = run_metrics(runs).set_index(["method", "seed"])
@@ -41,8 +41,8 @@ def test_returns_are_normalised_by_the_random_agent_and_the_best_learner(root: P
 
 def test_accuracies_beside_games_stay_as_they_are(root: Path) -> None:
     write_run(root, "mnist5", "sgd", 0, [[0.9], [0.8, 0.7]])
-    frame = shares(load_runs([root]))
-    assert frame[frame["experiment"] == "mnist5"]["accuracy"].tolist() == [0.9, 0.8, 0.7]
+    frame = score_shares(load_runs([root]))
+    assert frame[frame["experiment"] == "mnist5"]["score"].tolist() == [0.9, 0.8, 0.7]
     assert len(frame) == 3 + 4 * 3
 
 
@@ -53,19 +53,19 @@ def test_a_game_that_nobody_learned_has_no_share(tmp_path: Path) -> None:
     assert pd.isna(row["acc"])
     assert row["bwt"] == pytest.approx(-0.5)
     text = write_tables(runs, tmp_path / "tables")
-    assert "In some game no method did better than the random agent" in text
+    assert "In some game no method did better than chance" in text
     assert "| sgd      | 1   | –" in text
 
 
 def test_tables_of_games(root: Path) -> None:
     runs = load_runs([root])
-    kept = returns_kept(runs).set_index(["game", "method"])
-    assert kept.loc[("Boxing", "sgd"), ["random", "learned_mean", "end_mean", "end_std"]].tolist() == [10, 110, 35, 0]
+    kept = scores_kept(runs).set_index(["game", "method"])
+    assert kept.loc[("Boxing", "sgd"), ["chance", "learned_mean", "end_mean", "end_std"]].tolist() == [10, 110, 35, 0]
     text = write_tables(runs, root / "tables")
     assert "normalised return %" in text
     assert "Highest average normalised return after 2 games: blip (75.00 %)" in text
     assert "forgets most: sgd (-75.00 points)" in text
-    assert "Steps per game: 128; evaluated by 100 games" in text
+    assert "Steps trained per game: 128; each return is the mean of 100 games played" in text
     assert "| Boxing | 10.0     | 110.0 ± 0.0 → 110.0 ± 0.0 | 110.0 ± 0.0 → 35.0 ± 0.0  |" in text
     saved = pd.read_csv(root / "tables/tables/atari_returns.csv")
     assert saved[["game", "method"]].drop_duplicates().shape == (4, 2)
@@ -75,7 +75,7 @@ def test_tables_of_games(root: Path) -> None:
 def test_figures_of_games(root: Path) -> None:
     runs = load_runs([root])
     names = {path.stem for path in write_figures(runs, root / "figures")}
-    assert names == {"matrix", "accuracy", "forgetting", "bits", "bit_string", "returns"}
+    assert names == {"matrix", "average", "forgetting", "bits", "bit_string", "returns"}
     with mpl.rc_context({"backend": "agg"}):
         figure = draw_returns(runs, method_colours(runs.methods()))
     assert figure is not None
@@ -90,11 +90,10 @@ def test_figures_of_games(root: Path) -> None:
 def test_classification_has_no_learning_curves(tmp_path: Path) -> None:
     write_run(tmp_path)
     runs = load_runs([tmp_path])
-    assert runs.games() == []
     assert draw_returns(runs, method_colours(runs.methods())) is None
 
 
-@pytest.mark.parametrize("table", ["returns", "updates", "replays"])
+@pytest.mark.parametrize("table", ["returns", "updates", "replays", "random_returns"])
 def test_missing_tables_of_games_are_one_line(root: Path, table: str) -> None:
     path = root / "atari/blip/seed0" / f"{table}.csv"
     path.unlink()

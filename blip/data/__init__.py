@@ -6,6 +6,7 @@ from blip.data.preparation import (
     needs_pickles,
     prepare_dataset,
     prepare_experiment,
+    split_path,
 )
 from blip.data.sequences import Examples, Task, TaskSequence, load_sequence
 from blip.data.settings import DataConfig, SourceConfig
@@ -25,5 +26,6 @@ __all__ = [
     "needs_pickles",
     "prepare_dataset",
     "prepare_experiment",
+    "split_path",
     "write_stand_ins",
 ]

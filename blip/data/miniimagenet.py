@@ -30,6 +30,7 @@ CHECKSUMS = "SHA256SUMS"
 """Written last: a folder that has it is complete."""
 MANIFEST = "manifest.csv"
 """Which image is where: file, class, label, part, and position in the part's pickle."""
+FILES = (*PICKLES, MANIFEST, CHECKSUMS)
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def dataset_path(folder: Path, source: SourceConfig) -> Path:
     return folder / f"{source.name}{size}.safetensors"
 
 
-def split_path(folder: Path, experiment: str, seed: int) -> Path:
+def split_path(folder: Path, experiment: str, seed: int | str) -> Path:
     """Where the split of an experiment and seed lies."""
     return folder / "splits" / experiment / f"seed{seed}.safetensors"
 

@@ -108,7 +108,7 @@ class TaskSequence:
         return [plan["name"] for plan in self._plan]
 
     @property
-    def class_counts(self) -> list[int]:
+    def outputs(self) -> list[int]:
         return [len(plan["classes"]) for plan in self._plan]
 
     def task(self, t: int) -> Task:

@@ -6,12 +6,12 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from blip.data.sources import SOURCES
-from blip.schema import NAME, Settings
+from blip.schema import NAME, Schema
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-class SourceConfig(Settings):
+class SourceConfig(Schema):
     """A data set and how it is cut into tasks: into groups of classes, or whole, or whole under permutations."""
 
     name: str = Field(pattern=NAME)
@@ -55,7 +55,7 @@ class SourceConfig(Settings):
         return self
 
 
-class DataConfig(Settings):
+class DataConfig(Schema):
     """The task sequence of an experiment."""
 
     sources: list[SourceConfig] = Field(min_length=1)

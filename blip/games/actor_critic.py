@@ -8,12 +8,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from blip.networks import MultiHeadNetwork
-from blip.schema import Settings
+from blip.schema import Schema
 
 KERNELS, STRIDES = (8, 4, 3), (4, 2, 1)
 
 
-class AtariNetwork(Settings):
+class AtariNetworkConfig(Schema):
     """Three convolutions (8×8 stride 4, 4×4 stride 2, 3×3) and a linear layer, each with ReLU.
 
     Initialised as published: orthogonal with gain √2, biases 0.

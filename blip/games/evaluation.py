@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blip.games.actor_critic import ActorCriticNetwork
 from blip.games.atari import SEEDS, NativeAtari, Observations
+from blip.networks import MultiHeadNetwork
 
 Act = Callable[[Observations], NDArray[np.int64]]
 
@@ -54,9 +54,7 @@ def letters(actions: NDArray[np.int64]) -> str:
     return (actions + ord("a")).astype(np.uint8).tobytes().decode()
 
 
-def by_network(
-    network: ActorCriticNetwork, task: int, device: torch.device, draw: torch.Generator | None = None
-) -> Act:
+def by_network(network: MultiHeadNetwork, task: int, device: torch.device, draw: torch.Generator | None = None) -> Act:
     """The likeliest action in game `task`, or one drawn from the policy by `draw` (a generator of the CPU)."""
 
     @torch.no_grad()

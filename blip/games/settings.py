@@ -6,7 +6,7 @@ from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, Pos
 
 from blip.errors import BlipError
 from blip.games.names import game_name
-from blip.schema import Settings
+from blip.schema import Schema
 
 
 def _checked_name(name: str) -> str:
@@ -20,7 +20,7 @@ Game = Annotated[str, AfterValidator(_checked_name)]
 """A plain name; `…NoFrameskip-v4` is taken too."""
 
 
-class PPOConfig(Settings):
+class PPOConfig(Schema):
     """PPO of the paper, the same for every game and method. A step is one action of one environment, four frames."""
 
     steps: PositiveInt = 10_000_000
@@ -69,7 +69,7 @@ class PPOConfig(Settings):
         return self
 
 
-class EvaluationConfig(Settings):
+class EvaluationConfig(Schema):
     """Games played to their ends, on every game learned so far."""
 
     episodes: PositiveInt = 10

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from blip.data import Examples, Task, TaskSequence
 from blip.networks import MultiHeadNetwork
-from blip.schema import Settings
+from blip.record import Table
+from blip.schema import Schema
 
 METHODS: dict[str, type["Method"]] = {}
 """All registered methods by name."""
@@ -41,8 +42,10 @@ class Method:
 
     games: ClassVar[bool] = True
     """Whether it can learn games; `data_for` is for images alone."""
+    tables: ClassVar[tuple[Table, ...]] = ()
+    """What the method measures of itself after each task; the first column is `task_learned`."""
 
-    class Settings(Settings):
+    class Settings(Schema):
         """The method's hyper-parameters."""
 
     def __init__(self, network: MultiHeadNetwork, settings: Any, seed: int) -> None:
@@ -75,7 +78,7 @@ class Method:
         return nullcontext()
 
     def measurements(self) -> dict[str, list[dict[str, Any]]]:
-        """Rows to record after a task for the tables `bits` and `trace` (columns: `blip.record.TABLES`)."""
+        """Rows to record after a task, by name of the table; the loop adds `task_learned`."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -12,9 +12,28 @@ from blip.core.freezing import BLIP
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.schema import Settings
+from blip.record import COUNT, INDEX, NUMBER, TEXT, Table
+from blip.schema import Schema
 from blip.seeding import generator
 
+BITS = Table(
+    name="bits",
+    about="How many parameters of each layer have how many frozen bits, of at most max_bits.",
+    columns={"task_learned": INDEX, "layer": TEXT, "frozen_bits": COUNT, "parameters": COUNT, "max_bits": COUNT},
+)
+TRACE = Table(
+    name="trace",
+    about="Values of some weights, which lie in ± bound, and their frozen bits.",
+    columns={
+        "task_learned": INDEX,
+        "layer": TEXT,
+        "index": INDEX,
+        "value": NUMBER,
+        "bound": NUMBER,
+        "frozen_bits": COUNT,
+        "max_bits": COUNT,
+    },
+)
 TRACED = 16
 """Weights per layer whose values and frozen bits are recorded after each task, to be looked at."""
 
@@ -25,8 +44,9 @@ class BitPreserving(Method):
 
     name = "blip"
     version = 2
+    tables = (BITS, TRACE)
 
-    class Settings(Settings):
+    class Settings(Schema):
         f_prior: PositiveFloat
         """F_prior of the paper; it belongs to the `fisher_batch_size` beside it."""
         fisher_batch_size: PositiveInt = 100
@@ -78,9 +98,12 @@ class BitPreserving(Method):
 
     def measurements(self) -> dict[str, list[dict[str, Any]]]:
         bits_rows, trace_rows = [], []
+        Q = self.blip.max_bits
         for name, bits in self.blip.bits.items():
-            counts = torch.bincount(bits.flatten(), minlength=self.blip.max_bits + 1).tolist()
-            bits_rows += [{"layer": name, "frozen_bits": k, "parameters": n} for k, n in enumerate(counts) if n]
+            counts = torch.bincount(bits.flatten(), minlength=Q + 1).tolist()
+            bits_rows += [
+                {"layer": name, "frozen_bits": k, "parameters": n, "max_bits": Q} for k, n in enumerate(counts) if n
+            ]
             if name.endswith("bias"):
                 continue
             weight = self.blip.parameters[name].detach()
@@ -93,9 +116,10 @@ class BitPreserving(Method):
                         "value": float(weight.flatten()[index]),
                         "bound": self.blip.bounds[name],
                         "frozen_bits": int(bits.flatten()[index]),
+                        "max_bits": Q,
                     }
                 )
-        return {"bits": bits_rows, "trace": trace_rows}
+        return {BITS.name: bits_rows, TRACE.name: trace_rows}
 
     def state_dict(self) -> dict[str, Any]:
         return self.blip.state_dict()

@@ -12,7 +12,7 @@ from blip.core.penalties import quadratic_penalty
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.schema import Settings
+from blip.schema import Schema
 from blip.seeding import address, generator
 
 
@@ -26,7 +26,7 @@ class EWC(Method):
     name = "ewc"
     clip_norm = 100.0
 
-    class Settings(Settings):
+    class Settings(Schema):
         strength: NonNegativeFloat = 5000.0
         """λ"""
         fisher_batch_size: PositiveInt = 32

@@ -12,7 +12,7 @@ from blip.core.penalties import quadratic_penalty
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.schema import Settings
+from blip.schema import Schema
 from blip.seeding import address, generator
 
 
@@ -27,7 +27,7 @@ class ModeIMM(Method):
     name = "imm-mode"
     clip_norm = 1000.0
 
-    class Settings(Settings):
+    class Settings(Schema):
         strength: NonNegativeFloat = 0.01
         """λ of the L2-transfer term λ/2 · Σ(θ - θ_old)²."""
         fisher_batch_size: PositiveInt = 32

@@ -12,7 +12,7 @@ from torch import Tensor
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.schema import Settings
+from blip.schema import Schema
 
 
 @register
@@ -22,7 +22,7 @@ class LwF(Method):
     name = "lwf"
     clip_norm = 100.0
 
-    class Settings(Settings):
+    class Settings(Schema):
         strength: NonNegativeFloat = 2.0
         """λ"""
         temperature: PositiveFloat = 1.0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.schema import Settings
+from blip.schema import Schema
 
 
 @register
@@ -20,7 +20,7 @@ class SingleTask(Method):
 
     name = "single-task"
 
-    def __init__(self, network: MultiHeadNetwork, settings: Settings, seed: int) -> None:
+    def __init__(self, network: MultiHeadNetwork, settings: Schema, seed: int) -> None:
         super().__init__(network, settings, seed)
         self.initial = self._weights()
         self.learned: list[dict[str, Tensor]] = []

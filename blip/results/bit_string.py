@@ -9,7 +9,6 @@ from matplotlib.patches import Rectangle
 
 from blip.errors import BlipError
 from blip.results.loading import Runs, method_order
-from blip.results.metrics import KEYS
 from blip.results.style import CAPTION, sequence
 
 
@@ -49,11 +48,11 @@ def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
     From the first method and seed that traced `parameter` (default: `choose_parameter`); None without a trace. A task
     may still move a value by one unit of its last frozen place, which can carry into higher digits: these are framed.
     """
-    trace = named_trace(runs.trace).merge(runs.runs[[*KEYS, "max_bits"]], on=KEYS)
+    if "trace" not in runs.tables:
+        return None
+    trace = named_trace(runs.tables["trace"])
     if parameter in set(trace["parameter"]):
         trace = trace[trace["parameter"] == parameter]
-    if trace.empty:
-        return None
     trace = trace[trace["method"] == method_order(trace["method"])[0]]
     trace = trace[trace["seed"] == trace["seed"].min()]
     rows = trace[trace["parameter"] == choose_parameter(trace)].sort_values("task_learned")

@@ -19,8 +19,8 @@ from matplotlib.ticker import MaxNLocator
 from blip.errors import BlipError
 from blip.files import atomic_write
 from blip.results.bit_string import draw_bit_string, named_trace
-from blip.results.loading import Runs, method_order
-from blip.results.metrics import KEYS, reference_returns, run_metrics, shares
+from blip.results.loading import KEYS, Runs, method_order
+from blip.results.metrics import reference_scores, run_metrics, score_name, score_shares
 from blip.results.style import CAPTION, STYLE, Colour, method_colours, sequence
 
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates, no versions
@@ -34,9 +34,9 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> li
     chooses whose bits are drawn wherever it was traced; elsewhere, and by default, it is the one whose bits grew at the
     most tasks. Raises BlipError where no run has traced it.
     """
-    known = named_trace(runs.trace)["parameter"].unique()
+    known = list(named_trace(runs.tables["trace"])["parameter"].unique()) if "trace" in runs.tables else []
     if parameter is not None and parameter not in known:
-        some = ", ".join(known[:5]) or "none, every trace.csv is empty"
+        some = ", ".join(known[:5]) or "none, no method traced any"
         raise BlipError(f"parameter {parameter!r}: expected a traced layer:index, such as {some}")
     colours = method_colours(runs.methods())
     paths = []
@@ -45,7 +45,7 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> li
         with mpl.rc_context(STYLE):
             figures = {
                 "matrix": draw_matrices(selected),
-                "accuracy": draw_accuracy(selected, colours),
+                "average": draw_average(selected, colours),
                 "forgetting": draw_forgetting(selected, colours),
                 "bits": draw_bits(selected),
                 "bit_string": draw_bit_string(selected, parameter),
@@ -61,17 +61,17 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> li
 
 def draw_matrices(runs: Runs) -> Figure | None:
     """Result on each task after learning each task: a heat map per method, mean over seeds; None without a share."""
-    result, task_name = _result(runs), "game" if runs.games() else "task"
-    means = 100 * shares(runs).groupby(["method", "task_learned", "task"])["accuracy"].mean()
+    result, task_name = score_name(runs), runs.score.task
+    means = 100 * score_shares(runs).groupby(["method", "task_learned", "task"])["score"].mean()
     if means.isna().all():
         return None
-    every = range(runs.accuracy["task"].max() + 1)
+    every = range(len(runs.tasks))
     numbers = [task + 1 for task in every]
     lowest, highest = min(means.min() // 10 * 10, 90), max(100, means.max())
 
     def draw(data: pd.DataFrame, **_: Any) -> None:
         ax = sns.heatmap(
-            data.pivot(index="task_learned", columns="task", values="accuracy").reindex(index=every, columns=every),
+            data.pivot(index="task_learned", columns="task", values="score").reindex(index=every, columns=every),
             vmin=lowest,
             vmax=highest,
             cmap="YlGnBu",
@@ -98,16 +98,16 @@ def draw_matrices(runs: Runs) -> Figure | None:
     return figure
 
 
-def draw_accuracy(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
+def draw_average(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     """Mean result over the tasks seen so far against the number of tasks learned; None without a share."""
-    seen = shares(runs).groupby([*KEYS, "task_learned"])["accuracy"].mean().reset_index()
-    if seen["accuracy"].isna().all():
+    seen = score_shares(runs).groupby([*KEYS, "task_learned"])["score"].mean().reset_index()
+    if seen["score"].isna().all():
         return None
     methods = runs.methods()
     figure = _lines(
         seen.assign(task_learned=seen["task_learned"] + 1),
         ("task_learned", "tasks learned"),
-        ("accuracy", f"{_result(runs)} on learned {'games' if runs.games() else 'tasks'}"),
+        ("score", f"{score_name(runs)} on learned {runs.score.task}s"),
         hue="method",
         hue_order=methods,
         palette=colours,
@@ -148,7 +148,7 @@ def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         ax=figure.subplots(),
     )
     ax.axvline(0, color="0.2", linewidth=0.8)
-    ax.set(xlabel=f"forgetting: mean drop from the best {_result(runs)}", ylabel="")
+    ax.set(xlabel=f"forgetting: mean drop from the best {score_name(runs)}", ylabel="")
     _percent(ax.xaxis)
     ax.tick_params(axis="y", length=0)
     figure.supxlabel("Lower is better. Bar: mean over seeds; whisker: ± standard deviation.", **CAPTION)
@@ -157,11 +157,12 @@ def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
 
 def draw_bits(runs: Runs) -> Figure | None:
     """Mean frozen bits per parameter of each layer after each task; None without frozen bits."""
-    if runs.bits.empty:
+    if "bits" not in runs.tables:
         return None
-    bits = runs.bits.assign(frozen=runs.bits["frozen_bits"] * runs.bits["parameters"])
+    bits = runs.tables["bits"]
+    bits = bits.assign(frozen=bits["frozen_bits"] * bits["parameters"])
     sums = bits.groupby([*KEYS, "task_learned", "layer"], sort=False)[["frozen", "parameters"]].sum().reset_index()
-    max_bits = int(runs.runs["max_bits"].max())
+    max_bits = int(bits["max_bits"].max())
     figure = _lines(
         sums.assign(mean=sums["frozen"] / sums["parameters"], task_learned=sums["task_learned"] + 1),
         ("task_learned", "tasks learned"),
@@ -181,15 +182,16 @@ def draw_bits(runs: Runs) -> Figure | None:
 
 
 def draw_history(runs: Runs) -> Figure | None:
-    """Validation loss after each epoch, a line per task and seed; None for games."""
-    if runs.history.empty:
+    """Validation loss after each epoch, a line per task and seed; None where there are no epochs."""
+    if "history" not in runs.tables:
         return None
+    history = runs.tables["history"]
     figure = _lines(
-        runs.history.assign(task=runs.history["task"] + 1),
+        history.assign(task=history["task"] + 1),
         ("epoch", "epoch"),
         ("valid_loss", "validation loss"),
         hue="task",
-        palette=sequence(runs.history["task"].nunique()),
+        palette=sequence(history["task"].nunique()),
         units="seed",
         estimator=None,
         linewidth=0.9,
@@ -201,14 +203,13 @@ def draw_history(runs: Runs) -> Figure | None:
 
 def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     """Return of each game from its start to the end of the last one, dotted where the next is begun; None elsewhere."""
-    if not runs.games():
+    if "returns" not in runs.tables:
         return None
-    games, methods = runs.games(), runs.methods()
-    steps = int(runs.runs["steps_per_update"].max())
-    updates = int(runs.updates["update"].max()) + 1
-    returns = runs.returns[runs.returns["agent"] != "random"]
-    total = (returns["task_training"] * updates + returns["update"]) * steps
-    returns = returns.assign(steps=total / 1e6, game=returns["task"].map(dict(enumerate(games))))
+    games, methods = runs.tasks, runs.methods()
+    returns = runs.tables["returns"]
+    returns = returns[returns["agent"] != "random"]
+    returns = returns.assign(steps=returns["steps"] / 1e6, game=returns["task"].map(dict(enumerate(games))))
+    begun = returns.groupby("task_training")["steps"].min()
     figure = _lines(
         returns.groupby([*KEYS, "game", "steps"])["return"].mean().reset_index(),
         ("steps", "million steps"),
@@ -223,18 +224,13 @@ def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         facet_kws={"sharey": False},
         **_panels(games, 2.2, 1.5, by="game"),
     )
-    for ax, at_random in zip(figure.axes, reference_returns(runs)["random"], strict=True):
+    for ax, at_random in zip(figure.axes, reference_scores(runs)["chance"], strict=True):
         ax.axhline(at_random, color="0.5", linewidth=0.8, linestyle="--")
-        for boundary in range(1, len(games)):
-            ax.axvline(boundary * updates * steps / 1e6, color="0.5", linewidth=0.8, linestyle=":")
+        for boundary in begun.iloc[1:]:
+            ax.axvline(boundary, color="0.5", linewidth=0.8, linestyle=":")
         ax.xaxis.set_major_locator(MaxNLocator(5))
     figure.supxlabel(f"{BAND} Dashed: random agent; dotted: the next game is begun.", **CAPTION)
     return figure
-
-
-def _result(runs: Runs) -> str:
-    """What is measured on a task."""
-    return "normalised return" if runs.games() else "accuracy"
 
 
 def _panels(names: list[str], height: float, aspect: float, by: str = "method") -> dict[str, Any]:

@@ -10,8 +10,8 @@ from PIL import Image
 from blip.errors import BlipError
 from blip.files import atomic_write
 from blip.games.replay import replay
-from blip.results.loading import Runs
-from blip.results.metrics import KEYS, reference_returns
+from blip.results.loading import KEYS, Runs
+from blip.results.metrics import reference_scores
 
 SHOWN_STEPS = 600
 """Of each game, from its start: 40 seconds of play."""
@@ -47,7 +47,7 @@ def write_game_page(runs: Runs, out_dir: Path) -> Path:
     sections = []
     for name in runs.experiments():
         selected = runs.of(name)
-        if selected.games():
+        if "replays" in selected.tables:
             sections.append(f"<h2>{escape(name)}</h2>\n<p>{escape(_reference(selected))}</p>")
             sections += [_grid(selected, method, out_dir) for method in selected.methods()]
     if not sections:
@@ -58,21 +58,21 @@ def write_game_page(runs: Runs, out_dir: Path) -> Path:
 
 
 def _reference(runs: Runs) -> str:
-    returns = zip(runs.games(), reference_returns(runs)["random"], strict=True)
+    returns = zip(runs.tasks, reference_scores(runs)["chance"], strict=True)
     return "Mean returns of the random agent: " + ", ".join(f"{game} {value:.1f}" for game, value in returns) + "."
 
 
 def _grid(runs: Runs, method: str, out_dir: Path) -> str:
     """The table of one method; writes its pictures."""
-    games, seed = runs.games(), runs.runs.loc[runs.runs["method"] == method, "seed"].min()
-    rows = runs.replays.merge(runs.accuracy, on=[*KEYS, "task_learned", "task"])
+    games, seed = runs.tasks, runs.runs.loc[runs.runs["method"] == method, "seed"].min()
+    rows = runs.tables["replays"].merge(runs.raw_scores(), on=[*KEYS, "task_learned", "task"])
     rows = rows[(rows["method"] == method) & (rows["seed"] == seed)]
     cells = {}
     for row in rows.to_dict("records"):
         i, j = int(row["task_learned"]), int(row["task"])
         path = Path(str(row["experiment"]), method, f"{i + 1}-{j + 1}.gif")
         atomic_write(out_dir / path, moving_picture(games[j], row))
-        text = f"{row['return']:g}<br>mean {row['accuracy']:.1f} (n = {row['n']})"
+        text = f"{row['return']:g}<br>mean {row['score']:.1f} (n = {row['n']})"
         label = escape(f"{games[j]} after {i + 1} games, {method}")
         cells[i, j] = f'<img src="{escape(path.as_posix())}" loading="lazy" alt="{label}">{text}'
     head = "".join(f"<th>{escape(game)}</th>" for game in games)

@@ -1,27 +1,21 @@
 """Run folders: find them, check them, and put their tables side by side in long format."""
 
-import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from blip.errors import BlipError
-from blip.record import GAME_TABLES, TABLES
-from blip.results.metrics import KEYS, accuracy_matrix
+from blip.record import RECORD, RunRecord, Score, Table, read_record
+from blip.results.matrix import score_matrix
 
+KEYS = ["experiment", "method", "seed"]
 REFERENCES = ("single-task", "joint")
 """Methods that do not learn continually: what a task gives without the others, and with all of them at once."""
 METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd", *REFERENCES)
-INTEGERS = (
-    *("task_learned", "task", "n", "epoch", "frozen_bits", "parameters", "index"),
-    *("task_training", "update", "episode", "length", "games", "environment_seed"),
-)
-STRINGS = ("layer", "phase", "agent", "actions")
-TYPES = dict.fromkeys(INTEGERS, "int64") | dict.fromkeys(STRINGS, "str")  # others: float64
 # What the runs of one experiment should share, and what to call it when they do not.
 SHARED = {
     "commit": "commits",
@@ -36,22 +30,16 @@ SHARED = {
 
 @dataclass(frozen=True)
 class Runs:
-    """Long tables of many runs; each row starts with experiment, method and seed.
-
-    `runs` has one row per run (see `_read_run`); the others have the columns of the CSV file of that name, see TABLES.
-    Tasks are counted from 0. `bits` and `trace` may be empty; of classification, `returns`, `updates` and `replays`
-    are, and of games `history` is, and their "accuracy" is a mean return.
-    """
+    """Long tables of many runs; each row starts with experiment, method and seed. Tasks are counted from 0."""
 
     runs: pd.DataFrame
-    accuracy: pd.DataFrame
-    history: pd.DataFrame
-    cost: pd.DataFrame
-    bits: pd.DataFrame
-    trace: pd.DataFrame
-    returns: pd.DataFrame
-    updates: pd.DataFrame
-    replays: pd.DataFrame
+    """A row per run (see `_row`)."""
+    tables: dict[str, pd.DataFrame]
+    """What was measured, by name of the table; each has the columns that its runs say."""
+    scores: dict[str, Score]
+    """Of each experiment."""
+    task_names: dict[str, list[str]]
+    """Of each experiment, in the order of one of its runs."""
 
     def experiments(self) -> list[str]:
         """Names of the experiments, sorted."""
@@ -63,12 +51,28 @@ class Runs:
 
     def of(self, experiment: str) -> "Runs":
         """The runs of one experiment."""
-        frames = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Runs(**{name: f[f["experiment"] == experiment] for name, f in frames.items()})
+        selected = {name: t[t["experiment"] == experiment] for name, t in self.tables.items()}
+        return Runs(
+            self.runs[self.runs["experiment"] == experiment],
+            {name: table for name, table in selected.items() if len(table)},
+            {experiment: self.scores[experiment]},
+            {experiment: self.task_names[experiment]},
+        )
 
-    def games(self) -> list[str]:
-        """The games of these runs of one experiment, in the order of learning; none for classification."""
-        return list(self.runs["games"].iloc[0])
+    @property
+    def score(self) -> Score:
+        """What the runs of one experiment measure of a task."""
+        return self.scores[self.experiments()[0]]
+
+    @property
+    def tasks(self) -> list[str]:
+        """Names of one experiment's tasks; in which order, may differ between seeds."""
+        return self.task_names[self.experiments()[0]]
+
+    def raw_scores(self) -> pd.DataFrame:
+        """Columns task_learned, task, score, n of the runs of one experiment, as they were measured."""
+        table = self.tables[self.score.table].rename(columns={self.score.column: "score"})
+        return table[[*KEYS, "task_learned", "task", "score", "n"]]
 
     def stand_in(self) -> bool:
         """Whether the data of any run only stand in for the real ones."""
@@ -88,52 +92,51 @@ def method_order(methods: Iterable[str]) -> list[str]:
 def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     """Finished run folders at or below `paths`, sorted, each once.
 
-    A folder without accuracy.csv is unfinished: it is left out, with a line on stderr.
+    A folder without a record is unfinished: it is left out, with a line on stderr.
     """
     folders: dict[Path, Path] = {}  # by resolved path, so that overlapping paths count once
     for path in map(Path, paths):
         if not path.exists():
             raise BlipError(f"{path}: no such folder, expected run folders")
-        found = [file.parent for file in path.rglob("run.json")]
+        found = [file.parent for file in path.rglob(RECORD)]
         found += [folder for folder in path.rglob("seed[0-9]*") if folder.is_dir()]
         folders = {folder.resolve(): folder for folder in found} | folders
-    finished = {folder for folder in folders.values() if (folder / "accuracy.csv").exists()}
+    finished = {folder for folder in folders.values() if (folder / RECORD).exists()}
     for folder in sorted({*folders.values()} - finished):
-        print(f"warning: {folder}: unfinished run (no accuracy.csv), left out", file=sys.stderr)
+        print(f"warning: {folder}: unfinished run (no {RECORD}), left out", file=sys.stderr)
     return sorted(finished)
 
 
 def load_runs(paths: Iterable[Path | str]) -> Runs:
     """Read every finished run at or below `paths`.
 
-    Raises BlipError where no run is found, a file cannot be read or lacks a column, an accuracy matrix is incomplete,
-    or two folders claim to be the same run.
+    Raises BlipError where no run is found, a file cannot be read or lacks a column, the scores are incomplete, two
+    folders claim to be the same run, or the runs of one experiment measure different things.
     """
     paths = list(paths)
     folders = find_runs(paths)
     if not folders:
-        raise BlipError(f"{', '.join(map(str, paths))}: no finished runs, expected run.json and accuracy.csv")
-    rows = []
-    tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {name: {} for name in TABLES | GAME_TABLES}
+        raise BlipError(f"{', '.join(map(str, paths))}: no finished runs, expected {RECORD} and tables")
+    rows: list[dict[str, Any]] = []
+    tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {}
+    scores: dict[str, Score] = {}
+    task_names: dict[str, list[str]] = {}
     seen: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
-        row = _read_run(folder / "run.json")
-        key = tuple(row[name] for name in KEYS)
+        record = read_record(folder)
+        key = (record.experiment, record.method, record.seed)
         if key in seen:
             raise BlipError(f"{folder}: the same run as {seen[key]}, expected one of them")
         seen[key] = folder
-        rows.append(row)
-        for name, columns in (TABLES | GAME_TABLES).items():
-            there = name in TABLES or row["games"]
-            tables[name][key] = _read_table(folder / f"{name}.csv", columns) if there else _typed(columns)
-        try:
-            found = len(accuracy_matrix(tables["accuracy"][key]))
-        except BlipError as error:
-            raise BlipError(f"{folder / 'accuracy.csv'}: {error}") from error
-        if found != row["tasks"]:
-            raise BlipError(f"{folder / 'accuracy.csv'}: expected {row['tasks']} tasks as in run.json, found {found}")
+        rows.append(_row(record))
+        if scores.setdefault(record.experiment, record.score) != record.score:
+            raise BlipError(f"{folder}: measures {record.score.name}, other runs of {record.experiment} do not")
+        task_names.setdefault(record.experiment, [task.name for task in record.tasks])
+        for table in record.tables:
+            tables.setdefault(table.name, {})[key] = _read_table(folder / table.file, table)
+        _check_scores(folder, record, tables)
     long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
-    return Runs(pd.DataFrame(rows), **long)
+    return Runs(pd.DataFrame(rows), long, scores, task_names)
 
 
 def mixed_runs(runs: Runs) -> list[str]:
@@ -146,50 +149,50 @@ def mixed_runs(runs: Runs) -> list[str]:
     ]
 
 
-def _read_run(file: Path) -> dict[str, Any]:
+def _row(record: RunRecord) -> dict[str, Any]:
     """The row of one run in `Runs.runs`."""
+    made_by, trained = record.provenance, [task.trained for task in record.tasks]
+    return {
+        "experiment": record.experiment,
+        "method": record.method,
+        "seed": record.seed,
+        "tasks": len(record.tasks),
+        "least_trained": min(trained),
+        "most_trained": max(trained),
+        "data": "stand-in" if record.stand_in else "real",
+        "commit": made_by.commit,
+        "cpu": made_by.cpu,
+        "gpu": made_by.gpu or "none",
+        "python": made_by.versions.get("python", "unknown"),
+        "torch": made_by.versions.get("torch", "unknown"),
+        "peak_memory_mb": made_by.peak_memory_mb,
+    }
+
+
+def _check_scores(folder: Path, record: RunRecord, tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]]) -> None:
+    score, key = record.score, (record.experiment, record.method, record.seed)
+    file = folder / f"{score.table}.csv"
+    if key not in tables.get(score.table, {}):
+        raise BlipError(f"{folder / RECORD}: its score's table {score.table} is not among its tables")
     try:
-        run = json.loads(file.read_text(encoding="utf-8"))
-        provenance = run["provenance"]
-        return {
-            **{key: run[key] for key in KEYS},
-            "tasks": len(run["tasks"]),
-            "games": tuple(run["config"].get("games", ())),
-            "steps_per_update": _steps_per_update(run["config"]),
-            "data": "stand-in" if run.get("stand_in") else "real",
-            "max_bits": run["max_bits"] or 0,
-            **{key: provenance[key] for key in ("commit", "cpu")},
-            **{key: provenance["versions"][key] for key in ("python", "torch")},
-            "gpu": provenance["gpu"] or "none",
-        }
+        found = len(score_matrix(tables[score.table][key], score.column))
     except KeyError as error:
-        raise BlipError(f"{file}: expected the key {error}") from error
-    except (OSError, ValueError, TypeError) as error:
-        raise BlipError(f"{file}: expected the JSON of a run: {_first_line(error)}") from error
+        raise BlipError(f"{file}: expected the column {error}") from None
+    except BlipError as error:
+        raise BlipError(f"{file}: {error}") from error
+    if found != len(record.tasks):
+        raise BlipError(f"{file}: expected {len(record.tasks)} tasks as in {RECORD}, found {found}")
 
 
-def _steps_per_update(config: dict[str, Any]) -> int:
-    """Of all environments together; 0 for classification."""
-    return config["ppo"]["environments"] * config["ppo"]["rollout"] if "games" in config else 0
-
-
-def _typed(columns: tuple[str, ...]) -> pd.DataFrame:
-    """An empty table."""
-    return pd.DataFrame({column: pd.Series(dtype=TYPES.get(column, "float64")) for column in columns})
-
-
-def _read_table(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    """One CSV file of a run: these columns, with their types."""
-    expected = f"{file}: expected the columns {', '.join(columns)}"
+def _read_table(file: Path, table: Table) -> pd.DataFrame:
+    """One CSV file of a run: its columns, with their types."""
+    expected = f"{file}: expected the columns {', '.join(table.columns)}"
+    types = {name: "str" if column.type == "str" else column.type for name, column in table.columns.items()}
     try:
-        table = pd.read_csv(file, dtype={column: TYPES.get(column, "float64") for column in columns})
+        frame = pd.read_csv(file, dtype=types)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        raise BlipError(f"{expected}: {_first_line(error)}") from error
-    missing = [column for column in columns if column not in table]
+        raise BlipError(f"{expected}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
+    missing = [name for name in table.columns if name not in frame]
     if missing:
         raise BlipError(f"{expected}; missing: {', '.join(missing)}")
-    return table[list(columns)]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    return frame[list(table.columns)]

@@ -1,6 +1,6 @@
 """Tables of metrics: CSV for programs, Markdown for reading, LaTeX (booktabs) for papers.
 
-accuracy.csv, metrics.csv and summary.csv hold shares in [0, 1]; the tables of one experiment hold percent.
+metrics.csv and summary.csv hold shares in [0, 1], scores.csv what was measured; the tables of one experiment percent.
 """
 
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from blip.files import atomic_write
 from blip.results.loading import REFERENCES, Runs, mixed_runs
-from blip.results.metrics import KEYS, returns_kept, run_metrics, summarise
+from blip.results.metrics import run_metrics, score_name, scores_kept, summarise
 
 
 class Column(NamedTuple):
@@ -68,24 +68,25 @@ LATEX_ESCAPES = str.maketrans(
 
 
 def write_tables(runs: Runs, out_dir: Path) -> str:
-    """Write accuracy.csv, metrics.csv, summary.csv, tables.md and tables/<experiment>.{csv,md,tex}.
+    """Write scores.csv, metrics.csv, summary.csv, tables.md and tables/<experiment>.{csv,md,tex}.
 
     Returns the Markdown of tables.md.
     """
     metrics = run_metrics(runs)
     summary = summarise(metrics)
-    for name, frame in (("accuracy", runs.accuracy), ("metrics", metrics), ("summary", summary)):
+    scores = pd.concat([runs.of(name).raw_scores().assign(of=runs.scores[name].name) for name in runs.experiments()])
+    for name, frame in (("scores", scores), ("metrics", metrics), ("summary", summary)):
         atomic_write(out_dir / f"{name}.csv", frame.to_csv(index=False))
     sections = []
     for experiment in runs.experiments():
         selected = runs.of(experiment)
-        table = wide(summary[summary["experiment"] == experiment]).loc[selected.methods()]
+        table = method_table(summary[summary["experiment"] == experiment]).loc[selected.methods()]
         sections.append(markdown(selected, table))
         folder = out_dir / "tables"
-        if selected.games():
-            kept = returns_kept(selected)
-            atomic_write(folder / f"{experiment}_returns.csv", kept.to_csv(index=False))
-            sections[-1] += f"\n{returns_markdown(selected, kept)}\n"
+        if selected.score.chance:
+            kept = scores_kept(selected)
+            atomic_write(folder / f"{experiment}_{selected.score.name}s.csv", kept.to_csv(index=False))
+            sections[-1] += f"\n{kept_markdown(selected, kept)}\n"
         atomic_write(folder / f"{experiment}.csv", table.to_csv())
         atomic_write(folder / f"{experiment}.md", sections[-1])
         atomic_write(folder / f"{experiment}.tex", latex(selected, table))
@@ -94,7 +95,7 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     return text
 
 
-def wide(summary: pd.DataFrame) -> pd.DataFrame:
+def method_table(summary: pd.DataFrame) -> pd.DataFrame:
     """The table of one experiment as numbers: a row per method; n, then mean, std and ci95 of each column."""
     numbers = summary.pivot(index="method", columns="metric")
     table = pd.DataFrame({"n": numbers["n", "minutes"]})
@@ -116,25 +117,27 @@ def markdown(runs: Runs, table: pd.DataFrame) -> str:
     return f"## {runs.title()}\n\n{text}\n\n{sentence(runs, table)}\n\n{listed}\n"
 
 
-def returns_markdown(runs: Runs, kept: pd.DataFrame) -> str:
-    """Returns of each game as they are: just after learning it → after learning all games."""
+def kept_markdown(runs: Runs, kept: pd.DataFrame) -> str:
+    """Scores of each task as they were measured: just after learning it → after learning all tasks."""
+    score, task = runs.score.name, runs.score.task
     cells = {
-        (row["game"], row["method"]): " → ".join(
+        (row[task], row["method"]): " → ".join(
             _spread(row[f"{moment}_mean"], row[f"{moment}_std"]) for moment in ("learned", "end")
         )
         for row in kept.to_dict("records")
     }
-    at_random = kept.groupby("game")["random"].first()
+    chance = kept.groupby(task)["chance"].first()
     methods = runs.methods()
-    rows = [[game, f"{at_random[game]:.1f}", *(cells[game, method] for method in methods)] for game in runs.games()]
-    title = "Mean returns (± standard deviation over seeds), just after learning the game → after learning all games:"
-    return f"{title}\n\n{tabulate(rows, ('game', 'random', *methods), tablefmt='pipe', disable_numparse=True)}"
+    rows = [[name, f"{chance[name]:.1f}", *(cells[name, method] for method in methods)] for name in runs.tasks]
+    moments = f"just after learning the {task} → after learning all {task}s"
+    title = f"Mean {score}s (± standard deviation over seeds), {moments}:"
+    return f"{title}\n\n{tabulate(rows, (task, 'chance', *methods), tablefmt='pipe', disable_numparse=True)}"
 
 
 def headings(runs: Runs) -> list[str]:
     """Of the columns."""
     texts = ["method", "n", *(column.heading for column in COLUMNS)]
-    return ["normalised return %" if runs.games() and text == "ACC %" else text for text in texts]
+    return [f"{score_name(runs)} %" if runs.score.chance and text == "ACC %" else text for text in texts]
 
 
 def latex(runs: Runs, table: pd.DataFrame) -> str:
@@ -156,13 +159,13 @@ def latex(runs: Runs, table: pd.DataFrame) -> str:
 
 def sentence(runs: Runs, table: pd.DataFrame) -> str:
     """What the table says, for somebody who does not know the field."""
-    result, task = ("normalised return", "game") if runs.games() else ("accuracy", "task")
+    result, task = score_name(runs), runs.score.task
     tasks = int(runs.runs["tasks"].max())
     compared = ~table.index.isin(REFERENCES)
     table = table[compared] if compared.any() else table
     acc, bwt = (table[f"{metric}_percent_mean"].dropna().round(2) for metric in ("acc", "bwt"))
     if acc.empty:
-        return "In some game no method did better than the random agent, so nothing can be said of all games together."
+        return f"In some {task} no method did better than chance, so nothing can be said of all {task}s together."
     best = f"Highest average {result}" if len(acc) > 1 else f"Average {result}"
     parts = [f"{best} after {tasks} {task}{'s' * (tasks > 1)}: {_names(acc, acc.max())} ({acc.max():.2f} %)"]
     if len(bwt):
@@ -183,12 +186,11 @@ def notes(runs: Runs) -> list[str]:
         stated = f"every method: {texts.popitem()[1]}"
     else:
         stated = "; ".join(f"{method}: {texts[method]}" for method in runs.methods())
-    keys = ["method", "seed", "task"]
-    if runs.games():
-        steps = runs.updates.merge(runs.runs[[*KEYS, "steps_per_update"]]).groupby(keys)["steps_per_update"].sum()
-        trained = f"Steps per game: {_range(steps)}; evaluated by {_range(runs.accuracy['n'])} games"
-    else:
-        trained = f"Epochs trained per task: {_range(runs.history.groupby(keys).size())}"
+    score = runs.score
+    lengths = _range(pd.concat([runs.runs["least_trained"], runs.runs["most_trained"]]))
+    trained = f"{score.trained_in.capitalize()} trained per {score.task}: {lengths}"
+    if score.chance:
+        trained += f"; each {score.name} is the mean of {_range(runs.raw_scores()['n'])} {score.task}s played"
     return [f"Seeds of {stated}", trained, *(f"Warning: {warning}" for warning in mixed_runs(runs))]
 
 

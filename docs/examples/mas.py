@@ -14,7 +14,7 @@ from blip.core.penalties import quadratic_penalty
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.schema import Settings
+from blip.schema import Schema
 
 
 @register
@@ -23,7 +23,7 @@ class MAS(Method):
 
     name = "mas"
 
-    class Settings(Settings):
+    class Settings(Schema):
         strength: NonNegativeFloat = 1.0
         """λ"""
 

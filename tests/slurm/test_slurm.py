@@ -108,7 +108,7 @@ def test_a_cancelled_job_goes_on_and_the_numbers_are_those_of_an_uninterrupted_r
     resumed = re.search(r"going on at task (\d+), epoch (\d+)", log)
     assert resumed, log
     assert resumed.groups() != ("1", "1")
-    assert (out / "tables" / "accuracy.csv").read_bytes() == (expected / "tables" / "accuracy.csv").read_bytes()
+    assert (out / "tables" / "scores.csv").read_bytes() == (expected / "tables" / "scores.csv").read_bytes()
     for run in (expected / "runs").rglob("weights.safetensors"):
         assert (out / run.relative_to(expected)).read_bytes() == run.read_bytes()
 

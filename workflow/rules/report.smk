@@ -3,7 +3,7 @@
 
 rule tables:
     input:
-        RESULTS,
+        PLAN.results(),
     output:
         report(
             directory(f"{OUT}/tables"),
@@ -22,15 +22,15 @@ rule tables:
         mem_mb=2000,
         runtime=10,
     params:
-        runs=run_folders(RESULTS),
-        folders=lambda w, input: run_folders(input),
+        runs=folders_of(PLAN.results()),
+        folders=lambda w, input: folders_of(input),
     shell:
         "blip tables {params.folders:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule figures:
     input:
-        RESULTS,
+        PLAN.results(),
     output:
         report(
             directory(f"{OUT}/figures"),
@@ -50,15 +50,15 @@ rule figures:
         mem_mb=2000,
         runtime=10,
     params:
-        runs=run_folders(RESULTS),
-        folders=lambda w, input: run_folders(input),
+        runs=folders_of(PLAN.results()),
+        folders=lambda w, input: folders_of(input),
     shell:
         "blip figures {params.folders:q} --out {output:q} > {log:q} 2>&1"
 
 
 rule games:
     input:
-        [file for file in RESULTS if Path(file).parts[-4] in GAMES],
+        PLAN.results(playable=True),
     output:
         report(
             directory(f"{OUT}/games"),
@@ -82,6 +82,6 @@ rule games:
         mem_mb=2000,
         runtime=60,
     params:
-        folders=lambda w, input: run_folders(input),
+        folders=lambda w, input: folders_of(input),
     shell:
         "blip games {params.folders:q} --out {output:q} > {log:q} 2>&1"

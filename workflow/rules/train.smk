@@ -1,53 +1,46 @@
 # One job for each experiment, method and seed; where runs are short, one for each experiment and method.
 #
-# A rule for each experiment, so that a profile can give one of them other resources (`set-resources: train_cifar: …`).
+# A rule for each experiment and method, so that a profile can give one of them other resources
+# (`set-resources: train_cifar_blip: …`).
 
 
-for name, planned in EXPERIMENTS.items():
-    if planned.experiment.resources.short:
-        # Its outputs are those of all seeds, which Snakemake deletes before it runs the job anew. `--keep` brings back
-        # the runs that are not touched by what changed.
-        seeds, log_name = planned.seeds, f"{name}-{{method}}"
-    else:
-        seeds, log_name = ["{seed}"], f"{name}-{{method}}-seed{{seed}}"
+for job in PLAN.training:
 
     rule:
         name:
-            f"train_{name}"
+            job.name
         input:
-            split=splits(planned, seeds),
-            datasets=datasets(planned),
+            split=PLAN.split_files(job.planned, job.seeds),
+            datasets=PLAN.dataset_files(job.planned),
         output:
-            [
-                f"{OUT}/runs/{name}/{{method}}/seed{seed}/{file}"
-                for seed in seeds
-                for file in FILES[name]
-            ],
+            # Not deleted before the job runs, which leaves finished runs of the same configuration alone.
+            [update(path) for path in PLAN.outputs(job)],
         log:
-            f"{OUT}/logs/train/{log_name}.log",
+            f"{OUT}/logs/train/{job.log}.log",
         benchmark:
-            f"{OUT}/benchmarks/train/{log_name}.tsv"
+            f"{OUT}/benchmarks/train/{job.log}.tsv"
         conda:
             "../../envs/environment.yaml"
         threads: int(config["threads"])
         resources:
             gpu=0 if config["device"] == "cpu" else 1,
-            gpu_memory_mb=planned.experiment.resources.gpu_memory_mb,
-            mem_mb=more_each_time(planned.experiment.resources.memory_mb),
-            runtime=more_each_time(
-                START_MINUTES + planned.experiment.resources.minutes * len(seeds)
-            ),
+            mem_mb=more_each_time(job.planned.experiment.resources.memory_mb),
+            runtime=more_each_time(job.minutes()),
         params:
             # Everything that the numbers depend on: a change here, and nothing else, trains again. Comments in the
             # library or in configuration files do not; a method's `version` does.
-            run=run_configs(planned.experiment, seeds),
-            arguments=[str(planned.path), *overrides(planned)],
+            run=lambda w, job=job: job.run_configs(dict(w.items())),
+            arguments=[*experiment_arguments(job.planned), "--method", job.method],
             # Not looked at when Snakemake decides what to run again, since they have to do with input or output.
-            seeds=seed_arguments(planned),
-            data=data_folder(planned),
-            runs=lambda w, output: above(output[0], 4),
+            seeds=lambda w, output, job=job: [
+                str(s).format(**dict(w.items())) for s in job.seeds
+            ],
+            data=lambda w, input: (
+                ["--data", parent(input.split[0], 3)] if input.split else []
+            ),
+            runs=lambda w, output: parent(output[0], 4),
         # The checkpoint is no output, which Snakemake would delete when a job fails: a killed run goes on from it.
         # No variable of the loop in here: the text is put together when the job starts, after the loop's last turn.
         shell:
-            f"{ON_GPU}blip train {{params.arguments:q}} --method {{wildcards.method}} --seed {{params.seeds}} {RAW_FOLDER}"
+            f"{ON_GPU}blip train {{params.arguments:q}} --seed {{params.seeds}} {RAW_FOLDER}"
             f" {{params.data:q}} --out {{params.runs:q}} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"

@@ -1,0 +1,131 @@
+"""What an experiment is, whatever is learned in it: the interface that everything else asks."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import torch
+from pydantic import Field, PositiveInt, SerializeAsAny, ValidationError, field_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from blip.data import SourceConfig
+from blip.errors import BlipError
+from blip.methods import METHODS
+from blip.record import COST, Score, Table
+from blip.schema import NAME, Schema, wrong
+
+if TYPE_CHECKING:
+    from blip.training.checkpoint import Checkpoint
+    from blip.training.loop import Trainer
+
+
+class Resources(Schema):
+    """What one run of an experiment takes at most; the workflow asks a cluster for it. No number depends on it."""
+
+    minutes: PositiveInt = 240
+    memory_mb: PositiveInt = 4000
+
+    @property
+    def short(self) -> bool:
+        """Whether a run is too short for a job of its own: the workflow trains all seeds of a method in one."""
+        return self.minutes == 1
+
+
+class Inputs(Protocol):
+    """What a run learns from."""
+
+    @property
+    def checksum(self) -> str:
+        """Of the data; empty where there are none."""
+
+    @property
+    def names(self) -> list[str]:
+        """Of the tasks."""
+
+    @property
+    def outputs(self) -> list[int]:
+        """Classes or actions of each task."""
+
+
+class Experiment(Schema):
+    """A named sequence of tasks, and the settings of every method that can be run on it.
+
+    A kind of experiment is a subclass in a folder of its own, and a line in `blip.config.KINDS`. The class attributes
+    say what it measures; `inputs` and `trainer` how a run is made.
+    """
+
+    key: ClassVar[str]
+    """The key of a file by which its kind is known."""
+    score: ClassVar[Score]
+    kind_tables: ClassVar[tuple[Table, ...]]
+    """What its runs measure, besides `COST` and the method's own."""
+    packages: ClassVar[tuple[str, ...]] = ("torch", "numpy", "safetensors")
+    """Whose versions its runs record."""
+    playable: ClassVar[bool] = False
+    """Whether what was learned can be played again, as moving pictures (`blip games`)."""
+
+    name: str = Field(pattern=NAME)
+    about: str = ""
+    stand_in: bool = False
+    """Whether the data stand in for others; says so wherever a result shows."""
+    methods: dict[str, SerializeAsAny[Schema]]
+    resources: Resources = Resources()
+
+    @field_validator("methods", mode="before")
+    @classmethod
+    def _checked_methods(cls, values: Any) -> Any:
+        return {name: _settings(name, value) for name, value in values.items()} if isinstance(values, dict) else values
+
+    @property
+    def sources(self) -> list[SourceConfig]:
+        """Of its data, where it has any."""
+        return []
+
+    def tables_of(self, method: str) -> list[Table]:
+        """What a run of a method measures."""
+        return [*self.kind_tables, COST, *METHODS[method].tables]
+
+    def run_config(self, method: str, seed: int) -> dict[str, Any]:
+        """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""
+        if method not in self.methods:
+            raise BlipError(f"method {method}: not in {self.name} (it has {', '.join(self.methods)})")
+        return {
+            **self.model_dump(mode="json", exclude={"methods", "about", "resources"}),
+            "method": {
+                "name": method,
+                "version": METHODS[method].version,
+                **self.methods[method].model_dump(mode="json"),
+            },
+            "seed": seed,
+        }
+
+    @abstractmethod
+    def inputs(self, seed: int, raw: Path, prepared: Path, device: torch.device) -> Inputs:
+        """What the runs with a seed learn from, on the device; made from `raw` where it is missing in `prepared`."""
+
+    @abstractmethod
+    def trainer(
+        self, method: str, seed: int, inputs: Any, checkpoint: "Checkpoint", device: torch.device, cuda_graphs: bool
+    ) -> "Trainer":
+        """What trains a run on its `inputs`."""
+
+
+def _settings(method: Any, values: Any) -> Schema:
+    """The checked settings of a method, of which pydantic learns what is wrong and where."""
+    if method not in METHODS:
+        raise wrong(f"unknown method (known: {', '.join(METHODS)})", str(method))
+    try:
+        return METHODS[method].Settings.model_validate(values)
+    except ValidationError as error:
+        known = ", ".join(METHODS[method].Settings.model_fields) or "none"
+        unknown = PydanticCustomError("unknown_key", f"unknown key (known: {known})")
+        details: list[InitErrorDetails] = [
+            {
+                "type": unknown if problem["type"] == "extra_forbidden" else problem["type"],
+                "loc": (method, *problem["loc"]),
+                "input": problem["input"],
+                "ctx": problem.get("ctx", {}),
+            }
+            for problem in error.errors()
+        ]
+        raise ValidationError.from_exception_data("methods", details) from None

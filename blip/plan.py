@@ -1,0 +1,164 @@
+"""What the workflow asks: which files a suite makes, from which, and by which arguments of the command line."""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from blip.config import PlannedExperiment, load_suite
+from blip.data import SourceConfig, dataset_path, needs_pickles, split_path
+from blip.data.miniimagenet import FILES
+from blip.errors import BlipError
+from blip.record import run_files, run_folder
+
+SETTINGS = (
+    *("suite", "raw", "data", "results", "checkpoints"),
+    *("device", "jobs_per_gpu", "threads", "container"),
+)
+START_MINUTES = 5
+"""Of every training job: Python and PyTorch can take minutes to load from a cluster's file system."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """One rule: the runs of a method on an experiment, one job for each seed, or one for all where runs are short."""
+
+    planned: PlannedExperiment
+    method: str
+    seeds: list[Any]
+    """Of each job; `{seed}` stands for a wildcard."""
+
+    @property
+    def name(self) -> str:
+        """Of the rule."""
+        return f"train_{self.planned.experiment.name}_{self.method}".replace("-", "_").replace(".", "_")
+
+    @property
+    def log(self) -> str:
+        """Name of the log file."""
+        return f"{self.planned.experiment.name}-{self.method}" + ("-seed{seed}" if self.seeds == ["{seed}"] else "")
+
+    def minutes(self) -> int:
+        """That a job takes at most."""
+        return START_MINUTES + self.planned.experiment.resources.minutes * len(self.seeds)
+
+    def run_configs(self, wildcards: Mapping[str, str]) -> str:
+        """What the numbers of the job's runs depend on."""
+        seeds = [int(str(seed).format(**wildcards)) for seed in self.seeds]
+        return "\n".join(json.dumps(self.planned.experiment.run_config(self.method, seed)) for seed in seeds)
+
+
+class Plan:
+    """The jobs of one suite. Raises BlipError for a setting or a suite that is wrong."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        check_settings(settings)
+        self.raw, self.data = Path(settings["raw"]), Path(settings["data"])
+        self.suite, self.experiments = load_suite(Path(settings["suite"]), self.raw)
+        self.out = f"{settings['results']}/{self.suite}"
+        self.checkpoints = settings.get("checkpoints") or f"{self.out}/checkpoints"
+
+    @cached_property
+    def training(self) -> list[TrainingJob]:
+        """The training rules."""
+        return [
+            TrainingJob(planned, method, planned.seeds if planned.experiment.resources.short else ["{seed}"])
+            for planned in self.experiments.values()
+            for method in planned.methods
+        ]
+
+    def outputs(self, job: TrainingJob) -> list[str]:
+        """The files of a job's runs."""
+        return [file for seed in job.seeds for file in self._run(job.planned, job.method, seed)]
+
+    def results(self, *, playable: bool = False) -> list[str]:
+        """The files of all runs, or of those that can be played again."""
+        return [
+            file
+            for planned in self.experiments.values()
+            if planned.experiment.playable or not playable
+            for method in planned.methods
+            for seed in planned.seeds
+            for file in self._run(planned, method, seed)
+        ]
+
+    def _run(self, planned: PlannedExperiment, method: str, seed: Any) -> list[str]:
+        folder = run_folder(Path(self.out, "runs"), planned.experiment.name, method, seed)
+        return [str(folder / file) for file in run_files(planned.experiment.tables_of(method))]
+
+    @cached_property
+    def datasets(self) -> dict[str, tuple[PlannedExperiment, SourceConfig]]:
+        """Each data set file's name, an experiment that uses it, and its source there."""
+        return {
+            dataset_path(self.data, source).stem: (planned, source)
+            for planned in self.experiments.values()
+            for source in planned.experiment.sources
+        }
+
+    def dataset_files(self, planned: PlannedExperiment) -> list[str]:
+        """The data set files of an experiment."""
+        return [str(dataset_path(self.data, source)) for source in planned.experiment.sources]
+
+    def split_files(self, planned: PlannedExperiment, seeds: Iterable[Any]) -> list[str]:
+        """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`."""
+        experiment = planned.experiment
+        return [str(split_path(self.data, experiment.name, seed)) for seed in seeds if experiment.sources]
+
+    def pickles(self, dataset: str) -> list[str]:
+        """What of mini-ImageNet must be made before a data set."""
+        return self.pickle_files() if needs_pickles(self.datasets[dataset][1], self.raw) else []
+
+    def pickle_files(self) -> list[str]:
+        """Of mini-ImageNet."""
+        return [str(self.data / "miniimagenet" / name) for name in FILES]
+
+    def raw_counts(self) -> list[str]:
+        """What mini-ImageNet's raw images are expected to be, as command-line arguments."""
+        source = self.datasets["miniimagenet"][1]
+        counts = {"--classes": source.raw_classes, "--images": source.raw_images_per_class}
+        return [text for option, count in counts.items() if count for text in (option, str(count))]
+
+    def bind(self, environment: Mapping[str, str]) -> str:
+        """Folders that a container must be shown besides the working directory, as a value of APPTAINER_BIND."""
+        before = environment.get("APPTAINER_BIND", "").split(",")
+        folders = outside_of(Path.cwd(), [self.raw, self.data, Path(self.out).parent, Path(self.checkpoints)])
+        return ",".join(filter(None, dict.fromkeys([*before, *folders])))
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise BlipError where a setting of the workflow is unknown or no number."""
+    if unknown := set(settings) - set(SETTINGS):
+        known = ", ".join(sorted(SETTINGS))
+        raise BlipError(f"config/config.yaml or --config: unknown key {min(unknown)} (known: {known})")
+    for key, meaning in {"threads": "CPU threads", "jobs_per_gpu": "jobs"}.items():
+        if not str(settings[key]).isdecimal() or int(settings[key]) < 1:
+            raise BlipError(f"config: {key}: expected a number of {meaning}, found {settings[key]!r}")
+
+
+def experiment_arguments(planned: PlannedExperiment) -> list[str]:
+    """An experiment and the suite's changes to it, as command-line arguments."""
+    changes = [f"{key}={json.dumps(value)}" for key, value in planned.overrides.items()]
+    return [str(planned.path), *(["--set", *changes] if changes else [])]
+
+
+def outside_of(folder: Path, paths: Iterable[Path]) -> list[str]:
+    """Of these paths those that are not below the folder, as far up as they exist."""
+    there = [
+        next(p for p in (path, *path.parents) if p.exists())
+        for path in map(Path, map(os.path.abspath, paths))
+        if not path.is_relative_to(folder)
+    ]
+    return [str(path) for path in dict.fromkeys(there) if path != Path("/")]
+
+
+def parent(path: str | Path, levels: int = 1) -> str:
+    """The folder so many levels above a file."""
+    return str(Path(path).parents[levels - 1])
+
+
+def folders_of(files: Iterable[str]) -> list[str]:
+    """The folders that these files are in, each once and in their order."""
+    return list(dict.fromkeys(map(parent, files)))

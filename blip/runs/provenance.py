@@ -1,0 +1,61 @@
+"""What made the numbers of a run: code, libraries, hardware, command."""
+
+import platform
+import resource
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from blip.record import Provenance
+
+
+def provenance(device: torch.device, started: datetime, packages: tuple[str, ...]) -> Provenance:
+    """Of a run that ends now; no host or user name, no absolute path."""
+    arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv]
+    return Provenance(
+        commit=_commit(),
+        versions={"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
+        cpu=_cpu_model(),
+        gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        threads=torch.get_num_threads(),
+        command=" ".join(arguments),
+        started=started.isoformat(timespec="seconds"),
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        peak_memory_mb=round(_peak_memory_mb(device), 1),
+    )
+
+
+def _peak_memory_mb(device: torch.device) -> float:
+    """Of the device where it has memory of its own, otherwise of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _commit() -> str:
+    """The commit of the source tree, with `+` where it was changed; the package's version where there is none."""
+    here = Path(__file__).parents[1]
+    git = ["git", "-C", str(here)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changed = subprocess.run(
+            [*git, "status", "--porcelain", "--", str(here)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {metadata.version('blip-continual')}"
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,147 @@
+"""One run, whatever is learned: tasks one after another, what is measured, checkpoints, exact resume."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+import torch
+
+from blip.data import Examples
+from blip.experiment import Experiment
+from blip.methods import METHODS
+from blip.networks import MultiHeadNetwork
+from blip.progress import Progress
+from blip.record import COST, Row, Table
+from blip.training.checkpoint import Checkpoint
+
+SECONDS_BETWEEN_CHECKPOINTS = 10.0
+"""What takes less is sooner done again than written and synced to disk."""
+
+
+class Trainer(ABC):
+    """The tasks of an experiment learned by one method with one seed.
+
+    `tables` collects what is measured, as rows. Every random draw is addressed by (seed, purpose, task, place in the
+    task), so a run that goes on from a checkpoint ends with the same numbers as one that was never stopped (same
+    machine, libraries and threads). A kind of experiment says how a task is learned and tested.
+
+    Args:
+        tasks: names of the tasks.
+        units: how many epochs, or whatever `unit` is, a task is trained for at most.
+    """
+
+    unit: ClassVar[str] = "epoch"
+    left: ClassVar[str] = "at most"
+    """What the time left is."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        method: str,
+        seed: int,
+        network: MultiHeadNetwork,
+        tasks: list[str],
+        units: int,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        *,
+        cuda_graphs: bool = True,
+        seconds_between_checkpoints: float | None = None,
+    ) -> None:
+        self.seed, self.device, self.checkpoint = seed, device, checkpoint
+        self.network = network
+        self.names, self.units = tasks, units
+        self.method = METHODS[method](network, experiment.methods[method], seed)
+        self.cuda_graphs = cuda_graphs and device.type == "cuda" and self.method.cuda_graphs
+        self.tables: dict[str, list[Row]] = {table.name: [] for table in experiment.tables_of(method)}
+        self.trained: list[int] = []
+        """How long each task was trained."""
+        self.task, self.done = 0, 0
+        """The task being learned, and how many of its epochs or updates are done."""
+        self._seconds: dict[str, float] = {}
+        self._interval = SECONDS_BETWEEN_CHECKPOINTS
+        if seconds_between_checkpoints is not None:
+            self._interval = seconds_between_checkpoints
+        self._last_saved = time.monotonic()
+
+    def run(self, title: str) -> None:
+        """Learn all tasks, from the checkpoint on where there is one."""
+        saved = self.checkpoint.load(self.device)
+        with Progress(title, len(self.names), self.units, unit=self.unit, left=self.left) as progress:
+            if saved:
+                self._restore(saved)
+                progress.say(f"going on at task {self.task + 1}, {self.unit} {self.done + 1}")
+            while self.task < len(self.names):
+                self.method.before_task(self.task)
+                self._learn(progress, saved["learning"] if saved else None)
+                saved = None
+                self._finish_task(progress)
+
+    @abstractmethod
+    def _learn(self, progress: Progress, saved: Row | None) -> None:
+        """Train on the present task to its end, from `saved` (what was given to `_save`) on where there is such."""
+
+    @abstractmethod
+    def _examples(self) -> Examples:
+        """What the method is given when the task has been learned."""
+
+    @abstractmethod
+    def _test(self) -> str:
+        """Measure and record the score on every task so far; what to say of it."""
+
+    @abstractmethod
+    def _trained(self) -> int:
+        """How long the present task has been trained."""
+
+    def _finish_task(self, progress: Progress) -> None:
+        with self._timed("consolidate"):
+            self.method.after_task(self.task, self._examples())
+        result = self._test()
+        for table, rows in self.method.measurements().items():
+            self.tables[table].extend({"task_learned": self.task, **row} for row in rows)
+        for phase, seconds in self._seconds.items():
+            self._record(COST, self.task, phase, round(seconds, 3))
+        self.trained.append(self._trained())
+        progress.say(f"{self._place()} learned in {self.done} {self.unit}s: {result}")
+        self.task, self.done, self._seconds = self.task + 1, 0, {}
+        self._save(None)
+
+    def _place(self) -> str:
+        return f"task {self.task + 1}/{len(self.names)} ({self.names[self.task]})"
+
+    def _record(self, table: Table, *values: float | int | str) -> None:
+        self.tables[table.name].append(table.row(*values))
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        """Add the time that the block takes to those of `phase`."""
+        start = time.perf_counter()
+        yield
+        self._seconds[phase] = self._seconds.get(phase, 0.0) + time.perf_counter() - start
+
+    def _save(self, learning: Row | None) -> None:
+        """Write a checkpoint with `learning`, what a task's training goes on from, unless the last one is young."""
+        if time.monotonic() - self._last_saved < self._interval:
+            return
+        with self._timed("checkpoint"):
+            self.checkpoint.save(
+                {
+                    "task": self.task,
+                    "done": self.done,
+                    "network": self.network.state_dict(),
+                    "method": self.method.state_dict(),
+                    "learning": learning,
+                    "tables": self.tables,
+                    "trained": self.trained,
+                    "seconds": self._seconds,
+                }
+            )
+        self._last_saved = time.monotonic()
+
+    def _restore(self, saved: Row) -> None:
+        self.task, self.done = saved["task"], saved["done"]
+        self.network.load_state_dict(saved["network"])
+        self.method.load_state_dict(saved["method"])
+        self.tables, self.trained, self._seconds = saved["tables"], saved["trained"], saved["seconds"]
