@@ -81,6 +81,11 @@ class Experiment(Schema):
         """Of its data, where it has any."""
         return []
 
+    @property
+    def tf32(self) -> bool:
+        """Whether a GPU may compute products and convolutions in it."""
+        return False
+
     def tables_of(self, method: str) -> list[Table]:
         """What a run of a method measures."""
         return [*self.kind_tables, COST, *METHODS[method].tables]
@@ -102,6 +107,10 @@ class Experiment(Schema):
     @abstractmethod
     def inputs(self, seed: int, raw: Path, prepared: Path, device: torch.device) -> Inputs:
         """What the runs with a seed learn from, on the device; made from `raw` where it is missing in `prepared`."""
+
+    @abstractmethod
+    def largest_product(self, method: str, inputs: Any) -> int:
+        """Multiplications in the largest linear layer of a training step."""
 
     @abstractmethod
     def trainer(

@@ -90,6 +90,7 @@ def _write(
         "cpu": "a CPU",
         "gpu": None,
         "threads": 1,
+        "products": "default",
         "command": "blip train",
         "started": "2025-01-01T00:00:00",
         "finished": "2025-01-01T00:01:00",

@@ -139,6 +139,7 @@ def test_methods_lists_every_method_with_every_setting(shell: Shell) -> None:
     assert list(blocks) == list(METHODS)
     assert "f_prior: required" in blocks["blip"]
     assert "max_bits: default 20" in blocks["blip"]
+    assert "form: default online (or offline)" in blocks["ewc"]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:

@@ -81,7 +81,7 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         "lr_patience": 5,
         "lr_factor": 3,
         "lr_min": 1e-4,
-        "momentum": 0,
+        "precision": "float32",
     }
     assert set(PUBLISHED_METHODS) <= set(experiment.methods)
     for method, (values, clip_norm) in PUBLISHED_METHODS.items():
@@ -304,13 +304,13 @@ CHANGES: dict[str, Any] = {
     "training.lr_patience": 6,
     "training.lr_factor": 4,
     "training.lr_min": 1e-3,
-    "training.momentum": 0.9,
+    "training.precision": "bfloat16",
     "methods.blip.f_prior": 1e-12,
     "methods.blip.fisher_batch_size": 11,
     "methods.blip.fisher_batches": 21,
     "methods.blip.max_bits": 19,
     "methods.blip.weight_range": 7,
-    "methods.blip.fan": "max",
+    "methods.blip.n": "max-fan-in-outputs",
     "methods.blip.initialisation": "zero-biases",
     "methods.blip.labels": "exact",
     "methods.blip.max_classes": 3,
@@ -342,7 +342,7 @@ def test_no_setting_of_a_method_is_left_out_of_the_fingerprint(method: str, tiny
 def test_comments_defaults_spelling_and_other_methods_do_not_change_the_fingerprint(tiny: Path) -> None:
     before = fingerprint(load_experiment(tiny).run_config("blip", 0))
     text = tiny.read_text().replace("f_prior: 1e-13", "max_bits: 20, f_prior: 0.0000000000001")
-    text = text.replace("lwf: {}", "lwf: {strength: 3}").replace("epochs: 3", "epochs: 3.0, momentum: 0")
+    text = text.replace("lwf: {}", "lwf: {strength: 3}").replace("epochs: 3", "epochs: 3.0, lr_factor: 3")
     text += "network_changes: {lwf: {hidden: [9]}}\nresources: {minutes: 3}\n"
     tiny.write_text(f"# a comment\nabout: other words\n{text}\n# another\n")
     assert fingerprint(load_experiment(tiny).run_config("blip", 0)) == before

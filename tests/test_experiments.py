@@ -117,8 +117,8 @@ def test_configured_hyper_parameters_are_the_published_ones(name: str) -> None:
         run = experiment.run_config(method, 0)
         training = run["training"]
         assert (training["lr"], training["batch_size"], training["epochs"]) == published["training"]
-        schedule = ("lr_patience", "lr_factor", "lr_min", "momentum")
-        assert tuple(training[key] for key in schedule) == (5, 3, 1e-4, 0)
+        schedule = ("lr_patience", "lr_factor", "lr_min")
+        assert tuple(training[key] for key in schedule) == (5, 3, 1e-4)
         network = published.get(f"{method} network", published["network"])
         assert experiment.network_of(method).model_dump() == network
         assert run["network"] == json.loads(json.dumps(network))

@@ -19,7 +19,7 @@ from blip.training.checkpoint import Checkpoint, to_bytes
 
 CPU = torch.device("cpu")
 Step: TypeAlias = "partial[None]"
-"""A training step of a trainer on the CPU, whose first argument is the optimizer."""
+"""A training step of a trainer on the CPU, whose first argument is the gradient descent."""
 
 
 def make_trainer(
@@ -48,7 +48,7 @@ def script_losses(trainer: ImageTrainer, losses: list[float], monkeypatch: pytes
 
     def train(step: Step, examples: object) -> float:
         if trainer.task == 0:
-            used.append(step.args[0].param_groups[0]["lr"])
+            used.append(float(step.args[0].rate))
         return train_epoch(step, examples)  # type: ignore[arg-type]
 
     evaluate = trainer.evaluate
@@ -81,21 +81,6 @@ def test_a_task_ends_when_the_learning_rate_falls_below_its_minimum(tiny: Path, 
     assert [row["epoch"] for row in trainer.tables["history"] if row["task"] == 0] == list(range(11))
 
 
-def test_a_new_learning_rate_starts_with_a_fresh_optimizer(tiny: Path, tmp_path: Path, monkeypatch) -> None:
-    trainer = make_trainer(tiny, "sgd", tmp_path / "c", training__epochs=8, training__momentum=0.9)
-    had_momentum: list[bool] = []
-    train_epoch = trainer._train_epoch
-
-    def train(step: Step, examples: object) -> float:
-        had_momentum.append(bool(step.args[0].state))
-        return train_epoch(step, examples)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(trainer, "_train_epoch", train)
-    script_losses(trainer, [1.0] * 8, monkeypatch)
-    trainer.run("test")
-    assert had_momentum[:8] == [False, True, True, True, True, True, False, True]
-
-
 def test_the_best_epochs_weights_are_restored(tiny: Path, tmp_path: Path, monkeypatch) -> None:
     trainer = make_trainer(tiny, "sgd", tmp_path / "c", training__epochs=4)
     script_losses(trainer, [1.0, 0.2, 0.9, 0.8], monkeypatch)
@@ -125,7 +110,7 @@ RESNET = {"name": "resnet18", "mul": 0.03}
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        *((method, {"training__momentum": 0.5}) for method in METHODS),
+        *((method, {}) for method in METHODS),
         *((method, {"network": RESNET, "training__epochs": 2}) for method in ("blip", "ewc")),
     ],
 )

@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from blip.errors import BlipError
-from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, MultiHeadNetwork, ResNet18Config, build_network
+from blip.networks import (
+    AlexNetConfig,
+    AnyNetworkConfig,
+    Dropout,
+    MLPConfig,
+    MultiHeadNetwork,
+    ResNet18Config,
+    build_network,
+)
 
 PUBLISHED: dict[str, tuple[AnyNetworkConfig, tuple[int, int, int], int, int]] = {
     # network, images, width of the features, their parameters
@@ -121,3 +129,32 @@ def test_logits_of_mixed_tasks_are_those_of_each_rows_own_head() -> None:
     for gradient, parameter in zip(gradients, network.parameters(), strict=True):
         expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_a_share_and_scales_the_rest(memory_format: torch.memory_format, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(30, 7, 31, 33, dtype=dtype).contiguous(memory_format=memory_format).requires_grad_()
+    for p in (0.2, 0.5):
+        y = Dropout(p)(x)
+        assert y.is_contiguous(memory_format=memory_format)
+        assert float((y == 0).float().mean()) == pytest.approx(p, abs=0.005)
+        assert set(y.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - p), dtype=dtype))}
+        kept = (y != 0).float()
+        for dim in range(4):  # no pattern along any of them
+            assert ((kept.mean(dim=[d for d in range(4) if d != dim]) - (1 - p)).abs() < 0.03).all()
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        assert torch.equal(gradient, y.detach())
+    assert torch.equal(Dropout(0.2).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+    assert not Dropout(1.0)(x).any()
+
+
+def test_dropout_is_drawn_from_the_global_generator() -> None:
+    x, drops = torch.ones(3, 5), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drops.append(Dropout(0.5)(x))
+    assert torch.equal(drops[0], drops[1])
+    assert not torch.equal(drops[0], drops[2])

@@ -115,11 +115,12 @@ def test_same_run_twice(tmp_path: Path) -> None:
 
 def test_mixed_runs(root: Path) -> None:
     assert mixed_runs(load_runs([root])) == []
-    write_run(root, method="ewc", commit="abc", cpu="another CPU", R=BEST, stand_in=True)
+    write_run(root, method="ewc", commit="abc", cpu="another CPU", products="onednn", R=BEST, stand_in=True)
     assert mixed_runs(load_runs([root])) == [
         "mnist5 mixes 2 commits: abc, c0ffee",
         "mnist5 mixes 2 CPU models: a CPU, another CPU",
         "mnist5 mixes 2 kinds of data: real, stand-in",
+        "mnist5 mixes 2 libraries of float32 products: default, onednn",
     ]
 
 

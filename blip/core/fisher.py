@@ -94,13 +94,12 @@ def batch_gradient_fisher(
 ) -> dict[str, Tensor]:
     """What the published EWC and IMM take for the Fisher information of every parameter of `network`.
 
-    `scale` · mean over batches of the squared gradient of the batch's mean loss, for the true labels, in training mode
-    (dropout on). Not an estimate of the Fisher information proper: it depends on the batch size, and λ of the
-    published baselines holds for it alone.
+    `scale` · mean over batches of the squared gradient of the batch's mean loss, for the true labels, in the mode that
+    the network is in: as published in training mode (dropout on). Not an estimate of the Fisher information proper: it
+    depends on the batch size, and λ of the published baselines holds for it alone.
     """
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     fisher = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
-    network.train()
     count = 0
     for x, labels in batches:
         loss = F.cross_entropy(logits(x), labels)

@@ -10,8 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blip.data.storage import read_tensors
+from blip.devices import upload
 from blip.errors import BlipError
 from blip.files import sha256
+
+CACHED_NUMBERS = 2**18
+"""In a batch of images on a CPU; with more, what layers hand on to each other leaves its caches: networks with
+convolutions take a third less time for 85 images of 3 × 32 × 32 than for 400."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,13 @@ class Examples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def batch_size(self) -> int:
+        """Of batches whose size makes no difference to what is computed: what is fast, and bounds memory."""
+        if self.images.device.type != "cpu":
+            return 500
+        return min(500, max(32, CACHED_NUMBERS // (self.images[0, 0].numel() * len(self.scale))))
+
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float images and labels at `index` (n,)."""
         x = self.images.index_select(0, index).float()
@@ -49,7 +61,7 @@ class Examples:
         In random order where a CPU generator is given.
         """
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
-        return torch.split(order.to(self.labels.device), size)
+        return torch.split(upload(order, self.labels.device), size)
 
     def batches(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples once, as `batch` gives them, in the order of `indices`."""

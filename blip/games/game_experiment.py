@@ -2,15 +2,16 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from pydantic import Field, model_validator
 
 from blip.experiment import Experiment
 from blip.games.actor_critic import AtariNetworkConfig
-from blip.games.settings import EvaluationConfig, Game, PPOConfig
+from blip.games.settings import ENVIRONMENTS, EvaluationConfig, Game, PPOConfig
 from blip.methods import METHODS
+from blip.networks import largest_product
 from blip.record import COUNT, INDEX, NUMBER, TEXT, Column, Score, Table
 from blip.schema import wrong
 
@@ -104,6 +105,14 @@ class GameExperiment(Experiment):
             if not METHODS[method].games:
                 raise wrong("trains on images of earlier tasks, which games do not have", "methods", method)
         return self
+
+    def run_config(self, method: str, seed: int) -> dict[str, Any]:
+        return super().run_config(method, seed) | {"environments": ENVIRONMENTS}
+
+    def largest_product(self, method: str, inputs: GameInputs) -> int:
+        from blip.games.atari import SIDE, STACK
+
+        return largest_product(self.network, (STACK, SIDE, SIDE), self.ppo.steps_per_update // self.ppo.mini_batches)
 
     def inputs(self, seed: int, raw: Path, prepared: Path, device: torch.device) -> GameInputs:
         from blip.games.atari import action_count  # here, since classification does without these packages

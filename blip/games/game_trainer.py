@@ -73,7 +73,9 @@ class GameTrainer(Trainer):
         self._ppo = ppo = self._fresh_ppo()
         optimizer = ppo.policy.optimizer
         if saved:
-            optimizer.load_state_dict(saved["optimizer"])
+            # How steps are made is this device's business, and their size the schedule's: only the moments are taken.
+            state = optimizer.state_dict()
+            optimizer.load_state_dict({**saved["optimizer"], "param_groups": state["param_groups"]})
         else:
             self._play_at_random()
         resumed = saved is not None
@@ -119,7 +121,8 @@ class GameTrainer(Trainer):
                 "network": self.network,
                 "task": self.task,
                 "low_precision": config.precision == "bfloat16",
-                "optimizer_kwargs": {"eps": 1e-5, "capturable": self.cuda_graphs},
+                # Recorded or not, the same arithmetic.
+                "optimizer_kwargs": {"eps": 1e-5, "capturable": self.device.type == "cuda"},
             },
             device=self.device,
         )
@@ -157,13 +160,12 @@ class GameTrainer(Trainer):
         return self.done * self.config.steps_per_update
 
     def _test(self) -> str:
-        assert self._ppo.env is not None
-        self._ppo.env.close()
+        self._ppo.release()
         played = self._evaluate()
         means = [float(np.mean([game.result for game in games])) for games in played]
         for t, (mean, games) in enumerate(zip(means, played, strict=True)):
             self._record(MEAN_RETURNS, self.task, t, mean, len(games))
-            self._record(REPLAYS, self.task, t, games[0].seed, games[0].result, games[0].actions)
+            self._record(REPLAYS, self.task, t, games[0].seed, games[0].result, games[0].letters)
         return "returns " + ", ".join(f"{game} {mean:.1f}" for game, mean in zip(self.names, means, strict=False))
 
     def _examples(self) -> Examples:
@@ -205,5 +207,5 @@ class GameTrainer(Trainer):
             )
         for episode, game in enumerate(games):
             place = (self.task, self.done, sum(self.trained) + self._trained(), task)
-            self._record(RETURNS, *place, agent, episode, game.result, len(game.actions))
+            self._record(RETURNS, *place, agent, episode, game.result, game.length)
         return games

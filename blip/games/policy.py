@@ -1,5 +1,6 @@
 """The shared network and one game's heads as a policy of Stable-Baselines3."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -71,6 +72,8 @@ class GamePolicy(ActorCriticPolicy):
         lr: float | Tensor = lr_schedule(1)
         if self.optimizer_kwargs.get("capturable"):  # a recorded step reads it from the device
             lr = torch.tensor(lr, device=self.heads[0].weight.device)
+            # Adam advises against it wherever a step is not recorded, as in a run with --eager.
+            warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr, **self.optimizer_kwargs)  # type: ignore[call-arg]
 
 

@@ -18,6 +18,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
+from blip.devices import upload
 from blip.graphs import GraphedStep
 
 STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
@@ -47,6 +48,15 @@ class PublishedPPO(PPO):
         self.env.close()
         self.env = environments
 
+    def release(self) -> None:
+        """Close the environments, and let go of the recording and the rollout on the device.
+
+        Objects of Stable-Baselines3 hold each other, so they live until Python looks for such circles.
+        """
+        assert self.env is not None
+        self.env.close()
+        self._step, self._rollout = None, ()
+
     def start(self, seed: int) -> None:
         """Start new games in all environments."""
         assert self.env is not None
@@ -75,7 +85,7 @@ class PublishedPPO(PPO):
         self._load_rollout()
         n = len(self._rollout[0])
         orders = torch.stack([torch.randperm(n, generator=self.shuffle) for _ in range(self.n_epochs)])
-        batches = [b for order in orders.to(self.device) for b in order.split(self.batch_size)]
+        batches = [b for order in upload(orders, self.device) for b in order.split(self.batch_size)]
         if self._step is None:
             step = self._train_step
             self._step = GraphedStep(step, self.batch_size, self.device) if self.cuda_graphs else step

@@ -1,7 +1,7 @@
 """Classification: a task sequence of images, a network, and a schedule."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -9,7 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from blip.data import DataConfig, SourceConfig, TaskSequence, load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.experiment import Experiment
-from blip.networks import AnyNetworkConfig, NetworkConfig
+from blip.networks import AnyNetworkConfig, NetworkConfig, largest_product
 from blip.record import COUNT, INDEX, LOSS, NUMBER, SHARE, Score, Table
 from blip.schema import Schema, wrong
 
@@ -48,7 +48,9 @@ class TrainingConfig(Schema):
     lr_factor: float = Field(default=3, gt=1)
     lr_min: PositiveFloat = 1e-4
     """A task ends when its learning rate falls below this."""
-    momentum: float = Field(default=0, ge=0, lt=1)
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the shared features in training and evaluation; weights, heads, penalties and Fisher information are float32
+    always. `tf32` is of products and convolutions on a GPU, and float32 elsewhere."""
 
 
 class _OneNetwork(Schema):
@@ -91,6 +93,13 @@ class ImageExperiment(Experiment):
         config = super().run_config(method, seed)
         del config["network_changes"]
         return config | {"network": self.network_of(method).model_dump(mode="json")}
+
+    @property
+    def tf32(self) -> bool:
+        return self.training.precision == "tf32"
+
+    def largest_product(self, method: str, inputs: TaskSequence) -> int:
+        return largest_product(self.network_of(method), inputs.image_shape, self.training.batch_size)
 
     def inputs(self, seed: int, raw: Path, prepared: Path, device: torch.device) -> TaskSequence:
         sequence = load_sequence(prepare_experiment(self.name, self.data, seed, raw, prepared), prepared, device)

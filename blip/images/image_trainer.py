@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import SGD
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from blip.data import Examples, TaskSequence
 from blip.errors import BlipError
@@ -19,9 +18,8 @@ from blip.progress import Progress
 from blip.record import Row
 from blip.seeding import address, generator
 from blip.training.checkpoint import Checkpoint
+from blip.training.descent import GradientDescent, PatienceSchedule
 from blip.training.loop import Trainer
-
-EVALUATION_BATCH = 500
 
 
 class ImageTrainer(Trainer):
@@ -56,12 +54,9 @@ class ImageTrainer(Trainer):
         )
         self.best_loss = math.inf
         self.best_weights = self._weights()
+        # Where oneDNN wants them: a tenth less time.
+        self._convolves = device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in network.modules())
         self._total_loss = torch.zeros((), device=device)
-
-    def _restore(self, saved: Row) -> None:
-        super()._restore(saved)
-        if self.task > 0:
-            self.network.freeze_statistics()  # before the method's `before_task`, as after every task
 
     def _learn(self, progress: Progress, saved: Row | None) -> None:
         task = self.method.data_for(self.task, self.sequence)
@@ -69,20 +64,20 @@ class ImageTrainer(Trainer):
         self.best_loss, self.best_weights = (
             (saved["best_loss"], saved["best_weights"]) if saved else (math.inf, self._weights())
         )
-        optimizer, schedule = self._optimizer(saved)
-        step = self._step(optimizer, task.train)
-        lr = optimizer.param_groups[0]["lr"]
-        while self.done < self.config.epochs and lr >= self.config.lr_min:
+        config = self.config
+        schedule = PatienceSchedule(config.lr, config.lr_patience, config.lr_factor)
+        if saved:
+            schedule = PatienceSchedule(**saved["schedule"])
+        descent = GradientDescent(self.method.trained_parameters(), schedule.lr)
+        step = self._step(descent, task.train)
+        while self.done < config.epochs and schedule.lr >= config.lr_min:
             with self._timed("train"):
                 train_loss = self._train_epoch(step, task.train)
             with self._timed("evaluate"):
                 loss, accuracy = self.evaluate(task.valid, self.task, penalty=True)
-            self._record_epoch(lr, train_loss, loss, accuracy)
+            self._record_epoch(schedule.lr, train_loss, loss, accuracy)
             schedule.step(loss)
-            if optimizer.param_groups[0]["lr"] < lr:
-                optimizer.state.clear()  # published: a fresh optimizer at every new learning rate
-                step = self._step(optimizer, task.train)
-                lr = optimizer.param_groups[0]["lr"]
+            descent.rate.fill_(schedule.lr)
             self.done += 1
             text = f"{self._place()}, epoch {self.done}, loss {loss:.4f}, accuracy {accuracy:.1%}"
             progress.advance(self.task * self.units + self.done, text)
@@ -90,12 +85,16 @@ class ImageTrainer(Trainer):
                 {
                     "best_loss": self.best_loss,
                     "best_weights": self.best_weights,
-                    "sgd": optimizer.state_dict(),
-                    "schedule": schedule.state_dict(),
+                    "schedule": asdict(schedule),
                 }
             )
         self.network.load_state_dict(self.best_weights)
         self.network.freeze_statistics()
+
+    def _restore(self, saved: Row) -> None:
+        super()._restore(saved)
+        if self.task > 0:
+            self.network.freeze_statistics()
 
     def _examples(self) -> Examples:
         return self._train
@@ -114,35 +113,17 @@ class ImageTrainer(Trainer):
         mean = sum(accuracies) / len(accuracies)
         return f"accuracy {accuracies[-1]:.1%}, mean over tasks so far {mean:.1%}"
 
-    def _optimizer(self, state: Row | None) -> tuple[SGD, ReduceLROnPlateau]:
-        parameters = [p for p in self.network.parameters() if p.requires_grad]
-        config = self.config
-        optimizer = SGD(parameters, lr=config.lr, momentum=config.momentum)
-        # `patience` counts the bad epochs that pass before the one that lowers the learning rate.
-        schedule = ReduceLROnPlateau(
-            optimizer,
-            factor=1 / config.lr_factor,
-            patience=config.lr_patience - 1,
-            threshold=0,
-            eps=0,
-        )
-        if state:
-            optimizer.load_state_dict(state["sgd"])
-            schedule.load_state_dict(state["schedule"])
-        return optimizer, schedule
-
-    def _step(self, optimizer: SGD, train: Examples) -> Callable[[Tensor], None]:
-        """One training step on the examples at an index, for as long as task and learning rate stay."""
-        step = partial(self._train_step, optimizer, train)
+    def _step(self, descent: GradientDescent, train: Examples) -> Callable[[Tensor], None]:
+        """One training step on the examples at an index, for as long as the task stays."""
+        step = partial(self._train_step, descent, train)
         return GraphedStep(step, self.config.batch_size, self.device) if self.cuda_graphs else step
 
-    def _train_step(self, optimizer: SGD, train: Examples, index: Tensor) -> None:
+    def _train_step(self, descent: GradientDescent, train: Examples, index: Tensor) -> None:
         loss, _, labels = self._loss(train, index, self.task, penalty=True)
-        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.method.clip_norm is not None:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.method.clip_norm)
-        optimizer.step()
+            nn.utils.clip_grad_norm_(descent.parameters, self.method.clip_norm)
+        descent.step()
         self.method.after_step()
         self._total_loss += loss.detach() * len(labels)
 
@@ -158,7 +139,11 @@ class ImageTrainer(Trainer):
     def _loss(self, examples: Examples, index: Tensor, task: int, *, penalty: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Mean loss of the examples at `index`, of `task` where they do not say which, their logits and labels."""
         x, labels = examples.batch(index)
-        hidden = self.network.features(x)
+        if self._convolves:
+            x = x.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            hidden = self.network.features(x)
+        hidden = hidden.float()
         if examples.tasks is None:
             logits = self.network.heads[task](hidden)
         else:
@@ -173,7 +158,7 @@ class ImageTrainer(Trainer):
         self.network.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for index in examples.indices(EVALUATION_BATCH):
+        for index in examples.indices(examples.batch_size):
             loss, logits, labels = self._loss(examples, index, task, penalty=penalty)
             total += loss * len(labels)
             correct += (logits.argmax(1) == labels).sum()

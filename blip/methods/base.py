@@ -1,10 +1,10 @@
 """What a method is: a few hooks around anybody's training loop."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from blip.data import Examples, Task, TaskSequence
 from blip.networks import MultiHeadNetwork
@@ -42,6 +42,7 @@ class Method:
 
     games: ClassVar[bool] = True
     """Whether it can learn games; `data_for` is for images alone."""
+
     tables: ClassVar[tuple[Table, ...]] = ()
     """What the method measures of itself after each task; the first column is `task_learned`."""
 
@@ -56,6 +57,10 @@ class Method:
     def data_for(self, task: int, sequence: TaskSequence) -> Task:
         """What is trained and validated on as task `task` (0-based)."""
         return sequence.task(task)
+
+    def trained_parameters(self) -> Iterable[nn.Parameter]:
+        """What a task moves, asked for once before it trains; those with `requires_grad` off stay."""
+        return self.network.parameters()
 
     def before_task(self, task: int) -> None:
         """Called before task `task` trains, and again when a run resumes within it."""

@@ -25,6 +25,7 @@ SHARED = {
     "gpu": "GPU models",
     "tasks": "numbers of tasks",
     "data": "kinds of data",
+    "products": "libraries of float32 products",
 }
 
 
@@ -165,6 +166,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "gpu": made_by.gpu or "none",
         "python": made_by.versions.get("python", "unknown"),
         "torch": made_by.versions.get("torch", "unknown"),
+        "products": made_by.products,
         "peak_memory_mb": made_by.peak_memory_mb,
     }
 
