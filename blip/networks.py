@@ -137,6 +137,7 @@ class MultiHeadNetwork(nn.Module):
     def __init__(self, features: nn.Module, width: int, classes: list[int]) -> None:
         super().__init__()
         self.features = features
+        self.outputs = classes
         self.heads = nn.ModuleList(nn.Linear(width, n) for n in classes)
         self.statistics_frozen = False
         """Whether batch-norm layers normalise by the statistics they have, even in training; the trainer sets it after

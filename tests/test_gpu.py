@@ -262,7 +262,8 @@ def game_trainer(
     path.write_text(games.QUICK)
     experiment = games.load_experiment(path, {f"ppo.{key}": value for key, value in changes.items()})
     inputs, checkpoint = experiment.inputs(0, folder, folder, device), games.Checkpoint(folder / name)
-    trainer = games.GameTrainer(experiment, method, 0, inputs, checkpoint, device, seconds_between_checkpoints=0)
+    trainer = experiment.trainer(method, 0, inputs, checkpoint, device)
+    trainer.seconds_between_checkpoints = 0
     assert trainer.cuda_graphs == (device.type == "cuda")
     trainer.cuda_graphs = graphs
     return trainer

@@ -9,29 +9,21 @@ import torch
 
 from blip.data import Examples
 from blip.errors import BlipError
-from blip.games.actor_critic import ActorCriticNetwork
-from blip.games.atari import SEEDS, STACK, make_environments
+from blip.games.actor_critic import STACK, ActorCriticNetwork
+from blip.games.atari import SEEDS, make_environments
 from blip.games.evaluation import Act, Played, at_random, by_network, play
-from blip.games.game_experiment import (
-    MEAN_RETURNS,
-    RANDOM_RETURNS,
-    REPLAYS,
-    RETURNS,
-    UPDATES,
-    GameExperiment,
-    GameInputs,
-)
+from blip.games.measurements import MEAN_RETURNS, RANDOM_RETURNS, REPLAYS, RETURNS, UPDATES
 from blip.games.policy import GamePolicy, attached
 from blip.games.ppo import STATISTICS, PublishedPPO
+from blip.games.settings import EvaluationConfig, PPOConfig
 from blip.progress import Progress
 from blip.record import Row
 from blip.seeding import address, generator
-from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
 
 
 class GameTrainer(Trainer):
-    """One run on games.
+    """One run on games. `arguments` are those of `Trainer`.
 
     Every `restart_updates` updates the environments are made anew, whether or not a checkpoint is written there, since
     the emulator's state cannot be saved.
@@ -40,34 +32,11 @@ class GameTrainer(Trainer):
     unit: ClassVar[str] = "update"
     left: ClassVar[str] = "about"
 
-    def __init__(
-        self,
-        experiment: GameExperiment,
-        method: str,
-        seed: int,
-        inputs: GameInputs,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        *,
-        cuda_graphs: bool = True,
-        seconds_between_checkpoints: float | None = None,
-    ) -> None:
-        self.config, self.evaluation = experiment.ppo, experiment.evaluation
-        self.actions = inputs.outputs
-        torch.manual_seed(address(seed, "network"))
-        features, width = experiment.network.features((STACK, 84, 84))
-        super().__init__(
-            experiment,
-            method,
-            seed,
-            ActorCriticNetwork(features, width, self.actions).to(device),
-            inputs.names,
-            self.config.updates,
-            checkpoint,
-            device,
-            cuda_graphs=cuda_graphs,
-            seconds_between_checkpoints=seconds_between_checkpoints,
-        )
+    network: ActorCriticNetwork
+
+    def __init__(self, config: PPOConfig, evaluation: EvaluationConfig, **arguments: Any) -> None:
+        self.config, self.evaluation = config, evaluation
+        super().__init__(units=config.updates, **arguments)
 
     def _learn(self, progress: Progress, saved: Row | None) -> None:
         self._ppo = ppo = self._fresh_ppo()
@@ -189,7 +158,7 @@ class GameTrainer(Trainer):
 
     def _play_at_random(self) -> None:
         """The random agent's returns, by which those of others are normalised."""
-        act = at_random(self.actions[self.task], address(self.seed, "random", self.task))
+        act = at_random(self.network.outputs[self.task], address(self.seed, "random", self.task))
         games = self._play(self.task, "random", act)
         self._record(RANDOM_RETURNS, self.task, float(np.mean([game.result for game in games])), len(games))
 
