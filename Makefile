@@ -2,14 +2,19 @@
 # make stand-in  every experiment of the paper on generated images
 # make test    set up and run the tests
 # make slurm-test  start a SLURM of one node on this machine (needs root) and run the workflow on it: docs/cluster.md
+# make bundle  one folder for a machine without a network that has PyTorch: docs/cluster.md
+# make gpu-check  everything that is checked on a GPU, in eight minutes: benchmarks/README.md
 # RAW=folder   raw data (MNIST, …) that you have already: make demo RAW=/my/data
 PYTHON ?= python3
 CORES ?= 2
 RAW ?= data/raw
+REPORT ?= build/gpu-check
+GPU_PYTHON ?= 3.12
 BIN = .venv/bin
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo stand-in test test-slow test-gpu container-test slurm-test lint bench lock clean
+.PHONY: demo stand-in test test-slow test-gpu test-oldest container-test slurm-test lint bench lock clean
+.PHONY: bundle gpu-bundle gpu-check
 
 demo: .venv/installed
 	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)"
@@ -33,6 +38,12 @@ test-slow: .venv/installed
 test-gpu: .venv/installed
 	$(BIN)/pytest -m gpu
 
+# The library with the oldest versions that pyproject.toml allows, PyTorch's among them (several GB of packages).
+test-oldest: .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/oldest
+	$(BIN)/uv pip install --quiet --python build/oldest/bin/python --resolution lowest-direct --editable '.[rl]' 'pytest>=8.2' 'hypothesis>=6.100'
+	build/oldest/bin/python -m pytest --ignore tests/test_workflow.py --ignore tests/test_envs.py
+
 container-test: .venv/installed
 	$(BIN)/pytest -m container
 
@@ -44,12 +55,25 @@ lint: .venv/installed
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(SNAKEMAKE) --lint
 	$(BIN)/hadolint Dockerfile
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py
+
+gpu-check: .venv/installed
+	$(BIN)/python benchmarks/gpu_check $(REPORT) --raw "$(RAW)"
+
+BUNDLE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python envs/bundle/make.py --python $(GPU_PYTHON) --raw "$(RAW)"
+
+bundle: .venv/installed
+	$(BUNDLE) build/bundle
+
+# Less: such a machine has the usual scientific packages.
+gpu-bundle: .venv/installed
+	$(BUNDLE) build/gpu-bundle --most 60 --there torchvision numpy scipy pandas scikit-learn matplotlib
 
 HASHED = --generate-hashes --no-header --no-annotate --python-version 3.11
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 
 from blip.config import load_experiment
 from blip.data.sequences import Examples, Task
-from blip.images.image_trainer import ImageTrainer
 from blip.networks import build_network
 from blip.progress import Progress
 from blip.training.checkpoint import Checkpoint
@@ -75,7 +74,7 @@ def whole_run(method: str, sequence: RandomSequence) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
-        trainer = ImageTrainer(experiment, method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
+        trainer = experiment.trainer(method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
         Progress.say = lambda *_: None  # type: ignore[method-assign]
         trainer.run("benchmark")
 

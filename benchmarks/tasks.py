@@ -26,7 +26,7 @@ def at_task(method: str, task: int, tasks: int = 100) -> ImageTrainer:
     sequence = RandomSequence(tasks=tasks, train=STEPS * BATCH, test=1)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
-        trainer = ImageTrainer(experiment, method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
+        trainer = experiment.trainer(method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
     # The tasks between would leave a state of the same size.
     for t in sorted({0, task - 2}) if task > 1 else ():
         trainer.method.before_task(t)

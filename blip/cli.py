@@ -4,7 +4,8 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from textwrap import wrap
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from blip.errors import BlipError
 
@@ -46,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
 
     methods = commands.add_parser("methods", help="list the methods and their settings")
     methods.set_defaults(run=_methods)
+
+    doctor = commands.add_parser("doctor", help="say what this machine has: versions, GPUs, optional packages")
+    doctor.set_defaults(run=_doctor)
 
     check = commands.add_parser("check", help="check experiment files without running anything")
     check.add_argument("experiment", type=Path, nargs="+")
@@ -271,7 +275,21 @@ def _methods(options: argparse.Namespace) -> None:
         print(f"{name}\n    {(method.__doc__ or '').strip().splitlines()[0]}")
         for key, field in method.Settings.model_fields.items():
             default = "required" if field.is_required() else f"default {field.default}"
-            print(f"    {key}: {default}")
+            others = [str(value) for value in _choices(field.annotation) if value != field.default]
+            print(f"    {key}: {default}" + (f" (or {', '.join(others)})" if others else ""))
+            for line in wrap(field.description or "", 100):
+                print(f"        {line}")
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The values of a Literal; none of other types."""
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
+
+
+def _doctor(options: argparse.Namespace) -> None:
+    from blip.doctor import report
+
+    print(report())
 
 
 def _check(options: argparse.Namespace) -> None:

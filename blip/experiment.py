@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import Field, PositiveInt, SerializeAsAny, ValidationError, field_validator
@@ -13,10 +13,8 @@ from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.record import COST, Score, Table
 from blip.schema import NAME, Schema, wrong
-
-if TYPE_CHECKING:
-    from blip.training.checkpoint import Checkpoint
-    from blip.training.loop import Trainer
+from blip.training.checkpoint import Checkpoint
+from blip.training.loop import Trainer
 
 
 class Resources(Schema):
@@ -114,8 +112,8 @@ class Experiment(Schema):
 
     @abstractmethod
     def trainer(
-        self, method: str, seed: int, inputs: Any, checkpoint: "Checkpoint", device: torch.device, cuda_graphs: bool
-    ) -> "Trainer":
+        self, method: str, seed: int, inputs: Any, checkpoint: Checkpoint, device: torch.device, cuda_graphs: bool
+    ) -> Trainer:
         """What trains a run on its `inputs`."""
 
 

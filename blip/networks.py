@@ -137,6 +137,7 @@ class MultiHeadNetwork(nn.Module):
     def __init__(self, features: nn.Module, width: int, classes: list[int]) -> None:
         super().__init__()
         self.features = features
+        self.outputs = classes
         self.heads = nn.ModuleList(nn.Linear(width, n) for n in classes)
         self.statistics_frozen = False
         """Whether batch-norm layers normalise by the statistics they have, even in training; the trainer sets it after
@@ -146,11 +147,6 @@ class MultiHeadNetwork(nn.Module):
         """Logits of `task`: (n, channels, height, width) to (n, classes of the task)."""
         logits: Tensor = self.heads[task](self.features(x))
         return logits
-
-    def parameters_of(self, task: int) -> dict[str, nn.Parameter]:
-        """Of the features and of the head of `task`, by name; there may be no such task."""
-        named = ((name, name.split("."), p) for name, p in self.named_parameters())
-        return {name: p for name, parts, p in named if parts[0] == "features" or parts[1] == str(task)}
 
     def logits_of(self, hidden: Tensor, tasks: Tensor) -> Tensor:
         """Logits of each row's own task, by `features`' output (n, width) and numbers of tasks (n,).
@@ -164,6 +160,11 @@ class MultiHeadNetwork(nn.Module):
             padded = F.pad(output, (0, most - output.shape[1]), value=-math.inf)
             logits = torch.where((tasks == task).unsqueeze(1), padded, logits)
         return logits
+
+    def parameters_of(self, task: int) -> dict[str, nn.Parameter]:
+        """Of the features and of the head of `task`, by name; there may be no such task."""
+        named = ((name, name.split("."), p) for name, p in self.named_parameters())
+        return {name: p for name, parts, p in named if parts[0] == "features" or parts[1] == str(task)}
 
     def freeze_statistics(self) -> None:
         """Keep the running statistics of batch-norm layers as they are from now on (paper: after the first task)."""

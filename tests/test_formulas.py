@@ -187,3 +187,8 @@ def test_float32_agrees_with_a_float64_reference(ratio: list[float], B: float, F
 
     running = ((t + 1) * running + fisher) / (t + 2)
     np.testing.assert_allclose(q.update_running_fisher(fisher32, running32, t).numpy(), running, rtol=1e-6)
+
+
+def test_powers_of_two_are_exact() -> None:
+    exponents = torch.arange(-126, 128, dtype=torch.int32)
+    assert q._power_of_two(exponents).tolist() == [2.0**k for k in range(-126, 128)]

@@ -66,7 +66,9 @@ def make_trainer(config: Path, method: str, folder: Path, **overrides: Any) -> G
     experiment = load_experiment(config, {k.replace("__", "."): v for k, v in overrides.items()})
     assert isinstance(experiment, GameExperiment)
     inputs = experiment.inputs(0, folder, folder, CPU)
-    return GameTrainer(experiment, method, 0, inputs, Checkpoint(folder), CPU, seconds_between_checkpoints=0)
+    trainer: GameTrainer = experiment.trainer(method, 0, inputs, Checkpoint(folder), CPU)
+    trainer.seconds_between_checkpoints = 0
+    return trainer
 
 
 def results(trainer: GameTrainer) -> tuple[dict[str, torch.Tensor], dict[str, list[Any]]]:

@@ -1,72 +1,31 @@
 """Which steps are run eagerly, recorded and replayed; on a CPU, with a stand-in for CUDA's graphs."""
 
-from contextlib import contextmanager, nullcontext
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from stand_in_cuda import FakeGraph, stand_in_cuda
 from test_image_training import make_trainer
-from torch import Tensor
 
-from blip.graphs import WARM_UP, GraphedStep
 from blip.methods import METHODS
 from blip.training.checkpoint import to_bytes
 from blip.training.descent import GradientDescent
+from blip.training.graphs import WARM_UP, GraphedStep
 
 CPU = torch.device("cpu")
 
 
-class FakeGraph:
-    """Replays the step that was called while it was recorded."""
-
-    recording: "FakeGraph | None" = None
-
-    def __init__(self) -> None:
-        self.step = lambda: None
-        self.replays = 0
-
-    def replay(self) -> None:
-        self.replays += 1
-        self.step()
-
-
-class FakeStream:
-    def __init__(self, *_: Any) -> None:
-        self.waited: list[object] = []
-
-    def wait_stream(self, other: object) -> None:
-        self.waited.append(other)
-
-
-@contextmanager
-def record(graph: FakeGraph, stream: FakeStream) -> Any:
-    FakeGraph.recording = graph
-    yield
-    FakeGraph.recording = None
-
-
 @pytest.fixture(autouse=True)
-def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", FakeGraph)
-    monkeypatch.setattr(torch.cuda, "graph", record)
-    monkeypatch.setattr(torch.cuda, "Stream", FakeStream)
-    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
-    monkeypatch.setattr(torch.cuda, "current_stream", FakeStream)
-
-
-def recordable(step: Any, index: Tensor) -> None:
-    """A step as a graph sees it: while recorded it does not run, but every replay runs it on the recorded memory."""
-    if FakeGraph.recording:
-        FakeGraph.recording.step = partial(step, index)
-    else:
-        step(index)
+def recordings() -> Iterator[list[FakeGraph]]:
+    with stand_in_cuda() as made:
+        yield made
 
 
 def test_every_batch_is_trained_on_once_in_order() -> None:
     ran: list[list[int]] = []
-    step = GraphedStep(partial(recordable, lambda index: ran.append(index.tolist())), 4, CPU)
+    step = GraphedStep(lambda index: ran.append(index.tolist()), 4, CPU)
     batches = list(torch.arange(42).split(4))  # the last has two
     for index in [*batches, *batches]:
         step(index)
@@ -75,37 +34,24 @@ def test_every_batch_is_trained_on_once_in_order() -> None:
     assert step.graph.replays == 2 * 10 - WARM_UP, "all but the warm-up and the two short ones"
 
 
-def graphed_trainer(
-    monkeypatch: pytest.MonkeyPatch, recordings: list[FakeGraph], *arguments: Any, **values: Any
-) -> Any:
-    """A trainer on the CPU that records its steps with stand-in graphs."""
+def test_all_recordings_share_a_stream() -> None:
+    """Each stream that cuBLAS and the memory allocator have seen costs memory."""
+    steps = [GraphedStep(lambda index: None, 4, CPU) for _ in range(2)]
+    assert steps[0].side_stream is steps[1].side_stream
 
-    class Recordings(FakeGraph):
-        def __init__(self) -> None:
-            super().__init__()
-            recordings.append(self)
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", Recordings)
+def graphed_trainer(*arguments: Any, **values: Any) -> Any:
+    """A trainer on the CPU that records its steps."""
     trainer = make_trainer(*arguments, **values)
     trainer.cuda_graphs = True
-    monkeypatch.setattr(trainer, "_train_step", FakeStep(trainer._train_step))
     return trainer
-
-
-class FakeStep:
-    def __init__(self, step: Any) -> None:
-        self.step = step
-
-    def __call__(self, optimizer: Any, train: Any, index: Tensor) -> None:
-        recordable(partial(self.step, optimizer, train), index)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_recorded_training_gives_the_same_bytes(
-    method: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, tiny: Path, tmp_path: Path, recordings: list[FakeGraph]
 ) -> None:
-    recordings: list[FakeGraph] = []
-    graphed = graphed_trainer(monkeypatch, recordings, tiny, method, tmp_path / "graphed")
+    graphed = graphed_trainer(tiny, method, tmp_path / "graphed")
     graphed.run("graphed")
     eager = make_trainer(tiny, method, tmp_path / "eager")
     eager.run("eager")
@@ -116,11 +62,10 @@ def test_recorded_training_gives_the_same_bytes(
 
 
 def test_a_new_learning_rate_needs_no_new_recording(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recordings: list[FakeGraph]
 ) -> None:
-    recordings: list[FakeGraph] = []
     settings = {"training__epochs": 4, "training__lr_patience": 2}
-    graphed = graphed_trainer(monkeypatch, recordings, tiny, "sgd", tmp_path / "c", **settings)
+    graphed = graphed_trainer(tiny, "sgd", tmp_path / "c", **settings)
     losses = iter([1.0, 2.0, 3.0, 4.0] * 2)
     evaluate = graphed.evaluate
 
@@ -146,35 +91,66 @@ def test_a_cpu_trains_eagerly(tiny: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("method", ["blip", "ewc", "sgd", "sgd-frozen", "single-task"])
 def test_recorded_updates_of_games_give_the_same_bytes(
-    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, tmp_path: Path, recordings: list[FakeGraph]
 ) -> None:
     pytest.importorskip("stable_baselines3")
     pytest.importorskip("ale_py")
     import test_games_training as games
-
-    from blip.games import game_trainer
-    from blip.games.ppo import PublishedPPO
 
     path = tmp_path / "quick.yaml"
     path.write_text(games.QUICK)
     eager = games.make_trainer(path, method, tmp_path / "eager", ppo__steps=64)
     eager.run("eager")
 
-    class CPUPolicy(game_trainer.GamePolicy):
-        """With an optimizer that a CPU has."""
-
-        def __init__(self, *arguments: Any, optimizer_kwargs: dict[str, Any], **values: Any) -> None:
-            assert optimizer_kwargs.pop("capturable")
-            super().__init__(*arguments, optimizer_kwargs=optimizer_kwargs, **values)
-
-    recordings: list[FakeGraph] = []
-    train_step = PublishedPPO._train_step
-    monkeypatch.setattr(game_trainer, "GamePolicy", CPUPolicy)
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: recordings.append(FakeGraph()) or recordings[-1])
-    monkeypatch.setattr(PublishedPPO, "_train_step", lambda ppo, index: recordable(partial(train_step, ppo), index))
     graphed = games.make_trainer(path, method, tmp_path / "graphed", ppo__steps=64)
     graphed.cuda_graphs = True
     graphed.run("graphed")
     assert to_bytes(graphed.network.state_dict()) == to_bytes(eager.network.state_dict())
     assert graphed.tables["updates"] == eager.tables["updates"]
     assert [graph.replays for graph in recordings] == [2 * 2 * 2 - WARM_UP] * 2, "one graph for each game"
+
+
+def test_a_run_on_games_goes_on_whatever_device_its_checkpoint_is_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CUDA device the optimizer is capturable and its learning rate a tensor; Adam takes neither on a CPU."""
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("ale_py")
+    import test_games_training as games
+
+    path = tmp_path / "quick.yaml"
+    path.write_text(games.QUICK)
+    whole = games.make_trainer(path, "sgd", tmp_path / "whole")
+    whole.run("whole")
+    stopped = games.make_trainer(path, "sgd", tmp_path / "stopped")
+    save = stopped.checkpoint.save
+
+    def save_as_on_a_gpu(state: dict[str, Any]) -> None:
+        for group in state["learning"]["optimizer"]["param_groups"] if state["learning"] else ():
+            group.update(capturable=True, lr=torch.tensor(group["lr"]))
+        save(state)
+        if state["done"]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(stopped.checkpoint, "save", save_as_on_a_gpu)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run("stopped")
+    resumed = games.make_trainer(path, "sgd", tmp_path / "stopped")
+    resumed.run("resumed")
+    assert to_bytes(resumed.network.state_dict()) == to_bytes(whole.network.state_dict())
+
+
+def test_a_learned_game_leaves_nothing_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("stable_baselines3")
+    pytest.importorskip("ale_py")
+    import test_games_training as games
+
+    path = tmp_path / "quick.yaml"
+    path.write_text(games.QUICK)
+    trainer = games.make_trainer(path, "sgd", tmp_path / "c", ppo__steps=32)
+    made: list[Any] = []
+    make = trainer._fresh_ppo
+    monkeypatch.setattr(trainer, "_fresh_ppo", lambda: made.append(make()) or made[-1])
+    trainer.run("test")
+    assert len(made) == 2
+    assert all(ppo._step is None and not ppo._rollout for ppo in made)

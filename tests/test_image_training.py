@@ -35,9 +35,9 @@ def make_trainer(
     split = prepare_experiment(experiment.name, experiment.data, 0, config.parent, data)
     sequence = load_sequence(split, data, device)
     checkpoint = Checkpoint(folder)
-    return ImageTrainer(
-        experiment, method, 0, sequence, checkpoint, device, cuda_graphs=cuda_graphs, seconds_between_checkpoints=0
-    )
+    trainer: ImageTrainer = experiment.trainer(method, 0, sequence, checkpoint, device, cuda_graphs)
+    trainer.seconds_between_checkpoints = 0
+    return trainer
 
 
 def script_losses(trainer: ImageTrainer, losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[float]:

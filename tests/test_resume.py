@@ -29,6 +29,21 @@ def start(config: Path, method: str, folder: Path) -> "subprocess.Popen[bytes]":
     )
 
 
+def wait_for_checkpoint(process: "subprocess.Popen[bytes]", folder: Path) -> None:
+    """Until a new one is written, so that kills fall into training and not into imports, or the process ends."""
+    before = written(folder)
+    while process.poll() is None and written(folder) <= before:
+        time.sleep(0.002)
+
+
+def written(folder: Path) -> int:
+    """When the folder's checkpoint was, in ns; 0 without one."""
+    try:
+        return max((path.stat().st_mtime_ns for path in folder.glob("checkpoints/*/checkpoint.pt")), default=0)
+    except FileNotFoundError:  # removed meanwhile
+        return 0
+
+
 @pytest.mark.parametrize(
     ("method", "kills"),
     [("blip", 2), pytest.param("blip", 10, marks=pytest.mark.slow), pytest.param("lwf", 10, marks=pytest.mark.slow)],
@@ -36,6 +51,7 @@ def start(config: Path, method: str, folder: Path) -> "subprocess.Popen[bytes]":
 def test_killed_runs_end_with_the_same_bytes(method: str, kills: int, tiny: Path, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     process = start(tiny, method, whole)
+    wait_for_checkpoint(process, whole)
     began = time.monotonic()
     assert process.wait() == 0, process.stderr.read()  # type: ignore[union-attr]
     duration = time.monotonic() - began
@@ -44,9 +60,7 @@ def test_killed_runs_end_with_the_same_bytes(method: str, kills: int, tiny: Path
     actual = 0
     while actual < kills:
         process = start(tiny, method, killed)
-        # Wait for the first sign of a checkpoint so that kills fall into training, not into imports.
-        while process.poll() is None and not list(killed.glob("checkpoints/*/checkpoint.pt")):
-            time.sleep(0.01)
+        wait_for_checkpoint(process, killed)
         time.sleep(moments.uniform(0, duration / 2))
         if process.poll() is not None:  # it finished first: the same run once more, from its beginning
             assert process.returncode == 0, process.stderr.read()  # type: ignore[union-attr]

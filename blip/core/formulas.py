@@ -29,8 +29,9 @@ def grow_bits(bits: Tensor, gain: Tensor, max_bits: int) -> Tensor:
 
 def quantise(value: Tensor, bits: Tensor, bound: float) -> Tensor:
     """Round θ to the nearest multiple of B·2^-k; 0 where no bit is frozen (k = 0)."""
-    levels = torch.exp2(bits.float())
-    rounded = torch.round(value / bound * levels) / levels * bound
+    levels = _power_of_two(bits.int())
+    # By a tensor: a GPU multiplies by the rounded inverse of a number instead.
+    rounded = torch.round(value / value.new_full((), bound) * levels) / levels * bound
     return torch.where(bits == 0, 0.0, rounded)
 
 
@@ -40,7 +41,7 @@ def allowed_range(anchor: Tensor, bits: Tensor, bound: float, max_bits: int) -> 
     [a - B·2^-k, a + B·2^-k] intersected with [-B(1 - 2^-Q), B(1 - 2^-Q)], where `anchor` a is the quantised value.
     Never empty, since |a| ≤ B.
     """
-    radius = bound * torch.exp2(-bits.float())
+    radius = bound * _power_of_two(-bits.int())
     limit = range_limit(bound, max_bits)
     return (anchor - radius).clamp_(-limit, limit), (anchor + radius).clamp_(-limit, limit)
 
@@ -53,3 +54,8 @@ def range_limit(bound: float, max_bits: int) -> float:
 def update_running_fisher(fisher: Tensor, running_fisher: Tensor, tasks: int) -> Tensor:
     """Average over the prior and all tasks seen: F ← ((t + 1)·F + F_t) / (t + 2), with t = `tasks` before this one."""
     return (running_fisher * (tasks + 1) + fisher) / (tasks + 2)
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """2^k as float32, exactly, for int32 k in [-126, 127]: `torch.exp2` promises to be exact on no device."""
+    return ((exponent + 127) << 23).view(torch.float32)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from blip.data.storage import read_tensors
+from blip.devices import upload
 from blip.errors import BlipError
 from blip.files import sha256
 
@@ -60,7 +61,7 @@ class Examples:
         In random order where a CPU generator is given.
         """
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
-        return torch.split(order.to(self.labels.device), size)
+        return torch.split(upload(order, self.labels.device), size)
 
     def batches(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples once, as `batch` gives them, in the order of `indices`."""

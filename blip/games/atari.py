@@ -2,7 +2,7 @@
 
 Both give what the published environments gave: frame skip 4, no sticky actions, the minimal action set, the maximum of
 the last two frames, 84 × 84 grey pixels, four frames stacked, up to 30 no-ops at the start of a game, rewards -1, 0
-or 1, episodes that end with a life, and what is pressed before each of them. ale-py's is about 1.3 times as fast
+or 1, episodes that end with a life, and what is pressed before each of them. ale-py's is somewhat faster
 (`benchmarks/atari.py`).
 """
 
@@ -22,9 +22,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from blip.errors import BlipError
+from blip.games.actor_critic import STACK
 from blip.games.names import SUFFIX, rom_id
 
-STACK, SIDE, SKIP = 4, 84, 4
+SKIP = 4
 MAX_FRAMES = 108_000
 """Half an hour of play, where a game that does not end is cut; the usual cap (published code: 400,000)."""
 NOOPS = 30

@@ -9,29 +9,21 @@ import torch
 
 from blip.data import Examples
 from blip.errors import BlipError
-from blip.games.actor_critic import ActorCriticNetwork
-from blip.games.atari import SEEDS, STACK, make_environments
+from blip.games.actor_critic import STACK, ActorCriticNetwork
+from blip.games.atari import SEEDS, make_environments
 from blip.games.evaluation import Act, Played, at_random, by_network, play
-from blip.games.game_experiment import (
-    MEAN_RETURNS,
-    RANDOM_RETURNS,
-    REPLAYS,
-    RETURNS,
-    UPDATES,
-    GameExperiment,
-    GameInputs,
-)
-from blip.games.policy import GamePolicy, attached
+from blip.games.measurements import MEAN_RETURNS, RANDOM_RETURNS, REPLAYS, RETURNS, UPDATES
+from blip.games.policy import GamePolicy
 from blip.games.ppo import STATISTICS, PublishedPPO
+from blip.games.settings import EvaluationConfig, PPOConfig
 from blip.progress import Progress
 from blip.record import Row
 from blip.seeding import address, generator
-from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
 
 
 class GameTrainer(Trainer):
-    """One run on games.
+    """One run on games. `arguments` are those of `Trainer`.
 
     Every `restart_updates` updates the environments are made anew, whether or not a checkpoint is written there, since
     the emulator's state cannot be saved.
@@ -40,40 +32,19 @@ class GameTrainer(Trainer):
     unit: ClassVar[str] = "update"
     left: ClassVar[str] = "about"
 
-    def __init__(
-        self,
-        experiment: GameExperiment,
-        method: str,
-        seed: int,
-        inputs: GameInputs,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        *,
-        cuda_graphs: bool = True,
-        seconds_between_checkpoints: float | None = None,
-    ) -> None:
-        self.config, self.evaluation = experiment.ppo, experiment.evaluation
-        self.actions = inputs.outputs
-        torch.manual_seed(address(seed, "network"))
-        features, width = experiment.network.features((STACK, 84, 84))
-        super().__init__(
-            experiment,
-            method,
-            seed,
-            ActorCriticNetwork(features, width, self.actions).to(device),
-            inputs.names,
-            self.config.updates,
-            checkpoint,
-            device,
-            cuda_graphs=cuda_graphs,
-            seconds_between_checkpoints=seconds_between_checkpoints,
-        )
+    network: ActorCriticNetwork
+
+    def __init__(self, config: PPOConfig, evaluation: EvaluationConfig, **arguments: Any) -> None:
+        self.config, self.evaluation = config, evaluation
+        super().__init__(units=config.updates, **arguments)
 
     def _learn(self, progress: Progress, saved: Row | None) -> None:
         self._ppo = ppo = self._fresh_ppo()
         optimizer = ppo.policy.optimizer
         if saved:
-            optimizer.load_state_dict(saved["optimizer"])
+            # How steps are made is this device's business, and their size the schedule's: only the moments are taken.
+            state = optimizer.state_dict()
+            optimizer.load_state_dict({**saved["optimizer"], "param_groups": state["param_groups"]})
         else:
             self._play_at_random()
         resumed = saved is not None
@@ -85,8 +56,7 @@ class GameTrainer(Trainer):
                     self._save({"optimizer": optimizer.state_dict()})
                 self._restart(ppo)
             resumed = False
-            with attached(self.method, optimizer):
-                self._update(ppo, progress)
+            self._update(ppo, progress)
 
     def _restart(self, ppo: PublishedPPO) -> None:
         """Start new games, which depend on nothing but the place in the run."""
@@ -119,11 +89,12 @@ class GameTrainer(Trainer):
                 "network": self.network,
                 "task": self.task,
                 "low_precision": config.precision == "bfloat16",
-                "optimizer_kwargs": {"eps": 1e-5, "capturable": self.cuda_graphs},
+                # Recorded or not, the same arithmetic.
+                "optimizer_kwargs": {"eps": 1e-5, "capturable": self.device.type == "cuda"},
             },
             device=self.device,
         )
-        ppo.cuda_graphs = self.cuda_graphs
+        ppo.method, ppo.cuda_graphs = self.method, self.cuda_graphs
         ppo.begin(config.updates * config.steps_per_update, self.done * config.steps_per_update)
         return ppo
 
@@ -157,8 +128,7 @@ class GameTrainer(Trainer):
         return self.done * self.config.steps_per_update
 
     def _test(self) -> str:
-        assert self._ppo.env is not None
-        self._ppo.env.close()
+        self._ppo.release()
         played = self._evaluate()
         means = [float(np.mean([game.result for game in games])) for games in played]
         for t, (mean, games) in enumerate(zip(means, played, strict=True)):
@@ -187,7 +157,7 @@ class GameTrainer(Trainer):
 
     def _play_at_random(self) -> None:
         """The random agent's returns, by which those of others are normalised."""
-        act = at_random(self.actions[self.task], address(self.seed, "random", self.task))
+        act = at_random(self.network.outputs[self.task], address(self.seed, "random", self.task))
         games = self._play(self.task, "random", act)
         self._record(RANDOM_RETURNS, self.task, float(np.mean([game.result for game in games])), len(games))
 

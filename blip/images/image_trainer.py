@@ -4,59 +4,70 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from blip.data import Examples, TaskSequence
 from blip.errors import BlipError
-from blip.graphs import GraphedStep
-from blip.images.image_experiment import ACCURACY, HISTORY, ImageExperiment
-from blip.networks import build_network
 from blip.progress import Progress
-from blip.record import Row
+from blip.record import COUNT, INDEX, LOSS, NUMBER, SHARE, Row, Table
+from blip.schema import Schema
 from blip.seeding import address, generator
-from blip.training.checkpoint import Checkpoint
 from blip.training.descent import GradientDescent, PatienceSchedule
+from blip.training.graphs import GraphedStep
 from blip.training.loop import Trainer
+
+ACCURACY = Table(
+    name="accuracy",
+    about="Accuracy and loss on the test images of each task so far, after learning a task.",
+    columns={"task_learned": INDEX, "task": INDEX, "accuracy": SHARE, "loss": LOSS, "n": COUNT},
+)
+HISTORY = Table(
+    name="history",
+    about="Each epoch of training, and its validation.",
+    columns={
+        "task": INDEX,
+        "epoch": INDEX,
+        "lr": NUMBER,
+        "train_loss": LOSS,
+        "valid_loss": LOSS,
+        "valid_accuracy": SHARE,
+    },
+)
+
+
+class TrainingConfig(Schema):
+    """SGD with a patience schedule, the same for every method."""
+
+    lr: PositiveFloat
+    batch_size: PositiveInt
+    epochs: PositiveInt
+    """At most so many in each task."""
+    lr_patience: PositiveInt = 5
+    """After so many epochs in a row without a lower validation loss the learning rate is divided by `lr_factor`."""
+    lr_factor: float = Field(default=3, gt=1)
+    lr_min: PositiveFloat = 1e-4
+    """A task ends when its learning rate falls below this."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Of the shared features in training and evaluation; weights, heads, penalties and Fisher information are float32
+    always. `tf32` is of products and convolutions on a GPU, and float32 elsewhere."""
 
 
 class ImageTrainer(Trainer):
-    """One run of classification; all tensors live on `device`."""
+    """One run of classification; all tensors live on the device. `arguments` are those of `Trainer`."""
 
-    def __init__(
-        self,
-        experiment: ImageExperiment,
-        method: str,
-        seed: int,
-        sequence: TaskSequence,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        *,
-        cuda_graphs: bool = True,
-        seconds_between_checkpoints: float | None = None,
-    ) -> None:
-        self.config, self.sequence = experiment.training, sequence
-        torch.manual_seed(address(seed, "network"))
-        network = build_network(experiment.network_of(method), sequence.image_shape, sequence.outputs).to(device)
-        super().__init__(
-            experiment,
-            method,
-            seed,
-            network,
-            sequence.names,
-            self.config.epochs,
-            checkpoint,
-            device,
-            cuda_graphs=cuda_graphs,
-            seconds_between_checkpoints=seconds_between_checkpoints,
-        )
+    def __init__(self, config: TrainingConfig, sequence: TaskSequence, **arguments: Any) -> None:
+        self.config, self.sequence = config, sequence
+        super().__init__(tasks=sequence.names, units=config.epochs, **arguments)
         self.best_loss = math.inf
         self.best_weights = self._weights()
         # Where oneDNN wants them: a tenth less time.
-        self._convolves = device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in network.modules())
-        self._total_loss = torch.zeros((), device=device)
+        self._convolves = self.device.type == "cpu" and any(isinstance(m, nn.Conv2d) for m in self.network.modules())
+        self._total_loss = torch.zeros((), device=self.device)
 
     def _learn(self, progress: Progress, saved: Row | None) -> None:
         task = self.method.data_for(self.task, self.sequence)

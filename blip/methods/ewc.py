@@ -22,10 +22,9 @@ class EWC(Method):
     """EWC (Kirkpatrick et al., 2017): penalty λ/2 · Σ F (θ - θ*)², F averaged or summed over the tasks so far.
 
     Over all parameters, as published: but the Fisher information of a head is zero until its task, and after it the
-    head never moves, so heads add nothing and are left out.
-    Offline, each task has a penalty of its own, around the weights that it ended with. Their sum is kept as one, with
-    the sum of the F and, for θ*, the mean of those weights weighted by F: the same but for a number that no gradient
-    sees, and no larger with every task.
+    head never moves, so heads add nothing and are left out. Offline, each task has a penalty of its own, around the
+    weights that it ended with. Their sum is kept as one, with the sum of the F and, for θ*, the mean of those weights
+    weighted by F: the same but for a number that no gradient sees, and no larger with every task.
     """
 
     name = "ewc"

@@ -10,6 +10,7 @@ import safetensors.torch
 import torch
 
 from blip.config import fingerprint
+from blip.devices import pick_device
 from blip.errors import BlipError
 from blip.experiment import Experiment
 from blip.files import make_folder
@@ -72,21 +73,6 @@ def train_run(
         write_run(folder, record, safetensors.torch.save(weights), trainer.tables)
         checkpoint.remove()
     return folder
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one. Raises BlipError where the named device is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise BlipError(f"--device {name}: not available: {str(error).splitlines()[0]}") from None
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-        torch.backends.cudnn.deterministic = True  # or a resumed run would not end with the same bytes
-    return device
 
 
 def _is_complete(folder: Path, key: str) -> bool:

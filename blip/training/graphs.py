@@ -6,12 +6,24 @@ ones need a new recording. See "CUDA graphs" in the notes of PyTorch's documenta
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
 
 WARM_UP = 3
-"""Steps run eagerly before the recording: libraries initialise and optimizers make their state meanwhile."""
+"""Steps run eagerly before the recording: meanwhile libraries set up what they keep for the stream, and optimizers make
+their state."""
+
+
+@cache
+def side_stream(device: torch.device) -> torch.cuda.Stream:
+    """The stream of a device on which steps are warmed up and recorded, which the default stream does not allow.
+
+    One for all of them: memory that was freed on a stream is only used again there, and cuBLAS keeps a workspace (32
+    MiB on some GPUs) for each that it has seen, so a stream for every task and learning rate would pile them up.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class GraphedStep:
@@ -26,8 +38,7 @@ class GraphedStep:
         self.index = torch.zeros(batch_size, dtype=torch.int64, device=device)
         self.graph: torch.cuda.CUDAGraph | None = None
         self.warm_up = WARM_UP
-        # Recording is not allowed on the default stream; what libraries set up for a stream is there after the warm-up.
-        self.side_stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self.side_stream = side_stream(device)
 
     def __call__(self, index: Tensor) -> None:
         """Run one step."""

@@ -1,0 +1,31 @@
+"""Devices: which one a run is on, and how memory gets there."""
+
+import torch
+from torch import Tensor
+
+from blip.errors import BlipError
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one. A CUDA device comes with its index, current and deterministic.
+
+    Raises BlipError where the named device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise BlipError(f"--device {name}: not available: {str(error).splitlines()[0]}") from None
+    if device.type == "cuda":
+        if device.index is None:
+            device = torch.device("cuda", torch.cuda.current_device())
+        torch.cuda.set_device(device)
+        torch.backends.cudnn.deterministic = True  # or a resumed run would not end with the same bytes
+    return device
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """`tensor`, of the CPU, on `device`; a GPU copies it in its turn, from pinned memory, and is not waited for."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
