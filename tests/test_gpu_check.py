@@ -28,17 +28,31 @@ def test_without_a_gpu_it_is_one_line(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not (tmp_path / "report").exists()
 
 
-def test_a_step_that_fails_is_recorded_and_the_next_one_runs(tmp_path: Path) -> None:
-    (tmp_path / "raw").write_text("not a folder")
-    done = check(tmp_path, "--device", "cpu", "--quick", "--only", "machine", "--raw", str(tmp_path / "raw"))
+def test_a_report_is_two_files(tmp_path: Path) -> None:
+    done = check(tmp_path, "--device", "cpu", "--quick", "--only", "machine")
     assert done.returncode == 0, done.stderr
     found = steps(tmp_path)
     assert found["machine"]["state"] == "done"
     assert any(row["what"] == "PyTorch" for row in found["machine"]["rows"])
     assert found["hours"]["rows"][-1]["value"] == 0
-    report = (tmp_path / "report.md").read_text()
-    assert "## machine: what is there" in report
-    assert {path.name for path in tmp_path.iterdir()} == {"raw", "report.json", "report.md"}
+    assert "## machine: what is there" in (tmp_path / "report.md").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md"}
+
+
+def test_a_step_that_fails_is_recorded_and_the_next_one_runs(tmp_path: Path) -> None:
+    """By a Python for the steps that ends at once."""
+    code = f"""
+import runpy, sys
+sys.path.insert(0, "benchmarks/gpu_check")
+sys.argv = ["gpu_check", {str(tmp_path)!r}, "--device", "cpu", "--only", "machine", "waits"]
+sys.executable = "/bin/false"
+runpy.run_path("benchmarks/gpu_check/__main__.py", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    found = steps(tmp_path)
+    assert [found[name]["state"] for name in ("machine", "waits", "hours")] == ["failed with status 1"] * 2 + ["done"]
+    assert "* waits: failed with status 1" in (tmp_path / "report.md").read_text()
 
 
 @pytest.mark.slow
