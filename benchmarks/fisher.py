@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from blip import BLIP, diagonal_fisher
-from blip.networks import MLP, AlexNet, AnyNetworkConfig, MultiHeadNetwork, ResNet18, build_network
+from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, MultiHeadNetwork, ResNet18Config, build_network
 
 PAIRS = 7
 EXAMPLES, BATCH = 12_000, 64  # one epoch of an mnist5 task
@@ -39,10 +39,10 @@ def state_bytes(blip: BLIP) -> float:
 
 
 CONVOLUTIONS: dict[str, tuple[AnyNetworkConfig, tuple[int, int, int], int]] = {
-    "cifar": (AlexNet(name="alexnet", mul=2), (3, 32, 32), 100),
-    "mixture5": (AlexNet(name="alexnet", mul=0.8, hidden=(1638, 1638)), (3, 32, 32), 100),
-    "miniimagenet_alexnet": (AlexNet(name="alexnet", hidden=(2048, 512)), (3, 84, 84), 10),
-    "miniimagenet_resnet": (ResNet18(name="resnet18", mul=1.5), (3, 84, 84), 10),
+    "cifar": (AlexNetConfig(name="alexnet", mul=2), (3, 32, 32), 100),
+    "mixture5": (AlexNetConfig(name="alexnet", mul=0.8, hidden=(1638, 1638)), (3, 32, 32), 100),
+    "miniimagenet_alexnet": (AlexNetConfig(name="alexnet", hidden=(2048, 512)), (3, 84, 84), 10),
+    "miniimagenet_resnet": (ResNet18Config(name="resnet18", mul=1.5), (3, 84, 84), 10),
 }
 
 
@@ -65,7 +65,7 @@ def convolutions() -> None:
 
 if __name__ == "__main__":
     timing.main()
-    network = build_network(MLP(name="mlp", hidden=[1200]), (1, 28, 28), [2])
+    network = build_network(MLPConfig(name="mlp", hidden=[1200]), (1, 28, 28), [2])
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     blip = BLIP(network.features, 1e-15)
     blip.attach(optimizer)
@@ -87,7 +87,7 @@ if __name__ == "__main__":
             F.cross_entropy(network(inputs, 0), targets).backward()
 
     # What the libraries load at their first use, code pages too, is there before memory is counted.
-    fisher(build_network(MLP(name="mlp", hidden=[2]), (1, 28, 28), [2]))
+    fisher(build_network(MLPConfig(name="mlp", hidden=[2]), (1, 28, 28), [2]))
     before = peak_memory()
     information = fisher()
     extra = peak_memory() - before

@@ -14,12 +14,12 @@ import torch.nn.functional as F
 
 from blip.config import load_experiment
 from blip.data.sequences import Examples, Task
-from blip.images.image_trainer import EVALUATION_BATCH, ImageTrainer
 from blip.networks import build_network
 from blip.progress import Progress
 from blip.training.checkpoint import Checkpoint
 
 TASKS, TRAIN, TEST, EPOCHS, PAIRS = 5, 12_000, 2_000, 3, 3
+EVALUATION = 334  # images at a time, as the run has it
 CONFIG = Path(__file__).parents[1] / "config" / "experiments" / "mnist5.yaml"
 
 
@@ -74,7 +74,7 @@ def whole_run(method: str, sequence: RandomSequence) -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
-        trainer = ImageTrainer(experiment, method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
+        trainer = experiment.trainer(method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
         Progress.say = lambda *_: None  # type: ignore[method-assign]
         trainer.run("benchmark")
 
@@ -91,11 +91,11 @@ def bare_loop(x: torch.Tensor, labels: torch.Tensor) -> None:
                 F.cross_entropy(network(inputs, t), targets).backward()
                 optimizer.step()
             with torch.no_grad():
-                for inputs in x.split(EVALUATION_BATCH):
+                for inputs in x.split(EVALUATION):
                     network(inputs, t)
         with torch.no_grad():
             for u in range(t + 1):
-                for inputs in x[:TEST].split(EVALUATION_BATCH):
+                for inputs in x[:TEST].split(EVALUATION):
                     network(inputs, u)
 
 

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from overhead import RandomSequence
 
 from blip.config import load_experiment
-from blip.images.image_trainer import ImageTrainer
 from blip.networks import build_network
 from blip.training.checkpoint import Checkpoint
 
@@ -31,7 +30,7 @@ def loop_and_bare(
     sequence = RandomSequence(shape=(3, 32, 32), tasks=10, classes=10, train=steps * size).to(device)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
-        trainer = ImageTrainer(experiment, method, 0, sequence, checkpoint, device, cuda_graphs=cuda_graphs)  # type: ignore[arg-type]
+        trainer = experiment.trainer(method, 0, sequence, checkpoint, device, cuda_graphs)  # type: ignore[arg-type]
     task = sequence.task(0)
     step = trainer._step(trainer._optimizer(None)[0], task.train)
 

@@ -4,7 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from blip.errors import BlipError
 
@@ -100,6 +100,13 @@ def _add_train_command(commands: Any) -> None:
     _add_data_folders(train)
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
     train.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    train.add_argument(
+        "--products",
+        choices=("auto", "default", "onednn"),
+        default="auto",
+        help="whose float32 matrix products on the CPU: those of PyTorch's default library, of oneDNN, or (auto) of "
+        "the one that is known to be faster; each rounds differently",
+    )
     train.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
     _add_set(train)
     train.set_defaults(run=_train)
@@ -229,6 +236,7 @@ def _train(options: argparse.Namespace) -> None:
                     checkpoints=options.checkpoints,
                     device=options.device,
                     cuda_graphs=not options.eager,
+                    products=options.products,
                 )
             )
 
@@ -266,7 +274,13 @@ def _methods(options: argparse.Namespace) -> None:
         print(f"{name}\n    {(method.__doc__ or '').strip().splitlines()[0]}")
         for key, field in method.Settings.model_fields.items():
             default = "required" if field.is_required() else f"default {field.default}"
-            print(f"    {key}: {default}")
+            others = [str(value) for value in _choices(field.annotation) if value != field.default]
+            print(f"    {key}: {default}" + (f" (or {', '.join(others)})" if others else ""))
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    """The values of a Literal; none of other types."""
+    return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
 def _doctor(options: argparse.Namespace) -> None:

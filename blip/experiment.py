@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import Field, PositiveInt, SerializeAsAny, ValidationError, field_validator
@@ -13,10 +13,8 @@ from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.record import COST, Score, Table
 from blip.schema import NAME, Schema, wrong
-
-if TYPE_CHECKING:
-    from blip.training.checkpoint import Checkpoint
-    from blip.training.loop import Trainer
+from blip.training.checkpoint import Checkpoint
+from blip.training.loop import Trainer
 
 
 class Resources(Schema):
@@ -81,6 +79,11 @@ class Experiment(Schema):
         """Of its data, where it has any."""
         return []
 
+    @property
+    def tf32(self) -> bool:
+        """Whether a GPU may compute products and convolutions in it."""
+        return False
+
     def tables_of(self, method: str) -> list[Table]:
         """What a run of a method measures."""
         return [*self.kind_tables, COST, *METHODS[method].tables]
@@ -104,9 +107,13 @@ class Experiment(Schema):
         """What the runs with a seed learn from, on the device; made from `raw` where it is missing in `prepared`."""
 
     @abstractmethod
+    def largest_product(self, method: str, inputs: Any) -> int:
+        """Multiplications in the largest linear layer of a training step."""
+
+    @abstractmethod
     def trainer(
-        self, method: str, seed: int, inputs: Any, checkpoint: "Checkpoint", device: torch.device, cuda_graphs: bool
-    ) -> "Trainer":
+        self, method: str, seed: int, inputs: Any, checkpoint: Checkpoint, device: torch.device, cuda_graphs: bool
+    ) -> Trainer:
         """What trains a run on its `inputs`."""
 
 

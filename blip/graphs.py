@@ -1,8 +1,8 @@
 """CUDA graphs: a training step recorded once and replayed, since at batch 32 launching its kernels is what takes time.
 
 A replay runs the very kernels of the recorded step on the same memory, so weights, loss and random numbers are those
-of eager training. What a graph cannot see, it keeps as it was when recorded: a new learning rate, a new task, or new
-tensors in place of old ones need a new recording. See "CUDA graphs" in the notes of PyTorch's documentation.
+of eager training. What a graph cannot see, it keeps as it was when recorded: a new task, or new tensors in place of old
+ones need a new recording. See "CUDA graphs" in the notes of PyTorch's documentation.
 """
 
 from collections.abc import Callable

@@ -2,9 +2,10 @@
 
 import math
 from itertools import pairwise
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
@@ -50,12 +51,12 @@ class AlexNetConfig(Schema):
             raise BlipError(f"network alexnet: expected images of at least 12 pixels a side, found {side}")
         for base, kernel, dropout in zip((64, 128, 256), kernels, self.dropout, strict=False):
             outputs = round(base * self.mul)
-            layers += [nn.Conv2d(channels, outputs, kernel), nn.ReLU(), nn.Dropout(dropout), nn.MaxPool2d(2)]
+            layers += [nn.Conv2d(channels, outputs, kernel), nn.ReLU(), Dropout(dropout), nn.MaxPool2d(2)]
             channels, side = outputs, (side - kernel + 1) // 2
         widths = (channels * side * side, *self.hidden)
         layers.append(nn.Flatten())
         for (inputs, outputs), dropout in zip(pairwise(widths), self.dropout[3:], strict=True):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU(), nn.Dropout(dropout)]
+            layers += [nn.Linear(inputs, outputs), nn.ReLU(), Dropout(dropout)]
         return nn.Sequential(*layers), widths[-1]
 
 
@@ -84,6 +85,23 @@ class ResNet18Config(Schema):
         pool = min(4, side)
         layers += [nn.AvgPool2d(pool), nn.Flatten()]
         return nn.Sequential(*layers), widths[-1] * (side // pool) ** 2
+
+
+class Dropout(nn.Dropout):
+    """nn.Dropout; on a CPU with masks from 16 random bits an element, since drawing them is a quarter of a step there.
+
+    So p is rounded to a multiple of 2⁻¹⁶.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Elements are dropped in training and the others scaled up, in any shape."""
+        if not self.training or x.device.type != "cpu":
+            return super().forward(x)
+        words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+        bits = words.view(torch.int16)[: x.numel()]
+        kept = bits >= round(self.p * 2**16) - 2**15
+        mask = torch.where(kept, x.new_tensor(1 / (1 - self.p) if self.p < 1 else 0.0), x.new_zeros(()))
+        return x * mask.as_strided(x.shape, torch.empty_like(x).stride())  # in the order that x has in memory
 
 
 def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
@@ -119,14 +137,34 @@ class MultiHeadNetwork(nn.Module):
     def __init__(self, features: nn.Module, width: int, classes: list[int]) -> None:
         super().__init__()
         self.features = features
+        self.outputs = classes
         self.heads = nn.ModuleList(nn.Linear(width, n) for n in classes)
         self.statistics_frozen = False
-        """Whether batch-norm layers normalise by the statistics they have, even in training."""
+        """Whether batch-norm layers normalise by the statistics they have, even in training; the trainer sets it after
+        the first task, and a method that has nothing to forget may take it back before each."""
 
     def forward(self, x: Tensor, task: int) -> Tensor:
         """Logits of `task`: (n, channels, height, width) to (n, classes of the task)."""
         logits: Tensor = self.heads[task](self.features(x))
         return logits
+
+    def logits_of(self, hidden: Tensor, tasks: Tensor) -> Tensor:
+        """Logits of each row's own task, by `features`' output (n, width) and numbers of tasks (n,).
+
+        (n, most classes of a task); a task of fewer classes has -inf for those that it lacks.
+        """
+        outputs = [head(hidden) for head in self.heads]  # all, since shapes must not depend on numbers on the device
+        most = max(output.shape[1] for output in outputs)
+        logits = hidden.new_full((len(hidden), most), -math.inf)
+        for task, output in enumerate(outputs):
+            padded = F.pad(output, (0, most - output.shape[1]), value=-math.inf)
+            logits = torch.where((tasks == task).unsqueeze(1), padded, logits)
+        return logits
+
+    def parameters_of(self, task: int) -> dict[str, nn.Parameter]:
+        """Of the features and of the head of `task`, by name; there may be no such task."""
+        named = ((name, name.split("."), p) for name, p in self.named_parameters())
+        return {name: p for name, parts, p in named if parts[0] == "features" or parts[1] == str(task)}
 
     def freeze_statistics(self) -> None:
         """Keep the running statistics of batch-norm layers as they are from now on (paper: after the first task)."""
@@ -146,3 +184,17 @@ class MultiHeadNetwork(nn.Module):
 def build_network(settings: AnyNetworkConfig, shape: tuple[int, ...], classes: list[int]) -> MultiHeadNetwork:
     """A network for images of `shape` and tasks of so many classes, initialised from torch's global generator."""
     return MultiHeadNetwork(*settings.features(shape), classes)
+
+
+class FeaturesConfig(Protocol):
+    """What any network's configuration can do."""
+
+    def features(self, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+        """Layers from inputs of `shape` to a vector, and its width."""
+
+
+def largest_product(settings: FeaturesConfig, shape: tuple[int, ...], batch_size: int) -> int:
+    """Multiplications in the largest linear layer of a network; its convolutions are other kinds of products."""
+    with torch.device("meta"):  # shapes alone
+        features, _ = settings.features(shape)
+    return batch_size * max((m.weight.numel() for m in features.modules() if isinstance(m, nn.Linear)), default=0)

@@ -16,7 +16,7 @@ from blip.record import run_files, run_folder
 
 SETTINGS = (
     *("suite", "raw", "data", "results", "checkpoints"),
-    *("device", "jobs_per_gpu", "threads", "container"),
+    *("device", "jobs_per_gpu", "threads", "products", "container"),
 )
 START_MINUTES = 5
 """Of every training job: Python and PyTorch can take minutes to load from a cluster's file system."""

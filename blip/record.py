@@ -103,6 +103,8 @@ class Provenance(Schema):
     cpu: str
     gpu: str | None
     threads: PositiveInt
+    products: str = "default"
+    """The library of float32 matrix products on the CPU (`blip.training.products`)."""
     command: str
     started: str
     finished: str

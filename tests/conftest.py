@@ -27,6 +27,8 @@ methods:
   ewc: {fisher_batch_size: 32}
   lwf: {}
   imm-mode: {fisher_batch_size: 32}
+  single-task: {}
+  joint: {}
 """
 
 

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from blip import record
-from blip.games.game_experiment import MEAN_RETURNS, RANDOM_RETURNS, REPLAYS, RETURNS, UPDATES, GameExperiment
-from blip.images.image_experiment import ACCURACY, HISTORY, ImageExperiment
+from blip.games.game_experiment import GameExperiment
+from blip.games.measurements import MEAN_RETURNS, RANDOM_RETURNS, REPLAYS, RETURNS, UPDATES
+from blip.images.image_experiment import ImageExperiment
+from blip.images.image_trainer import ACCURACY, HISTORY
 from blip.methods.blip import BITS, TRACE
 from blip.record import COST, Provenance, Row, Table, TaskRecord
 
@@ -90,6 +92,7 @@ def _write(
         "cpu": "a CPU",
         "gpu": None,
         "threads": 1,
+        "products": "default",
         "command": "blip train",
         "started": "2025-01-01T00:00:00",
         "finished": "2025-01-01T00:01:00",

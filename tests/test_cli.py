@@ -139,6 +139,7 @@ def test_methods_lists_every_method_with_every_setting(shell: Shell) -> None:
     assert list(blocks) == list(METHODS)
     assert "f_prior: required" in blocks["blip"]
     assert "max_bits: default 20" in blocks["blip"]
+    assert "form: default online (or offline)" in blocks["ewc"]
 
 
 def test_a_reader_that_has_seen_enough_is_no_error() -> None:
@@ -157,7 +158,7 @@ def test_check_names_each_experiment_and_its_methods(shell: Shell) -> None:
         [],
     )
     tiny, mnist = shell.out.splitlines()
-    assert tiny == f"{shell.config}: tiny: blip, sgd, sgd-frozen, ewc, lwf, imm-mode"
+    assert tiny == f"{shell.config}: tiny: blip, sgd, sgd-frozen, ewc, lwf, imm-mode, single-task, joint"
     assert "mnist5: blip" in mnist
 
 

@@ -50,6 +50,7 @@ def test_every_suite_of_the_project_is_valid(suite: str, tmp_path: Path) -> None
 PUBLISHED = {
     # experiment: sources, hidden units, lr, batch, epochs, F_prior
     "mnist5": ({"name": "mnist", "classes_per_task": 2}, [1200], 0.01, 64, 200, 1e-15),
+    "mnist2": ({"name": "mnist", "classes_per_task": 5}, [1200], 0.01, 64, 200, 1e-15),
     "pmnist": ({"name": "mnist", "permutations": 10}, [1200], 0.01, 64, 200, 1e-15),
 }
 PUBLISHED_METHODS = {
@@ -80,7 +81,7 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         "lr_patience": 5,
         "lr_factor": 3,
         "lr_min": 1e-4,
-        "momentum": 0,
+        "precision": "float32",
     }
     assert set(PUBLISHED_METHODS) <= set(experiment.methods)
     for method, (values, clip_norm) in PUBLISHED_METHODS.items():
@@ -88,7 +89,7 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         assert METHODS[method].clip_norm == clip_norm, method
     blip = settings_of(experiment, "blip")
     assert blip["f_prior"] == f_prior
-    assert blip["published_initialisation"]
+    assert blip["initialisation"] == "normal"
 
 
 # Mistakes
@@ -165,6 +166,12 @@ def test_files_that_are_no_mapping_are_refused(content: bytes, expected: str, tm
 def test_missing_files_are_named(tmp_path: Path) -> None:
     assert "cannot be read: No such file" in refused(tmp_path / "nowhere.yaml")
     assert "cannot be read: Is a directory" in refused(tmp_path)
+
+
+def test_a_method_that_cannot_learn_games_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "games.yaml"
+    path.write_text((EXPERIMENTS / "atari2_tiny.yaml").read_text().replace("single-task: {}", "joint: {}"))
+    assert refused(path) == f"{path}: methods.joint: trains on images of earlier tasks, which games do not have"
 
 
 # Overrides
@@ -277,7 +284,7 @@ def test_experiments_whose_data_are_absent_may_be_left_out(present: bool, expect
 def test_a_suite_may_have_games_which_need_no_data(tmp_path: Path) -> None:
     config = ROOT / "config" / "experiments" / "atari6.yaml"
     _, planned = load_suite(write_suite(tmp_path, f"  - {{config: {config}, only_if_present: true}}"), tmp_path)
-    assert planned["atari6"].methods == ["blip", "sgd", "sgd-frozen", "ewc"]
+    assert planned["atari6"].methods == ["blip", "sgd", "sgd-frozen", "ewc", "single-task"]
 
 
 # Fingerprints
@@ -297,14 +304,16 @@ CHANGES: dict[str, Any] = {
     "training.lr_patience": 6,
     "training.lr_factor": 4,
     "training.lr_min": 1e-3,
-    "training.momentum": 0.9,
+    "training.precision": "bfloat16",
     "methods.blip.f_prior": 1e-12,
     "methods.blip.fisher_batch_size": 11,
     "methods.blip.fisher_batches": 21,
     "methods.blip.max_bits": 19,
     "methods.blip.weight_range": 7,
-    "methods.blip.fan": "max",
-    "methods.blip.published_initialisation": False,
+    "methods.blip.n": "max-fan-in-outputs",
+    "methods.blip.initialisation": "zero-biases",
+    "methods.blip.labels": "exact",
+    "methods.blip.max_classes": 3,
 }
 
 
@@ -333,7 +342,7 @@ def test_no_setting_of_a_method_is_left_out_of_the_fingerprint(method: str, tiny
 def test_comments_defaults_spelling_and_other_methods_do_not_change_the_fingerprint(tiny: Path) -> None:
     before = fingerprint(load_experiment(tiny).run_config("blip", 0))
     text = tiny.read_text().replace("f_prior: 1e-13", "max_bits: 20, f_prior: 0.0000000000001")
-    text = text.replace("lwf: {}", "lwf: {strength: 3}").replace("epochs: 3", "epochs: 3.0, momentum: 0")
+    text = text.replace("lwf: {}", "lwf: {strength: 3}").replace("epochs: 3", "epochs: 3.0, lr_factor: 3")
     text += "network_changes: {lwf: {hidden: [9]}}\nresources: {minutes: 3}\n"
     tiny.write_text(f"# a comment\nabout: other words\n{text}\n# another\n")
     assert fingerprint(load_experiment(tiny).run_config("blip", 0)) == before

@@ -441,13 +441,13 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_others(values: dict[str, A
     assert first != other
 
 
-@pytest.mark.parametrize("share", [0.02, 0.15, 0.9])
+@pytest.mark.parametrize("share", [0.037, 0.15, 0.93])
 def test_validation_images_are_held_out_of_the_training_images(share: float, digits: Path, tmp_path: Path) -> None:
     whole_sequence = sequence_of(digits, tmp_path, classes_per_task=5)
     sequence = sequence_of(digits, tmp_path, classes_per_task=5, validation=share)
     whole, task = whole_sequence.task(1), sequence.task(1)
     count = len(whole.train)
-    assert len(task.valid) == round(share * count)
+    assert len(task.valid) == int(share * count) != round(share * count), "rounded down, as published"
     assert len(task.train) + len(task.valid) == count
     # Every image once, in one of the two: the digits have no duplicates but a few, so compare as sorted rows.
     rows = sorted(map(bytes, torch.cat([task.train.images, task.valid.images]).flatten(1).numpy()))
@@ -467,6 +467,26 @@ def test_batches_hold_every_example_once_normalised() -> None:
         assert (labels.tolist() == list(range(11))) == (shuffle is None)
         torch.testing.assert_close(x, (images[labels] / 255 - mean) / std)
     assert [len(labels) for _, labels in examples.batches(4)] == [4, 4, 3]
+
+
+def test_tasks_together_are_normalised_and_labelled_each_as_alone(zoo: Path) -> None:
+    """Grey and colour, with statistics of their own."""
+    sources = [
+        SourceConfig(name="digits", classes_per_task=5, channels=3),
+        SourceConfig(name="zoo", folder=Path("zoo"), side=8),
+    ]
+    config = DataConfig(sources=sources, validation=0.2)
+    sequence = load_sequence(prepare_experiment("both", config, 0, zoo.parent, zoo.parent), zoo.parent)
+    for t in range(3):
+        joint, alone = sequence.tasks_until(t), [sequence.task(i) for i in range(t + 1)]
+        assert joint.classes == sum((task.classes for task in alone), ())
+        for part in ("train", "valid"):
+            examples, parts = getattr(joint, part), [getattr(task, part) for task in alone]
+            assert examples.tasks.tolist() == [i for i, one in enumerate(parts) for _ in range(len(one))]
+            batches = [one.batch(torch.arange(len(one))) for one in parts]
+            x, labels = examples.batch(torch.arange(len(examples)))
+            torch.testing.assert_close(x, torch.cat([x for x, _ in batches]), rtol=0, atol=0)
+            assert labels.tolist() == torch.cat([labels for _, labels in batches]).tolist()
 
 
 def test_a_source_is_normalised_by_its_own_statistics(digits: Path, tmp_path: Path) -> None:
@@ -516,7 +536,7 @@ def test_sources_of_different_shapes_are_refused(zoo: Path) -> None:
     ("values", "expected"),
     [
         ({"classes_per_task": 3}, "10 classes do not make tasks of 3 each"),
-        ({"classes_per_task": 1, "validation": 0.999}, "too few training images"),
+        ({"classes_per_task": 1, "validation": 0.001}, "validation: 0.001 of 143 training images is not even one"),
     ],
 )
 def test_impossible_splits_are_refused(values: dict[str, Any], expected: str, digits: Path) -> None:

@@ -1,6 +1,7 @@
 """The Fisher information against brute force: each sample alone, autograd on the parameters themselves."""
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from blip import diagonal_fisher
 from blip.core import fisher as fisher_module
-from blip.core.fisher import batch_gradient_fisher, layer_parameters, named_layers
+from blip.core.fisher import _weighted_labels, batch_gradient_fisher, layer_parameters, named_layers
 
 SAMPLES, CLASSES = 5, 3
 
@@ -116,7 +117,7 @@ class Network:
     def __call__(self, x: Tensor) -> Tensor:
         return self.features(x).flatten(1) @ self.head
 
-    def fisher(self, size: int = SAMPLES, **options: int) -> dict[str, Tensor]:
+    def fisher(self, size: int = SAMPLES, **options: Any) -> dict[str, Tensor]:
         batches = zip(self.x.split(size), self.labels.split(size), strict=True)
         return diagonal_fisher(self.features, self, batches, **options)
 
@@ -194,21 +195,67 @@ def test_the_batch_size_of_the_loss_scales_by_its_inverse_square(loss_batch_size
     close(network.fisher(loss_batch_size=loss_batch_size), scaled)
 
 
-def test_sampled_labels_average_to_the_expectation_over_the_networks_prediction() -> None:
+def expectation(network: Network) -> dict[str, Tensor]:
+    """Σ_y p(y) (∂ log p(y) / ∂θ)², the mean over samples, by the definition."""
+    parameters = {name: p for name, (p, _) in layer_parameters(network.features).items()}
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    network.features.eval()
+    for x in network.x:
+        log_p = F.log_softmax(network(x[None]), 1)[0]
+        for probability, one in zip(log_p.exp().tolist(), log_p, strict=True):
+            gradients = torch.autograd.grad(one, list(parameters.values()), retain_graph=True)
+            for name, gradient in zip(parameters, gradients, strict=True):
+                total[name] += probability * gradient**2 / len(network.x)
+    network.features.train()
+    return total
+
+
+def estimate(network: Network, seed: int = 0, repeat: int = 1, **options: Any) -> dict[str, Tensor]:
+    """With labels of the network's own prediction."""
+    batch = network.x.repeat(repeat, *[1] * (network.x.dim() - 1))
+    draws = torch.Generator().manual_seed(seed)
+    return diagonal_fisher(network.features, network, [batch], generator=draws, **options)
+
+
+@pytest.mark.parametrize("case", ["linear", "sequence", "in-place", "batch norm", "Conv3d-all", "tied linear"])
+@pytest.mark.parametrize("max_classes", [10, CLASSES, CLASSES - 1])
+def test_exact_labels_give_the_expectation_over_the_networks_prediction(case: str, max_classes: int) -> None:
+    """With one class left, there is nothing to sample among the others."""
+    network = Network(*CASES[case])
+    close(estimate(network, labels="exact", max_classes=max_classes), expectation(network))
+
+
+@pytest.mark.parametrize("options", [{}, {"labels": "exact", "max_classes": 1}], ids=["sampled", "at most one"])
+def test_sampled_labels_average_to_the_expectation(options: dict[str, Any]) -> None:
     network = Network(*CASES["linear"], samples=2)
-    probabilities = F.softmax(network(network.x), 1).detach()
-    assert probabilities.max() < 0.99, "or all draws are the same"
-    expected = {name: torch.zeros_like(p) for name, p in network.features.named_parameters()}
-    for label in range(CLASSES):
-        for x, probability in zip(network.x, probabilities[:, label], strict=True):
-            gradients = diagonal_fisher(network.features, network, [(x[None], torch.tensor([label]))])
-            for name, value in gradients.items():
-                expected[name] += probability * value / len(network.x)
-    draws = 20_000
-    batch = network.x.repeat(draws, 1)
-    drawn = diagonal_fisher(network.features, network, [batch], generator=torch.Generator().manual_seed(0))
-    for name, value in expected.items():
+    network.head *= 0.5
+    probabilities = F.softmax(network(network.x), 1).detach().sort(1).values
+    assert probabilities[:, -2].min() > 0.02, "or all draws are the same"
+    drawn, exact = estimate(network, repeat=20_000, **options), estimate(network, labels="exact")
+    for name, value in exact.items():
         torch.testing.assert_close(drawn[name], value, rtol=0.05, atol=0.01 * float(value.max()))
+    close(exact, expectation(network))
+
+
+def test_the_more_classes_are_exact_the_less_the_draw_matters() -> None:
+    network = Network(*CASES["linear"], samples=2)
+    spreads = []
+    for options in ({}, {"labels": "exact", "max_classes": 1}, {"labels": "exact"}):
+        draws = torch.stack([estimate(network, seed, **options)["weight"] for seed in range(100)])
+        spreads.append(float(draws.std(0).sum()))
+    assert spreads[0] > spreads[1] > spreads[2] == 0
+
+
+def test_a_prediction_without_doubt_has_labels_to_sample_all_the_same() -> None:
+    certain = torch.tensor([[300.0, 0.0, 0.0, 0.0]])  # the others' probabilities are 0 in float32
+    (first, one), (other, rest) = _weighted_labels(certain, 1, torch.Generator().manual_seed(0))
+    assert (int(first), float(one), float(rest)) == (0, 1, 0)
+    assert int(other) in (1, 2, 3)
+
+
+def test_given_labels_are_used_as_they_are() -> None:
+    network = Network(*CASES["sequence"])
+    close(network.fisher(labels="exact"), network.fisher())
 
 
 def test_sampled_labels_follow_the_generator() -> None:
@@ -300,8 +347,8 @@ def two_layers() -> nn.Sequential:
     return nn.Sequential(nn.Linear(4, 5), nn.Dropout(0.5), nn.Tanh(), nn.Linear(5, 3), nn.Linear(3, 2))
 
 
-def test_batch_gradient_fisher_is_the_mean_square_of_batch_gradients_in_training_mode() -> None:
-    network = two_layers().eval()
+def test_batch_gradient_fisher_is_the_mean_square_of_batch_gradients_dropout_on() -> None:
+    network = two_layers()
     x, labels = torch.randn(10, 4), torch.arange(10) % 3
     batches = list(zip(x.split(4), labels.split(4), strict=True))
 
@@ -311,7 +358,6 @@ def test_batch_gradient_fisher_is_the_mean_square_of_batch_gradients_in_training
 
     torch.manual_seed(1)
     fisher = batch_gradient_fisher(network, logits, batches, scale=7.0)
-    assert network.training
     expected = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     torch.manual_seed(1)
     for inputs, targets in batches:

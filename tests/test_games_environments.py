@@ -1,7 +1,9 @@
 """Games: names, and ale-py's vector environment step by step against Stable-Baselines3's wrappers."""
 
+from types import SimpleNamespace
 from typing import Any
 
+import gymnasium
 import numpy as np
 import pytest
 from opencv_stand_in import opencv as opencv
@@ -13,7 +15,7 @@ pytest.importorskip("ale_py")
 from stable_baselines3.common import atari_wrappers
 
 from blip.errors import BlipError
-from blip.games.atari import NativeAtari, action_count, wrapped_atari
+from blip.games.atari import NativeAtari, NativeGame, action_count, wrapped_atari
 from blip.games.names import game_name, rom_id
 
 ACTIONS = {"KungFuMaster": 14, "Boxing": 18, "Jamesbond": 18, "Krull": 18, "Riverraid": 18, "SpaceInvaders": 6}
@@ -68,24 +70,16 @@ def test_action_sets_are_the_published_ones(game: str) -> None:
 # Against Stable-Baselines3
 
 
-def hidden_steps(native: NativeAtari, game: str, *, life: bool = False) -> None:
-    """What SB3's wrappers do by themselves: a no-op after a lost life; FIRE, where there is such an action, and UP."""
-    for action in [0] * life + [1, 2] * (game != "KungFuMaster"):
-        _, _, dones, _ = native.step(np.array([action]))
-        assert not dones.any()
-    native.age[:] = 0
-
-
 def compare(game: str, steps: int, seed: int = 0) -> list[float]:
     """Mean absolute difference of the pixels of each step; rewards, dones and returns are asserted to be equal."""
-    native = NativeAtari(game, 1, noop_max=0, fire=False)
-    wrapped = wrapped_atari(game, 1, noop_max=0)
+    native, wrapped = NativeAtari(game, 1, noop_max=0), wrapped_atari(game, 1, noop_max=0)
     native.seed(seed), wrapped.seed(seed)
-    native.reset(), wrapped.reset()
-    hidden_steps(native, game)
+    ours, theirs = native.reset(), wrapped.reset()
     random = np.random.default_rng(seed)
     differences, lives = [], 0
     for step in range(steps):
+        assert (ours[0].any((1, 2)) == theirs[0].any((1, 2))).all(), "black frames after the start of an episode"
+        differences.append(np.abs(ours[:, -1].astype(float) - theirs[:, -1]).mean())
         action = random.integers(0, ACTIONS[game], 1)
         ours, reward, done, info = native.step(action)
         theirs, expected_reward, expected_done, expected_info = wrapped.step(action)
@@ -95,24 +89,21 @@ def compare(game: str, steps: int, seed: int = 0) -> list[float]:
         assert ("episode" in info[0]) == over
         if over:
             assert info[0]["episode"]["r"] == expected_info[0]["episode"]["r"]
-        if done:
+        elif done:  # where a game is over, SB3's wrappers show what the maximum of frames happened to hold
             lives += 1
-            if not over:  # where a game is over, SB3's wrappers show what the maximum of frames happened to hold
-                last, expected_last = info[0]["terminal_observation"], expected_info[0]["terminal_observation"]
-                assert np.abs(last[-1].astype(float) - expected_last[-1]).mean() < 3
-            hidden_steps(native, game, life=not over)
-        else:
-            assert (ours[0].any((1, 2)) == theirs[0].any((1, 2))).all(), "black frames after the start of an episode"
-            differences.append(np.abs(ours[:, -1].astype(float) - theirs[:, -1]).mean())
+            last, expected_last = info[0]["terminal_observation"], expected_info[0]["terminal_observation"]
+            assert (last.any((1, 2)) == expected_last.any((1, 2))).all()
+            assert np.abs(last[-1].astype(float) - expected_last[-1]).mean() < 3
     native.close(), wrapped.close()
-    assert lives or game == "Boxing" or steps < 1000, "episodes ended on the way"
+    assert lives or game == "Boxing" or steps < 1000, "lives were lost on the way"
     return differences
 
 
 @pytest.mark.parametrize("game", ACTIONS)
 @pytest.mark.usefixtures("opencv")
 def test_native_games_are_those_of_the_wrappers(game: str) -> None:
-    assert np.mean(compare(game, 300)) < 0.2
+    differences = compare(game, 300)
+    assert (np.mean(differences), max(differences)) < (0.2, 3)
 
 
 @pytest.mark.slow
@@ -148,17 +139,131 @@ def test_many_games_at_once_are_the_same_games() -> None:
     assert ended, "a game ended on the way"
 
 
-def test_for_evaluation_lives_do_not_end_an_episode_and_a_long_game_is_cut() -> None:
-    games = NativeAtari("SpaceInvaders", 2, life_ends=False, max_frames=4000)
+def test_a_long_game_is_cut() -> None:
+    games = NativeAtari("SpaceInvaders", 2, max_frames=2000)
     games.seed(0)
     games.reset()
     random = np.random.default_rng(0)
+    cut = 0
     for _ in range(1100):
         _, _, dones, infos = games.step(random.integers(0, 6, 2))
         for done, info in zip(dones, infos, strict=True):
-            assert done == ("episode" in info)
-            if done:
-                assert info["TimeLimit.truncated"] == (4 * info["episode"]["l"] >= 4000 - 31)
+            assert done or "episode" not in info
+            if "episode" in info:
+                frames = 4 * len(info["episode"]["letters"])
+                assert frames <= 2000
+                assert info["TimeLimit.truncated"] == (frames == 2000)
+                cut += info["TimeLimit.truncated"]
+    assert cut
+
+
+# What is pressed before an episode
+
+
+class Script:
+    """A game of which only the lives are told: step k loses one, ends the game (`over`), or does nothing (`goes on`).
+
+    It is an environment of Gymnasium's, and has what `NativeGame` calls of ale-py's vector environment.
+    """
+
+    def __init__(self, events: list[str], fires: bool) -> None:
+        self.events, self.fires = events, fires
+        self.pressed: list[Any] = []
+        self.left, self.frame, self.ended = 0, 0, False
+
+    def start(self) -> None:
+        self.pressed.append("new game")
+        self.left, self.frame = 1000, 0
+
+    def act(self, action: int) -> None:
+        event = self.events[len(self.pressed) % len(self.events)]
+        self.pressed.append(int(action))
+        self.frame += 4
+        self.lost, self.ended = event == "a life", event == "over"
+        self.left -= self.lost
+
+    def environment(self) -> gymnasium.Env[Any, Any]:
+        script = self
+
+        class Scripted(gymnasium.Env[Any, Any]):
+            ale = SimpleNamespace(lives=lambda: script.left)
+
+            def get_action_meanings(self) -> list[str]:
+                return ["NOOP", "FIRE", "UP"]
+
+            def reset(self, **_: Any) -> Any:
+                script.start()
+                return np.zeros(1), {}
+
+            def step(self, action: int) -> Any:
+                script.act(action)
+                return np.zeros(1), 0.0, script.ended, False, {}
+
+        env = atari_wrappers.EpisodicLifeEnv(Scripted())
+        return atari_wrappers.FireResetEnv(env) if self.fires else env
+
+    def send(self, actions: Any) -> None:
+        self.act(actions[0])
+
+    def recv(self) -> Any:
+        done = self.lost or self.ended
+        if self.ended:
+            self.start()
+        screens, zero = np.zeros((1, 4, 84, 84), np.uint8), np.zeros(1, bool)
+        info = {"episode_frame_number": np.array([self.frame]), "final_obs": screens}
+        return screens, np.zeros(1), zero | done, zero, info
+
+    def reset(self, seed: Any = None) -> Any:
+        self.start()
+        return np.zeros((1, 4, 84, 84), np.uint8), {"episode_frame_number": np.zeros(1, int)}
+
+
+@pytest.mark.parametrize("game", ["SpaceInvaders", "KungFuMaster"])
+@pytest.mark.parametrize("seed", range(6))
+def test_what_is_pressed_is_what_the_wrappers_press_whatever_happens_meanwhile(game: str, seed: int) -> None:
+    """Lives and games are lost everywhere, while NOOP, FIRE and UP are pressed too."""
+    random = np.random.default_rng(seed)
+    events = random.choice(["goes on", "a life", "over"], 997, p=[0.6, 0.25, 0.15]).tolist()
+    fires = game == "SpaceInvaders"
+    ours, theirs = Script(events, fires), Script(events, fires)
+    native, wrapped = NativeGame(game), theirs.environment()
+    native.close()
+    native.native = ours
+    native.reset(), wrapped.reset()
+    for step in range(300):
+        assert ours.pressed == theirs.pressed, step
+        action = int(random.integers(0, 3))
+        native.send(action)
+        done = native.receive().done
+        _, _, expected, *_ = wrapped.step(action)
+        assert done == expected
+        if expected:
+            wrapped.reset()
+
+
+@pytest.mark.parametrize(("game", "opening"), [("SpaceInvaders", "BC"), ("KungFuMaster", "")])
+def test_the_letters_of_a_game_tell_what_was_chosen_and_what_was_pressed(game: str, opening: str) -> None:
+    random = np.random.default_rng(0)
+    one, chosen, observed = NativeGame(game), [], []
+    one.reset(3)
+    while True:
+        action = int(random.integers(0, ACTIONS[game]))
+        chosen.append("abcdefghijklmnopqr"[action])
+        one.send(action)
+        step = one.receive()
+        observed.append(step)
+        if "episode" in step.info:
+            break
+    one.close()
+    letters, length = step.info["episode"]["letters"], step.info["episode"]["l"]
+    lives = sum(s.done for s in observed) - 1
+    assert lives >= 2
+    assert letters.startswith(opening)
+    assert letters.count(f"A{opening}") == lives == letters.count("A")
+    assert [c for c in letters if c.islower()] == chosen
+    assert length == len(chosen)
+    for step in observed:
+        assert step.done == (not step.observation[:3].any()), "the frames of the life before are black"
 
 
 def test_wrappers_need_opencv(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def make_ppo(network: ActorCriticNetwork, task: int, kind: type[PPO] = Published
 
 def make_method(name: str, network: ActorCriticNetwork) -> Method:
     settings: dict[str, dict[str, Any]] = {
-        "blip": {"f_prior": 1e-12, "fisher_batch_size": 8, "fisher_batches": 4, "published_initialisation": False},
+        "blip": {"f_prior": 1e-12, "fisher_batch_size": 8, "fisher_batches": 4, "initialisation": "network"},
         "ewc": {"fisher": "sampled", "over_tasks": "sum", "fisher_batch_size": 8},
     }
     return METHODS[name](network, METHODS[name].Settings(**settings.get(name, {})), 0)
@@ -209,16 +209,37 @@ def test_the_learning_rate_falls_linearly_and_the_last_update_has_one() -> None:
 # Methods attached
 
 
-def test_ranges_and_prior_go_by_the_larger_of_fan_in_and_fan_out() -> None:
-    """n = max(fan-in, fan-out): 32·8·8, 64·4·4, 128·3·3 and 6272; the prior of weights and biases is F_prior·n."""
+def test_ranges_and_prior_go_by_the_larger_of_fan_in_and_output_units() -> None:
+    """n: 4·8·8, 32·4·4, 64·3·3 and 6272 inputs, more than outputs; the prior of weights and biases is F_prior·n."""
     features, _ = AtariNetworkConfig().features((4, 84, 84))
-    blip = BLIP(features, 5e-18, fan="max")
-    fans = {"0": 32 * 64, "2": 64 * 16, "4": 64 * 9 * 2, "7": 6272}
-    for layer, n in fans.items():
+    blip = BLIP(features, 5e-18, n="max-fan-in-outputs")
+    for layer, n in {"0": 4 * 64, "2": 32 * 16, "4": 64 * 9, "7": 6272}.items():
         assert blip.bounds[f"{layer}.weight"] == pytest.approx(6 / n**0.5)
         assert blip.bounds[f"{layer}.bias"] == 1
         for kind in ("weight", "bias"):
             assert blip.running_fisher[f"{layer}.{kind}"].unique().item() == pytest.approx(5e-18 * n)
+
+
+def test_the_few_initial_weights_outside_their_range_are_cut_at_the_start() -> None:
+    """Their standard deviation is √(2/n), and the range 6/√n is 4.2 of those: 0.002 % of a normal distribution."""
+    torch.manual_seed(0)
+    network = ActorCriticNetwork(*AtariNetworkConfig().features((4, 84, 84)), ACTIONS)
+    before = weights(network.features)
+    settings = {"f_prior": 5e-18, "n": "max-fan-in-outputs", "initialisation": "network"}
+    method = METHODS["blip"](network, METHODS["blip"].Settings(**settings), 0)
+    cut = 0
+    for name, parameter in network.features.named_parameters():
+        bound = method.blip.bounds[name]  # type: ignore[attr-defined]
+        assert parameter.abs().max() < bound
+        cut += int((before[name].abs() >= bound).sum())
+        inside = before[name].abs() < bound * (1 - 1e-5)
+        assert torch.equal(parameter[inside], before[name][inside])
+    assert 0 < cut < 5e-5 * sum(p.numel() for p in network.features.parameters())
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(3, 8), nn.Conv2d(2, 40, 3), nn.Conv2d(4, 40, 3, groups=2)])
+def test_a_layer_with_more_outputs_than_inputs_goes_by_its_outputs(layer: nn.Linear | nn.Conv2d) -> None:
+    assert BLIP(layer, 1e-3, n="max-fan-in-outputs").bounds["weight"] == pytest.approx(6 / len(layer.weight) ** 0.5)
 
 
 @pytest.mark.parametrize("kind", [PublishedPPO, PPO], ids=["published", "SB3's own"])
@@ -275,7 +296,7 @@ def test_the_gradient_of_ewc_reaches_the_optimizer_and_is_clipped_with_that_of_t
                 ppo.learn(COUNT * STEPS)
             gradients[strength, norm] = seen
     expected = {
-        f"features.{k}": 5000 * method.fisher[f"features.{k}"] * (p.detach() - method.anchor[f"features.{k}"])  # type: ignore[attr-defined]
+        f"features.{k}": 5000 * method.fisher[k] * (p.detach() - method.anchor[k])  # type: ignore[attr-defined]
         for k, p in network.features.named_parameters()
     }
     assert max(e.abs().max() for e in expected.values()) > 1e-3

@@ -3,45 +3,26 @@
 The file is named by the environment variable BLIP_GOLDEN; otherwise ../shared/golden/golden.npz, where it exists.
 """
 
-import os
-from pathlib import Path
-
-import numpy as np
+import golden_numbers
 import pytest
 import torch
 import torch.nn.functional as F
+from golden_numbers import close, layer_of
 from torch import Tensor, nn
 
 from blip import BLIP, diagonal_fisher
 
-DEFAULT = Path(__file__).parents[2] / "shared" / "golden" / "golden.npz"
-PATH = Path(os.environ.get("BLIP_GOLDEN", DEFAULT))
-if "BLIP_GOLDEN" not in os.environ and not PATH.exists():
-    pytest.skip("set BLIP_GOLDEN to a golden.npz to run these", allow_module_level=True)
-with np.load(PATH) as archive:
-    GOLDEN = {key: archive[key] for key in archive.files}
+GOLDEN = golden_numbers.load("BLIP_GOLDEN", "golden.npz")
 CASES = sorted({key.split("/")[0] for key in GOLDEN})
 
 
 def numbers(case: str, name: str) -> Tensor:
-    return torch.from_numpy(np.asarray(GOLDEN[f"{case}/{name}"]))
-
-
-def close(actual: Tensor, expected: Tensor, rtol: float = 1e-6, atol: float = 1e-7) -> None:
-    torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol)
-
-
-def layer_of(weight: Tensor) -> nn.Module:
-    out_channels, in_channels, *kernel = weight.shape
-    if not kernel:
-        return nn.Linear(in_channels, out_channels)
-    convolution = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(kernel)]
-    return convolution(in_channels, out_channels, tuple(kernel))
+    return GOLDEN[f"{case}/{name}"]
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if f"{c}/initial_weight" in GOLDEN])
 def test_consolidation(case: str) -> None:
-    layer = layer_of(numbers(case, "initial_weight"))
+    layer = layer_of(numbers(case, "initial_weight").shape)
     n = layer.weight[0].numel()
     prior, bound = float(numbers(case, "prior")), float(numbers(case, "bound"))
     blip = BLIP(layer, prior / n, max_bits=int(numbers(case, "max_bits")), weight_range=bound * n**0.5)

@@ -19,6 +19,7 @@ from blip.devices import pick_device
 from blip.images.image_experiment import TrainingConfig
 from blip.methods import METHODS
 from blip.training.checkpoint import to_bytes
+from blip.training.descent import GradientDescent
 
 STAND_IN = bool(os.environ.get("BLIP_GPU_STAND_IN"))
 pytestmark = [
@@ -27,7 +28,7 @@ pytestmark = [
 ]
 _PRECISION = TrainingConfig.model_fields.get("precision")
 PRECISIONS = get_args(_PRECISION.annotation) if _PRECISION else ("float32",)
-GAME_METHODS = ["blip", "ewc", "sgd", "sgd-frozen"]
+GAME_METHODS = ["blip", "ewc", "sgd", "sgd-frozen", "single-task"]
 
 
 @pytest.fixture
@@ -126,6 +127,8 @@ methods:
   ewc: {strength: 10}
   lwf: {}
   imm-mode: {}
+  single-task: {}
+  joint: {}
 """
 NETWORKS = {
     "mlp": "{name: mlp, hidden: [32]}",
@@ -208,7 +211,7 @@ def test_steps_never_wait_for_the_device(method: str, tmp_path: Path, device: to
     train = trainer.sequence.task(1).train
     for graphs in (False, True):
         trainer.cuda_graphs = graphs
-        step = trainer._step(trainer._optimizer(None)[0], train)
+        step = trainer._step(GradientDescent(trainer.method.trained_parameters(), 0.1), train)
         batches = train.indices(32)
         for index in batches[:5]:
             step(index)
@@ -224,13 +227,13 @@ def test_steps_never_wait_for_the_device(method: str, tmp_path: Path, device: to
 
 @pytest.mark.skipif(STAND_IN, reason="a CPU has no such memory")
 def test_recordings_do_not_pile_up(tmp_path: Path, device: torch.device) -> None:
-    """A run records once for each task and learning rate: a hundred times, maybe."""
+    """A run records once for each task: a hundred times, maybe."""
     trainer = image_trainer("resnet18", "blip", tmp_path, "c", device)
     train = trainer.sequence.task(0).train
     index = train.indices(32)[0]
     reserved = []
     for _ in range(12):
-        step = trainer._step(trainer._optimizer(None)[0], train)
+        step = trainer._step(GradientDescent(trainer.method.trained_parameters(), 0.1), train)
         for _ in range(6):
             step(index)
         torch.cuda.synchronize()
@@ -259,7 +262,8 @@ def game_trainer(
     path.write_text(games.QUICK)
     experiment = games.load_experiment(path, {f"ppo.{key}": value for key, value in changes.items()})
     inputs, checkpoint = experiment.inputs(0, folder, folder, device), games.Checkpoint(folder / name)
-    trainer = games.GameTrainer(experiment, method, 0, inputs, checkpoint, device, seconds_between_checkpoints=0)
+    trainer = experiment.trainer(method, 0, inputs, checkpoint, device)
+    trainer.seconds_between_checkpoints = 0
     assert trainer.cuda_graphs == (device.type == "cuda")
     trainer.cuda_graphs = graphs
     return trainer

@@ -19,7 +19,7 @@ from blip.training.checkpoint import Checkpoint, to_bytes
 
 CPU = torch.device("cpu")
 Step: TypeAlias = "partial[None]"
-"""A training step of a trainer on the CPU, whose first argument is the optimizer."""
+"""A training step of a trainer on the CPU, whose first argument is the gradient descent."""
 
 
 def make_trainer(
@@ -35,9 +35,9 @@ def make_trainer(
     split = prepare_experiment(experiment.name, experiment.data, 0, config.parent, data)
     sequence = load_sequence(split, data, device)
     checkpoint = Checkpoint(folder)
-    return ImageTrainer(
-        experiment, method, 0, sequence, checkpoint, device, cuda_graphs=cuda_graphs, seconds_between_checkpoints=0
-    )
+    trainer: ImageTrainer = experiment.trainer(method, 0, sequence, checkpoint, device, cuda_graphs)
+    trainer.seconds_between_checkpoints = 0
+    return trainer
 
 
 def script_losses(trainer: ImageTrainer, losses: list[float], monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -48,7 +48,7 @@ def script_losses(trainer: ImageTrainer, losses: list[float], monkeypatch: pytes
 
     def train(step: Step, examples: object) -> float:
         if trainer.task == 0:
-            used.append(step.args[0].param_groups[0]["lr"])
+            used.append(float(step.args[0].rate))
         return train_epoch(step, examples)  # type: ignore[arg-type]
 
     evaluate = trainer.evaluate
@@ -81,21 +81,6 @@ def test_a_task_ends_when_the_learning_rate_falls_below_its_minimum(tiny: Path, 
     assert [row["epoch"] for row in trainer.tables["history"] if row["task"] == 0] == list(range(11))
 
 
-def test_a_new_learning_rate_starts_with_a_fresh_optimizer(tiny: Path, tmp_path: Path, monkeypatch) -> None:
-    trainer = make_trainer(tiny, "sgd", tmp_path / "c", training__epochs=8, training__momentum=0.9)
-    had_momentum: list[bool] = []
-    train_epoch = trainer._train_epoch
-
-    def train(step: Step, examples: object) -> float:
-        had_momentum.append(bool(step.args[0].state))
-        return train_epoch(step, examples)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(trainer, "_train_epoch", train)
-    script_losses(trainer, [1.0] * 8, monkeypatch)
-    trainer.run("test")
-    assert had_momentum[:8] == [False, True, True, True, True, True, False, True]
-
-
 def test_the_best_epochs_weights_are_restored(tiny: Path, tmp_path: Path, monkeypatch) -> None:
     trainer = make_trainer(tiny, "sgd", tmp_path / "c", training__epochs=4)
     script_losses(trainer, [1.0, 0.2, 0.9, 0.8], monkeypatch)
@@ -125,7 +110,7 @@ RESNET = {"name": "resnet18", "mul": 0.03}
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        *((method, {"training__momentum": 0.5}) for method in METHODS),
+        *((method, {}) for method in METHODS),
         *((method, {"network": RESNET, "training__epochs": 2}) for method in ("blip", "ewc")),
     ],
 )
@@ -170,12 +155,64 @@ def test_batch_norm_statistics_are_those_of_the_first_task(method: str, tiny: Pa
         seen.append(statistics())
 
     trainer.method.after_task = spy  # type: ignore[method-assign]
-    before = statistics()
+    before, fixed = statistics(), method not in ("single-task", "joint")
     trainer.run("test")
     assert len(seen) == 4
     for name, value in before.items():
         assert not torch.equal(value, seen[0][name]), "the first task moves them"
-        assert all(torch.equal(seen[0][name], later[name]) for later in seen), "nothing does afterwards"
+        first = [torch.equal(seen[0][name], later[name]) for later in seen]
+        assert first == [True, True, fixed, fixed], "nothing does afterwards, but where there is nothing to forget"
+
+
+def test_single_task_is_tested_with_the_network_of_each_task(tiny: Path, tmp_path: Path) -> None:
+    alone, plain = (make_trainer(tiny, method, tmp_path / method) for method in ("single-task", "sgd"))
+    for trainer in (alone, plain):
+        trainer.run("test")
+    (first, again, second), (expected, forgotten, _) = alone.tables["accuracy"], plain.tables["accuracy"]
+    assert first == expected
+    assert (again["accuracy"], again["loss"]) == (first["accuracy"], first["loss"])
+    assert forgotten["loss"] != expected["loss"]
+    assert second["accuracy"] > 0.5
+
+
+def test_joint_trains_and_validates_on_all_tasks_so_far(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny, "joint", tmp_path / "c", data__validation=0.2)
+    parts = [trainer.sequence.task(t) for t in (0, 1)]
+    train_epoch, evaluate = trainer._train_epoch, trainer.evaluate
+    trained: list[int] = []
+    valid: list[tuple[float, float]] = []
+
+    def spy(step: Step, examples: Examples) -> float:
+        trained.append(len(examples))
+        return train_epoch(step, examples)
+
+    def by_task(examples: Examples, task: int, *, penalty: bool = False) -> tuple[float, float]:
+        if penalty:
+            alone = [(len(part.valid), evaluate(part.valid, t)) for t, part in enumerate(parts[: task + 1])]
+            total = sum(n for n, _ in alone)
+            valid.append(tuple(sum(n * each[k] for n, each in alone) / total for k in (0, 1)))  # type: ignore[arg-type]
+        return evaluate(examples, task, penalty=penalty)
+
+    monkeypatch.setattr(trainer, "_train_epoch", spy)
+    monkeypatch.setattr(trainer, "evaluate", by_task)
+    trainer.run("test")
+    first, second = (len(part.train) for part in parts)
+    assert trained == [first] * 3 + [first + second] * 3
+    recorded = [(row["valid_loss"], row["valid_accuracy"]) for row in trainer.tables["history"]]
+    for actual, expected in zip(recorded, valid, strict=True):
+        assert actual == pytest.approx(expected, rel=1e-5)
+
+
+def test_joint_forgets_nothing(tiny: Path, tmp_path: Path) -> None:
+    losses = {}
+    for method in ("joint", "sgd"):
+        trainer = make_trainer(tiny, method, tmp_path / method)
+        trainer.run("test")
+        losses[method] = [row["loss"] for row in trainer.tables["accuracy"]]
+    assert losses["joint"][0] == losses["sgd"][0], "one task is all tasks"
+    assert losses["joint"][1] < losses["joint"][0] < losses["sgd"][1]
 
 
 def test_seeds_and_methods_start_from_addressed_randomness(tiny: Path, tmp_path: Path) -> None:

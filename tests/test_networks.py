@@ -2,10 +2,19 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from blip.errors import BlipError
-from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, MultiHeadNetwork, ResNet18Config, build_network
+from blip.networks import (
+    AlexNetConfig,
+    AnyNetworkConfig,
+    Dropout,
+    MLPConfig,
+    MultiHeadNetwork,
+    ResNet18Config,
+    build_network,
+)
 
 PUBLISHED: dict[str, tuple[AnyNetworkConfig, tuple[int, int, int], int, int]] = {
     # network, images, width of the features, their parameters
@@ -99,3 +108,53 @@ def test_frozen_batch_norm_statistics_never_change_and_are_used_in_training() ->
         outputs.append(network(x + 3, 1))
     assert all(torch.equal(a, b) for a, b in zip(learned, statistics(network), strict=True))
     assert torch.equal(*outputs), "no statistics of the batch in training"
+
+
+def test_logits_of_mixed_tasks_are_those_of_each_rows_own_head() -> None:
+    torch.manual_seed(0)
+    network = build_network(MLPConfig(name="mlp", hidden=[6]), (1, 3, 3), [2, 4, 3, 2])
+    x, tasks = torch.randn(9, 1, 3, 3), torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1])
+    labels = torch.tensor([2, 1, 3, 0, 0, 1, 0, 1, 2])
+    logits = network.logits_of(network.features(x), tasks)
+    assert logits.shape == (9, 4)
+    for row, task in enumerate(tasks.tolist()):
+        own = network(x, task)[row]
+        assert torch.equal(logits[row, : len(own)], own)
+        assert torch.isneginf(logits[row, len(own) :]).all()
+    F.cross_entropy(logits, labels).backward()
+    gradients = [None if p.grad is None else p.grad.clone() for p in network.parameters()]
+    network.zero_grad()
+    sums = [F.cross_entropy(network(x[tasks == t], t), labels[tasks == t], reduction="sum") for t in range(3)]
+    (torch.stack(sums).sum() / len(x)).backward()
+    for gradient, parameter in zip(gradients, network.parameters(), strict=True):
+        expected = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_drops_a_share_and_scales_the_rest(memory_format: torch.memory_format, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.ones(30, 7, 31, 33, dtype=dtype).contiguous(memory_format=memory_format).requires_grad_()
+    for p in (0.2, 0.5):
+        y = Dropout(p)(x)
+        assert y.is_contiguous(memory_format=memory_format)
+        assert float((y == 0).float().mean()) == pytest.approx(p, abs=0.005)
+        assert set(y.unique().tolist()) == {0.0, float(torch.tensor(1 / (1 - p), dtype=dtype))}
+        kept = (y != 0).float()
+        for dim in range(4):  # no pattern along any of them
+            assert ((kept.mean(dim=[d for d in range(4) if d != dim]) - (1 - p)).abs() < 0.03).all()
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        assert torch.equal(gradient, y.detach())
+    assert torch.equal(Dropout(0.2).eval()(x), x)
+    assert torch.equal(Dropout(0.0)(x), x)
+    assert not Dropout(1.0)(x).any()
+
+
+def test_dropout_is_drawn_from_the_global_generator() -> None:
+    x, drops = torch.ones(3, 5), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        drops.append(Dropout(0.5)(x))
+    assert torch.equal(drops[0], drops[1])
+    assert not torch.equal(drops[0], drops[2])

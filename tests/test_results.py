@@ -115,17 +115,18 @@ def test_same_run_twice(tmp_path: Path) -> None:
 
 def test_mixed_runs(root: Path) -> None:
     assert mixed_runs(load_runs([root])) == []
-    write_run(root, method="ewc", commit="abc", cpu="another CPU", R=BEST, stand_in=True)
+    write_run(root, method="ewc", commit="abc", cpu="another CPU", products="onednn", R=BEST, stand_in=True)
     assert mixed_runs(load_runs([root])) == [
         "mnist5 mixes 2 commits: abc, c0ffee",
         "mnist5 mixes 2 CPU models: a CPU, another CPU",
         "mnist5 mixes 2 kinds of data: real, stand-in",
+        "mnist5 mixes 2 libraries of float32 products: default, onednn",
     ]
 
 
 def test_order_and_colours_of_methods() -> None:
-    methods = method_order(["zeta", "sgd", "alpha", "blip", "sgd"])
-    assert methods == ["blip", "sgd", "alpha", "zeta"]
+    methods = method_order(["zeta", "joint", "sgd", "alpha", "blip", "sgd"])
+    assert methods == ["blip", "sgd", "joint", "alpha", "zeta"]
     colours = method_colours(methods)
     assert len(set(colours.values())) == len(colours)
     assert colours["sgd"] == method_colours(["sgd"])["sgd"]
@@ -161,6 +162,18 @@ def test_markdown_table(root: Path, tmp_path: Path) -> None:
     assert "Epochs trained per task: 8 to 9" in text
     assert "stand-in" not in text
     assert (tmp_path / "out/tables.md").read_text() == text
+
+
+def test_references_are_shown_and_not_compared(root: Path, tmp_path: Path) -> None:
+    for name in ("single-task", "joint"):
+        write_run(root, method=name, R=[[0.9], [0.9, 0.9]])
+    text = write_tables(load_runs([root]), tmp_path / "out")
+    assert cells(text, "joint")[2:4] == cells(text, "single-task")[2:4] == ["90.00", "0.00"]
+    assert cells(text, "blip")[2].startswith("**87.50")
+    assert "Highest average accuracy after 2 tasks: blip (87.50 %)" in text
+    assert "keeps best what it learned: blip" in text
+    alone = write_tables(load_runs([root / "mnist5/joint"]), tmp_path / "alone")
+    assert "Average accuracy after 2 tasks: joint (90.00 %)" in alone
 
 
 def test_files_of_tables(root: Path, tmp_path: Path) -> None:

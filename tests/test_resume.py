@@ -19,7 +19,7 @@ COMMAND += "from blip.cli import main; sys.exit(main(sys.argv[1:]))"
 
 def start(config: Path, method: str, folder: Path) -> "subprocess.Popen[bytes]":
     options = ["--data", config.parent / "data", "--out", folder, "--checkpoints", folder / "checkpoints"]
-    more = ["--set", "training.epochs=25", "training.momentum=0.5"]
+    more = ["--set", "training.epochs=25"]
     arguments = ["train", config, "--method", method, *options, *more]
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, *map(str, arguments)],

@@ -41,7 +41,7 @@ class Learner:
         assert isinstance(experiment, GameExperiment)
         with tempfile.TemporaryDirectory() as folder:
             inputs = experiment.inputs(0, Path(folder), Path(folder), setting.device)
-            self.trainer = GameTrainer(experiment, "blip", 0, inputs, Checkpoint(Path(folder)), setting.device)
+            self.trainer = experiment.trainer("blip", 0, inputs, Checkpoint(Path(folder)), setting.device)
         self.trainer.cuda_graphs = graphs
         self.config = experiment.ppo
         self.ppo = self.trainer._fresh_ppo()

@@ -19,7 +19,6 @@ from torch.profiler import ProfilerActivity, profile
 
 from blip import diagonal_fisher
 from blip.config import load_experiment
-from blip.images.image_trainer import ImageTrainer
 from blip.training.checkpoint import Checkpoint
 
 SMALL_MLP, SMALL_ALEXNET = {"network.hidden": [32]}, {"network.mul": 0.1, "network.hidden": [32, 32]}
@@ -47,7 +46,7 @@ class Steps:
         sequence: Any = RandomSequence(shape=shape, tasks=3, classes=classes, train=examples, test=500)
         with tempfile.TemporaryDirectory() as folder:
             checkpoint = Checkpoint(Path(folder))
-            self.trainer = ImageTrainer(experiment, method, 0, sequence.to(setting.device), checkpoint, setting.device)
+            self.trainer = experiment.trainer(method, 0, sequence.to(setting.device), checkpoint, setting.device)
         self.trainer.cuda_graphs = graphs
         self.train = sequence.task(0).train
         if later:

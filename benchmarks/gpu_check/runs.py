@@ -14,7 +14,6 @@ from overhead import RandomSequence
 
 from blip.config import load_experiment
 from blip.data import is_present, write_stand_ins
-from blip.images.image_trainer import ImageTrainer
 from blip.runs.train import train_run
 from blip.training.checkpoint import Checkpoint
 
@@ -72,7 +71,7 @@ def cifar_task(setting: Setting) -> Iterator[Row]:
     sequence: Any = RandomSequence(shape=(3, 32, 32), tasks=1, classes=2, train=size, test=max(64, size // 9))
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
-        trainer = ImageTrainer(experiment, "blip", 0, sequence.to(setting.device), checkpoint, setting.device)
+        trainer = experiment.trainer("blip", 0, sequence.to(setting.device), checkpoint, setting.device)
         seconds = setting.seconds(lambda: trainer.run("cifar, one task"))
     yield row(f"cifar, one task of random images, {epochs} epochs, Fisher and test", seconds, "s")
     for cost in trainer.tables["cost"]:

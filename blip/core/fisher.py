@@ -6,9 +6,9 @@ weights for a linear layer: Σ_n (g_n xₙᵀ)² = (G∘G)ᵀ(X∘X). A convolut
 squaring; there the per-sample gradients of one chunk of samples are made by a batched matrix product.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -47,13 +47,19 @@ def diagonal_fisher(
     batches: Iterable[Tensor | tuple[Tensor, Tensor]],
     *,
     loss_batch_size: int = 1,
+    labels: Literal["sampled", "exact"] = "sampled",
+    max_classes: int = 10,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """Diagonal Fisher information of every linear and convolution layer in `features`, as far as it trains.
 
     `logits(x)` runs the whole network, (n, ...) to (n, classes), and must pass through `features`. A batch is x, and
-    labels are then drawn from the network's own prediction (the Fisher information proper), or (x, labels), and the
-    given labels are used (the empirical one). Modules run in evaluation mode: no dropout, fixed batch-norm statistics.
+    labels are then those of the network's own prediction (the Fisher information proper), or (x, labels), and the given
+    labels are used (the empirical one). Modules run in evaluation mode: no dropout, fixed batch-norm statistics.
+
+    `labels`: one is `sampled` for each x from the prediction p, as published; or the expectation over them is `exact`,
+    Σ_y p(y) (∂ log p(y) / ∂θ)², with one backward pass for each of the `max_classes` likeliest classes. Where there are
+    more, one of the others is sampled for each x and weighted by their whole probability: unbiased all the same.
 
     `loss_batch_size` is N of the published estimate, which takes gradients of the *mean* loss of N samples and so
     carries a factor 1/N² against the usual definition (N = 1). F_prior of the paper holds for its N only. The batches
@@ -64,24 +70,16 @@ def diagonal_fisher(
     ValueError where the first dimension of a layer's input is not the batch, or where a layer's weights are used
     without calling it, as nn.MultiheadAttention does.
     """
-    parameters = layer_parameters(features)
-    fisher = {name: torch.zeros_like(parameter) for name, (parameter, _) in parameters.items()}
+    fisher = {name: torch.zeros_like(parameter) for name, (parameter, _) in layer_parameters(features).items()}
+    exact = max_classes if labels == "exact" else 0
     samples = 0
     with _evaluation_mode(features), torch.enable_grad():
         for batch in batches:
-            x, labels = batch if isinstance(batch, tuple) else (batch, None)
+            x, given = batch if isinstance(batch, tuple) else (batch, None)
             with _recorded_calls(features) as calls:
                 output = logits(x)
-            if labels is None:
-                probabilities = F.softmax(output.detach(), dim=1)
-                labels = torch.multinomial(probabilities, 1, generator=generator).squeeze(1)
-            loss = F.cross_entropy(output, labels, reduction="sum")
-            idle = {name: p for name, (p, layers) in parameters.items() if not any(calls[layer] for layer in layers)}
-            gradients = _output_gradients(calls, idle, loss, len(x))
-            for name, (_, layers) in parameters.items():
-                uses = [(layer, *pair) for layer in layers for pair in gradients[layer]]
-                if uses:
-                    (_add_bias if fisher[name].dim() == 1 else _add_weight)(fisher[name], uses)
+            chosen = _weighted_labels(output.detach(), exact, generator) if given is None else [(given, None)]
+            _add_squared_gradients(fisher, features, calls, output, chosen)
             samples += len(x)
     for value in fisher.values():
         value.div_(samples * loss_batch_size**2)
@@ -96,13 +94,12 @@ def batch_gradient_fisher(
 ) -> dict[str, Tensor]:
     """What the published EWC and IMM take for the Fisher information of every parameter of `network`.
 
-    `scale` · mean over batches of the squared gradient of the batch's mean loss, for the true labels, in training mode
-    (dropout on). Not an estimate of the Fisher information proper: it depends on the batch size, and λ of the
-    published baselines holds for it alone.
+    `scale` · mean over batches of the squared gradient of the batch's mean loss, for the true labels, in the mode that
+    the network is in: as published in training mode (dropout on). Not an estimate of the Fisher information proper: it
+    depends on the batch size, and λ of the published baselines holds for it alone.
     """
     parameters = {name: p for name, p in network.named_parameters() if p.requires_grad}
     fisher = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
-    network.train()
     count = 0
     for x, labels in batches:
         loss = F.cross_entropy(logits(x), labels)
@@ -117,6 +114,41 @@ def batch_gradient_fisher(
 _Calls: TypeAlias = dict[Layer, list[tuple[Tensor, GradientEdge]]]
 _Uses: TypeAlias = list[tuple[Layer, Tensor, Tensor]]
 """Layer, input and output gradient of every call that uses a parameter."""
+_Labels: TypeAlias = tuple[Tensor, Tensor | None]
+"""A label for each sample (n,), and what its squared gradient weighs (n,), 1 where left out."""
+
+
+def _weighted_labels(logits: Tensor, exact: int, generator: torch.Generator | None) -> list[_Labels]:
+    """Labels whose weighted squared gradients add up to the expectation over the prediction, in the mean over draws.
+
+    The `exact` likeliest classes of each sample, and a drawn one that stands for all others.
+    """
+    if not exact:
+        return [(torch.multinomial(F.softmax(logits, dim=1), 1, generator=generator).squeeze(1), None)]
+    ordered, classes = logits.sort(dim=1, descending=True)
+    weights = F.softmax(ordered, dim=1)
+    chosen: list[_Labels] = list(zip(classes.T[:exact], weights.T[:exact], strict=True))
+    if len(classes.T) > exact:
+        among_others = F.softmax(ordered[:, exact:], dim=1)  # never all zero, as probabilities themselves may be
+        drawn = torch.multinomial(among_others, 1, generator=generator)
+        chosen.append((classes[:, exact:].gather(1, drawn).squeeze(1), weights[:, exact:].sum(1)))
+    return chosen
+
+
+def _add_squared_gradients(
+    fisher: dict[str, Tensor], features: nn.Module, calls: _Calls, output: Tensor, chosen: Sequence[_Labels]
+) -> None:
+    """Add the samples' squared gradients of the log-likelihood to `fisher`, in place, for all `chosen` labels."""
+    parameters = layer_parameters(features)
+    idle = {name: p for name, (p, layers) in parameters.items() if not any(calls[layer] for layer in layers)}
+    for left, (labels, weight) in zip(reversed(range(len(chosen))), chosen, strict=True):
+        losses = F.cross_entropy(output, labels, reduction="none")
+        loss = (losses if weight is None else losses * weight.sqrt()).sum()  # weighs squares by `weight`
+        gradients = _output_gradients(calls, idle, loss, len(labels), retain_graph=left > 0)
+        for name, (_, layers) in parameters.items():
+            uses = [(layer, *pair) for layer in layers for pair in gradients[layer]]
+            if uses:
+                (_add_bias if fisher[name].dim() == 1 else _add_weight)(fisher[name], uses)
 
 
 @contextmanager
@@ -151,14 +183,15 @@ def _recorded_calls(module: nn.Module) -> Iterator[_Calls]:
 
 
 def _output_gradients(
-    calls: _Calls, idle: dict[str, nn.Parameter], loss: Tensor, samples: int
+    calls: _Calls, idle: dict[str, nn.Parameter], loss: Tensor, samples: int, *, retain_graph: bool
 ) -> dict[Layer, list[tuple[Tensor, Tensor]]]:
     """Input and gradient of the summed `loss` by the output, for every call that reaches the loss.
 
     The loss must not depend on `idle`, the parameters of which no call was seen.
     """
     wanted: list[Any] = [edge for layer_calls in calls.values() for _, edge in layer_calls]
-    gradients = iter(torch.autograd.grad(loss, [*wanted, *idle.values()], allow_unused=True))
+    grad = torch.autograd.grad(loss, [*wanted, *idle.values()], retain_graph=retain_graph, allow_unused=True)
+    gradients = iter(grad)
     pairs: dict[Layer, list[tuple[Tensor, Tensor]]] = {}
     for layer, layer_calls in calls.items():
         pairs[layer] = [(x, g) for x, _ in layer_calls if (g := next(gradients)) is not None]

@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from blip.core import formulas as q
 from blip.core.fisher import Layer, layer_parameters
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
 
 
 def fan_in(layer: Layer) -> int:
@@ -18,9 +20,9 @@ def fan_in(layer: Layer) -> int:
     return layer.weight[0].numel()
 
 
-def fan_max(layer: Layer) -> int:
-    """The larger of fan-in and fan-out; fan-out is outputs of one input unit, out_channels · kernel size."""
-    return max(fan_in(layer), layer.weight[:, 0].numel())
+def max_fan_in_outputs(layer: Layer) -> int:
+    """The larger of the fan-in and the number of output units: out_features, or out_channels without the kernel."""
+    return max(fan_in(layer), layer.weight.shape[0])
 
 
 class BLIP:
@@ -42,12 +44,13 @@ class BLIP:
 
     Args:
         features: the shared part of the network; heads stay outside.
-        f_prior: Fisher information of the prior per input of a layer (the paper: F_prior·n). It belongs to the
-            `loss_batch_size` of the Fisher estimate.
+        f_prior: the prior's Fisher information is this times n. It belongs to the `loss_batch_size` of the Fisher
+            estimate.
         max_bits: Q, the most bits that can be frozen.
-        weight_range: weights lie in ±`weight_range`/√n, n the layer's fan-in.
+        weight_range: weights lie in ±`weight_range`/√n.
         bias_range: biases lie in ±`bias_range`.
-        fan: "max" makes n the larger of fan-in and fan-out, in the ranges and in the prior (published for games).
+        n: the layer's size in ranges and prior: its fan-in, or, published for games, the larger of fan-in and number
+            of output units (of a convolution max(out_channels, in_channels·k·k)).
     """
 
     def __init__(
@@ -58,7 +61,7 @@ class BLIP:
         max_bits: int = 20,
         weight_range: float = 6.0,
         bias_range: float = 1.0,
-        fan: Literal["in", "max"] = "in",
+        n: Literal["fan-in", "max-fan-in-outputs"] = "fan-in",
     ) -> None:
         if not all(0 < v < math.inf for v in (f_prior, weight_range, bias_range)) or not 1 <= max_bits <= 24:
             raise ValueError("f_prior and ranges must be positive and finite, max_bits between 1 and 24")
@@ -69,10 +72,10 @@ class BLIP:
         self.running_fisher: dict[str, Tensor] = {}
         self.bits: dict[str, Tensor] = {}
         for name, (parameter, layers) in layer_parameters(features).items():
-            n = fan_in(layers[0]) if fan == "in" else fan_max(layers[0])
+            size = fan_in(layers[0]) if n == "fan-in" else max_fan_in_outputs(layers[0])
             self.parameters[name] = parameter
-            self.bounds[name] = weight_range / math.sqrt(n) if parameter.dim() > 1 else bias_range
-            self.running_fisher[name] = torch.full_like(parameter, f_prior * n)
+            self.bounds[name] = weight_range / math.sqrt(size) if parameter.dim() > 1 else bias_range
+            self.running_fisher[name] = torch.full_like(parameter, f_prior * size)
             self.bits[name] = torch.zeros_like(parameter, dtype=torch.uint8)
         if not self.parameters:
             raise ValueError("features has no nn.Linear or nn.Conv1d/2d/3d layer that trains")
@@ -87,14 +90,20 @@ class BLIP:
     @torch.no_grad()
     def initialise_(self, generator: torch.Generator | None = None) -> None:
         """Draw weights from N(0, 1/n) clamped to their range and set biases to 0, as published."""
+        self.zero_biases_()
         for name, parameter in self.parameters.items():
+            if parameter.dim() > 1:
+                noise = torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter[0].numel())
+                parameter.copy_(noise.clamp_(-self.bounds[name], self.bounds[name]))
+
+    @torch.no_grad()
+    def zero_biases_(self) -> None:
+        """Set biases to 0 and leave the weights as the network has them, as published for mini-ImageNet."""
+        for parameter in self.parameters.values():
             if parameter.dim() == 1:
                 parameter.zero_()
-                continue
-            noise = torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter[0].numel())
-            parameter.copy_(noise.clamp_(-self.bounds[name], self.bounds[name]))
 
-    def attach(self, optimizer: Optimizer) -> RemovableHandle:
+    def attach(self, optimizer: "Optimizer") -> RemovableHandle:
         """Clamp after every step of `optimizer`; call `remove()` on what is returned to stop."""
         return optimizer.register_step_post_hook(lambda *_: self.clamp_())
 

@@ -163,9 +163,12 @@ def make_split(config: DataConfig, seed: int, folder: Path) -> bytes:
 def _hold_out(parts: dict[str, Tensor], share: float, random: torch.Generator, where: str) -> dict[str, Tensor]:
     """`parts` with a share of "train" as "valid"."""
     shuffled = torch.randperm(len(parts["train"]), generator=random)
-    held_out = max(1, round(len(shuffled) * share))
-    if held_out >= len(shuffled):
-        raise BlipError(f"{where}: too few training images to hold some out")
+    held_out = int(share * len(shuffled))  # as published, which rounds down
+    if not held_out:
+        raise BlipError(
+            f"{where}: validation: {share:g} of {len(shuffled)} training images is not even one: expected a larger "
+            "share, or 0 to validate on the training images"
+        )
     valid, train = shuffled[:held_out].sort().values, shuffled[held_out:].sort().values
     return parts | {"valid": parts["train"][valid], "train": parts["train"][train]}
 

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from blip.networks import MultiHeadNetwork
 from blip.schema import Schema
 
+STACK, SIDE = 4, 84
+SHAPE = (STACK, SIDE, SIDE)
+"""Of an observation: the last frames, in grey."""
 KERNELS, STRIDES = (8, 4, 3), (4, 2, 1)
 
 

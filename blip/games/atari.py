@@ -1,12 +1,13 @@
-"""Sixteen Atari games at once, for Stable-Baselines3: ale-py's own vector environment, or SB3's chain of wrappers.
+"""Sixteen Atari games at once, for Stable-Baselines3: ale-py's own preprocessing, or SB3's chain of wrappers.
 
 Both give what the published environments gave: frame skip 4, no sticky actions, the minimal action set, the maximum of
 the last two frames, 84 × 84 grey pixels, four frames stacked, up to 30 no-ops at the start of a game, rewards -1, 0
-or 1, and episodes that end with a life. ale-py's is about 1.3 times as fast (`benchmarks/atari.py`).
+or 1, episodes that end with a life, and what is pressed before each of them. ale-py's is somewhat faster
+(`benchmarks/atari.py`).
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import ale_py
 import gymnasium
@@ -21,103 +22,188 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack,
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
 from blip.errors import BlipError
+from blip.games.actor_critic import STACK
 from blip.games.names import SUFFIX, rom_id
 
-STACK, SIDE = 4, 84
+SKIP = 4
 MAX_FRAMES = 108_000
 """Half an hour of play, where a game that does not end is cut; the usual cap (published code: 400,000)."""
+NOOPS = 30
 SEEDS = 2**31
 """ale-py takes seeds below this."""
+NOOP, FIRE, THIRD = 0, 1, 2
+"""Actions that are pressed before an episode: see `NativeGame`."""
 
 Observations = NDArray[np.uint8]
 Step = tuple[Observations, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]
 
 
-class NativeAtari(VecEnv):
-    """ale-py's vector environment as a VecEnv of Stable-Baselines3. Observations are (games, 4, 84, 84) uint8.
+class GameStep(NamedTuple):
+    """What came of one action."""
 
-    Rewards are clipped to their sign. A lost life is `done` where `life_ends` says so, and the game goes on. At the
-    real end of a game `info["episode"]` has the return "r", not clipped, and the length "l" in agent steps.
+    observation: Observations
+    """(4, 84, 84): the frames of the episode that goes on, black in place of those from before it."""
+    reward: float
+    """Clipped to its sign."""
+    done: bool
+    """A life was lost, or the game is over."""
+    info: dict[str, Any]
+    """As Stable-Baselines3 has it: of an episode that is done, `terminal_observation` and `TimeLimit.truncated`; of a
+    game that is over, `episode` with its return "r", not clipped, its length "l" in actions, and its `letters`."""
+
+
+class NativeGame:
+    """One game of ale-py's, with what the published wrappers press by themselves.
+
+    A lost life ends an episode, and the game goes on. Before each episode come a no-op where it does not begin with a
+    new game, and then, where the game knows FIRE, that and the action after it; each is held for four frames, and their
+    rewards count for the return of the game alone. ale-py's vector environment steps all of its games at once, so it
+    is given a single one here: what is pressed for one game is no matter of any other.
+
+    Args:
+        game: plain name or `…NoFrameskip-v4`.
+        noop_max: most no-ops, of a single frame, at the start of a game; how many is drawn by the seed.
+        max_frames: frames (four for an action) after which a game is cut.
+    """
+
+    def __init__(self, game: str, *, noop_max: int = NOOPS, max_frames: int = MAX_FRAMES) -> None:
+        self.native = AtariVectorEnv(
+            rom_id(game),
+            1,
+            num_threads=1,
+            max_num_frames_per_episode=max_frames,
+            # The default would insert a step that no action was chosen for; and `episodic_life` starts a new game at
+            # each lost life.
+            autoreset_mode=AutoresetMode.SAME_STEP,
+            life_loss_info=True,
+            reward_clipping=False,
+            noop_max=noop_max,
+            use_fire_reset=False,  # it would be held for one frame, before the no-ops
+        )
+        fires = ale_py.Action.FIRE in self.native.ale.get_action_set()
+        self.opening = [FIRE, THIRD] if fires else []
+        self.frame, self.age, self.result = 0, 0, 0.0
+        self.letters: list[str] = []
+        """The actions of this game so far: `a` is its first action, `A` the same one where nobody chose it."""
+        self.over: dict[str, Any] | None = None
+        """Of the game that ended since the last step, if one did."""
+
+    def reset(self, seed: int | None = None) -> Observations:
+        """Start a new game; with a seed, the one that belongs to it."""
+        observations, info = self.native.reset(seed=None if seed is None else np.array([seed % SEEDS]))
+        self.frame, self.result, self.letters = int(info["episode_frame_number"][0]), 0.0, []
+        observation = self._pressed(observations[0], self.opening)
+        self.age, self.over = 0, None
+        return self._blanked(observation)
+
+    def send(self, action: int) -> None:
+        """Begin a step; `receive` must follow."""
+        self.letters.append(chr(ord("a") + action))
+        self._send(action)
+
+    def receive(self) -> GameStep:
+        """End a step."""
+        observation, reward, done, over, info = self._receive()
+        self.age += 1
+        if done:
+            info["terminal_observation"] = self._blanked(info.get("terminal_observation", observation))
+            observation = self._pressed(observation, self.opening if over else [NOOP, *self.opening])
+            self.age = 0
+        if self.over:
+            info["episode"], self.over = self.over, None
+        return GameStep(self._blanked(observation), float(np.sign(reward)), done, info)
+
+    def _pressed(self, observation: Observations, actions: list[int]) -> Observations:
+        """The observation after `actions` that nobody chose."""
+        for action in actions:
+            observation, _, done, over, _ = self._press(action)
+            if action != NOOP and done and not over:  # another life: SB3's FireResetEnv begins its episode as well
+                observation, *_ = self._press(NOOP)
+        return observation
+
+    def _press(self, action: int) -> tuple[Observations, float, bool, bool, dict[str, Any]]:
+        self.letters.append(chr(ord("A") + action))
+        self._send(action)
+        return self._receive()
+
+    def _send(self, action: int) -> None:
+        self.native.send(np.array([action], dtype=np.int64))
+
+    def _receive(self) -> tuple[Observations, float, bool, bool, dict[str, Any]]:
+        """Observation, reward, whether a life was lost or the game is over, whether the game is over, and info."""
+        observations, rewards, ended, cut, native = self.native.recv()
+        frame = int(native["episode_frame_number"][0])
+        over = bool(cut[0] or frame != self.frame + SKIP)  # a new game has begun, not only a new life
+        self.frame = frame
+        self.result += float(rewards[0])
+        done, info = bool(ended[0] or cut[0]), {}
+        if done:
+            info["TimeLimit.truncated"] = bool(cut[0] and not ended[0])
+        if over:
+            info["terminal_observation"] = native["final_obs"][0]  # garbage where only a life was lost
+            length = sum(map(str.islower, self.letters))
+            self.over = self.over or {"r": self.result, "l": length, "letters": "".join(self.letters)}
+            self.result, self.letters = 0.0, []
+        return observations[0], float(rewards[0]), done, over, info
+
+    def _blanked(self, observation: Observations) -> Observations:
+        """Black in place of frames from before the episode, as SB3's VecFrameStack has it; in place."""
+        observation[: max(0, STACK - 1 - self.age)] = 0
+        return observation
+
+    def close(self) -> None:
+        self.native.close()
+
+
+def step_games(games: Sequence[NativeGame], actions: Sequence[int] | NDArray[np.int64], threads: int) -> list[GameStep]:
+    """Step each game by its action, at most `threads` of them at a time; no number depends on that."""
+    for game, action in zip(games[:threads], actions, strict=False):
+        game.send(int(action))
+    steps = []
+    for i, game in enumerate(games):
+        steps.append(game.receive())
+        if i + threads < len(games):
+            games[i + threads].send(int(actions[i + threads]))
+    return steps
+
+
+class NativeAtari(VecEnv):
+    """`count` games of ale-py's as a VecEnv of Stable-Baselines3. Observations are (count, 4, 84, 84) uint8.
 
     Args:
         game: plain name or `…NoFrameskip-v4`.
         count: how many are played at once.
         threads: of the emulator; no number depends on it.
-        life_ends: whether a lost life ends the episode; for evaluation it does not.
-        noop_max: most no-ops at the start of a game, drawn by the environment's seed.
-        fire: whether FIRE is pressed once after them where there is such an action.
-        max_frames: frames (four for a step) after which a game is cut.
+        noop_max, max_frames: see `NativeGame`.
     """
 
     def __init__(
-        self,
-        game: str,
-        count: int,
-        *,
-        threads: int = 1,
-        life_ends: bool = True,
-        noop_max: int = 30,
-        fire: bool = True,
-        max_frames: int = MAX_FRAMES,
+        self, game: str, count: int, *, threads: int = 1, noop_max: int = NOOPS, max_frames: int = MAX_FRAMES
     ) -> None:
-        self.native = AtariVectorEnv(
-            rom_id(game),
-            count,
-            num_threads=threads,
-            max_num_frames_per_episode=max_frames,
-            # The default would insert a step that no action was chosen for; and `episodic_life` starts a new game at
-            # each lost life.
-            autoreset_mode=AutoresetMode.SAME_STEP,
-            life_loss_info=life_ends,
-            reward_clipping=False,
-            noop_max=noop_max,
-            use_fire_reset=fire,
-        )
-        self.returns, self.lengths = np.zeros(count), np.zeros(count, dtype=int)
-        self.age = np.zeros(count, dtype=int)
-        """Steps since the start of the episode, as the frame stack sees it."""
-        self.frame = np.zeros(count, dtype=int)
-        super().__init__(count, self.native.single_observation_space, self.native.single_action_space)
+        self.games = [NativeGame(game, noop_max=noop_max, max_frames=max_frames) for _ in range(count)]
+        self.threads = threads
+        self.actions = np.zeros(count, dtype=np.int64)
+        native = self.games[0].native
+        super().__init__(count, native.single_observation_space, native.single_action_space)
 
     def reset(self) -> Observations:
         """Start all games anew; with fixed seeds right after `seed`."""
-        seeds = None if self._seeds[0] is None else np.array(self._seeds) % SEEDS
-        observations, info = self.native.reset(seed=seeds)
-        self.returns[:], self.lengths[:], self.age[:] = 0, 0, 0
-        self.frame = info["episode_frame_number"]
+        observations = np.stack([game.reset(seed) for game, seed in zip(self.games, self._seeds, strict=True)])
         self._reset_seeds()
         self._reset_options()
-        return self._blanked(observations)
-
-    def step_async(self, actions: NDArray[np.int64]) -> None:
-        self.native.send(actions.astype(np.int64))
-
-    def step_wait(self) -> Step:
-        observations, rewards, ended, cut, info = self.native.recv()
-        dones = ended | cut
-        over = info["episode_frame_number"] < self.frame  # a new game has begun, not only a new life
-        self.frame = info["episode_frame_number"]
-        self.returns += rewards
-        self.lengths += 1
-        self.age = np.where(dones, 0, self.age + 1)
-        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
-        for i in np.flatnonzero(dones):
-            # `final_obs` has rows of games that are over, and garbage in those of mere lost lives.
-            infos[i]["terminal_observation"] = info["final_obs"][i] if over[i] else observations[i].copy()
-            infos[i]["TimeLimit.truncated"] = bool(cut[i] and not ended[i])
-            if over[i]:
-                infos[i]["episode"] = {"r": float(self.returns[i]), "l": int(self.lengths[i])}
-                self.returns[i], self.lengths[i] = 0, 0
-        return self._blanked(observations), np.sign(rewards).astype(np.float32), dones, infos
-
-    def _blanked(self, observations: Observations) -> Observations:
-        """Black in place of frames from before the episode, as SB3's VecFrameStack has it; in place."""
-        for i in np.flatnonzero(self.age < STACK - 1):
-            observations[i, : STACK - 1 - self.age[i]] = 0
         return observations
 
+    def step_async(self, actions: NDArray[np.int64]) -> None:
+        self.actions = actions
+
+    def step_wait(self) -> Step:
+        steps = step_games(self.games, self.actions, self.threads)
+        observations, rewards, dones, infos = zip(*steps, strict=True)
+        return np.stack(observations), np.array(rewards, dtype=np.float32), np.array(dones), list(infos)
+
     def close(self) -> None:
-        self.native.close()
+        for game in self.games:
+            game.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
         if attr_name != "render_mode":
@@ -137,11 +223,10 @@ class NativeAtari(VecEnv):
         return [None] * self.num_envs
 
 
-def wrapped_atari(game: str, count: int, *, life_ends: bool = True, noop_max: int = 30) -> VecEnv:
+def wrapped_atari(game: str, count: int, *, noop_max: int = NOOPS) -> VecEnv:
     """The same games through Stable-Baselines3's own wrappers, one after another in this process.
 
-    They differ from the native ones in what happens before an episode: FIRE and the action after it are held for four
-    frames each, and a lost life is followed by a no-op and those two. Raises BlipError without OpenCV.
+    Raises BlipError without OpenCV.
     """
     if vars(atari_wrappers)["cv2"] is None:
         raise BlipError("Stable-Baselines3's wrappers need OpenCV: pip install opencv-python-headless")
@@ -150,19 +235,17 @@ def wrapped_atari(game: str, count: int, *, life_ends: bool = True, noop_max: in
 
     def make() -> gymnasium.Env[Any, Any]:
         env = gymnasium.make(game.removesuffix(SUFFIX) + SUFFIX)
-        return atari_wrappers.AtariWrapper(Monitor(env), noop_max=noop_max, terminal_on_life_loss=life_ends)
+        return atari_wrappers.AtariWrapper(Monitor(env), noop_max=noop_max)
 
     environments = DummyVecEnv([make] * count)
     return VecTransposeImage(VecFrameStack(environments, STACK))
 
 
 def make_environments(
-    game: str, count: int, backend: Literal["native", "sb3"] = "native", *, threads: int = 1, life_ends: bool = True
+    game: str, count: int, backend: Literal["native", "sb3"] = "native", *, threads: int = 1
 ) -> VecEnv:
     """`count` environments of one game."""
-    if backend == "native":
-        return NativeAtari(game, count, threads=threads, life_ends=life_ends)
-    return wrapped_atari(game, count, life_ends=life_ends)
+    return NativeAtari(game, count, threads=threads) if backend == "native" else wrapped_atari(game, count)
 
 
 def action_count(game: str) -> int:

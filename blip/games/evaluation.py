@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from blip.games.atari import SEEDS, NativeAtari, Observations
+from blip.games.atari import SEEDS, NativeGame, Observations, step_games
 from blip.networks import MultiHeadNetwork
 
 Act = Callable[[Observations], NDArray[np.int64]]
@@ -17,41 +17,34 @@ class Played(NamedTuple):
     """A whole game: what it takes to play it again, and its return, not clipped."""
 
     seed: int
-    actions: str
-    """A letter for each step: `a` is the game's first action."""
+    letters: str
+    """A letter for each step: `a` is the game's first action, `A` the same one, pressed before an episode."""
+    length: int
+    """Steps whose action the agent chose."""
     result: float
 
 
 def play(game: str, act: Act, count: int, seed: int, *, max_frames: int, threads: int = 1) -> list[Played]:
-    """Play `count` whole games, one in each environment.
+    """Play `count` whole games, each from a seed of its own.
 
-    All lives, and no second game for those that end early, which would favour short ones. `act` is given the
-    observations (n, 4, 84, 84) of the games that are still played.
+    All lives, as the agent knows them from training: after each one the older frames are black, and the same is
+    pressed. No second game for those that end early, which would favour short ones. `act` is given the observations
+    (n, 4, 84, 84) of the games that are still played.
     """
-    environments = NativeAtari(game, count, threads=threads, life_ends=False, max_frames=max_frames)
-    environments.seed(seed % SEEDS)
-    observations = environments.reset()
-    results: dict[int, float] = {}
-    actions = np.zeros(count, dtype=np.int64)
-    lengths = np.zeros(count, dtype=int)
-    taken: list[str] = []
-    while len(results) < count:
-        playing = [i for i in range(count) if i not in results]
-        actions[playing] = act(observations[playing])
-        taken.append(letters(actions))
-        observations, _, _, infos = environments.step(actions)  # type: ignore[assignment]
-        for i in playing:
-            if "episode" in infos[i]:
-                results[i], lengths[i] = infos[i]["episode"]["r"], infos[i]["episode"]["l"]
-    environments.close()
-    return [
-        Played((seed + i) % SEEDS, "".join(step[i] for step in taken[: lengths[i]]), results[i]) for i in range(count)
-    ]
-
-
-def letters(actions: NDArray[np.int64]) -> str:
-    """Actions (n,) below 26 as n letters."""
-    return (actions + ord("a")).astype(np.uint8).tobytes().decode()
+    games = [NativeGame(game, max_frames=max_frames) for _ in range(count)]
+    seeds = [(seed + i) % SEEDS for i in range(count)]
+    observations = [one.reset(s) for one, s in zip(games, seeds, strict=True)]
+    played: dict[int, Played] = {}
+    while len(played) < count:
+        playing = [i for i in range(count) if i not in played]
+        actions = act(np.stack([observations[i] for i in playing]))
+        for i, step in zip(playing, step_games([games[i] for i in playing], actions, threads), strict=True):
+            observations[i] = step.observation
+            if ended := step.info.get("episode"):
+                played[i] = Played(seeds[i], ended["letters"], ended["l"], ended["r"])
+    for one in games:
+        one.close()
+    return [played[i] for i in range(count)]
 
 
 def by_network(network: MultiHeadNetwork, task: int, device: torch.device, draw: torch.Generator | None = None) -> Act:

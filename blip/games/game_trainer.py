@@ -9,29 +9,21 @@ import torch
 
 from blip.data import Examples
 from blip.errors import BlipError
-from blip.games.actor_critic import ActorCriticNetwork
-from blip.games.atari import SEEDS, STACK, make_environments
+from blip.games.actor_critic import STACK, ActorCriticNetwork
+from blip.games.atari import SEEDS, make_environments
 from blip.games.evaluation import Act, Played, at_random, by_network, play
-from blip.games.game_experiment import (
-    MEAN_RETURNS,
-    RANDOM_RETURNS,
-    REPLAYS,
-    RETURNS,
-    UPDATES,
-    GameExperiment,
-    GameInputs,
-)
+from blip.games.measurements import MEAN_RETURNS, RANDOM_RETURNS, REPLAYS, RETURNS, UPDATES
 from blip.games.policy import GamePolicy, attached
 from blip.games.ppo import STATISTICS, PublishedPPO
+from blip.games.settings import EvaluationConfig, PPOConfig
 from blip.progress import Progress
 from blip.record import Row
 from blip.seeding import address, generator
-from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
 
 
 class GameTrainer(Trainer):
-    """One run on games.
+    """One run on games. `arguments` are those of `Trainer`.
 
     Every `restart_updates` updates the environments are made anew, whether or not a checkpoint is written there, since
     the emulator's state cannot be saved.
@@ -40,34 +32,11 @@ class GameTrainer(Trainer):
     unit: ClassVar[str] = "update"
     left: ClassVar[str] = "about"
 
-    def __init__(
-        self,
-        experiment: GameExperiment,
-        method: str,
-        seed: int,
-        inputs: GameInputs,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        *,
-        cuda_graphs: bool = True,
-        seconds_between_checkpoints: float | None = None,
-    ) -> None:
-        self.config, self.evaluation = experiment.ppo, experiment.evaluation
-        self.actions = inputs.outputs
-        torch.manual_seed(address(seed, "network"))
-        features, width = experiment.network.features((STACK, 84, 84))
-        super().__init__(
-            experiment,
-            method,
-            seed,
-            ActorCriticNetwork(features, width, self.actions).to(device),
-            inputs.names,
-            self.config.updates,
-            checkpoint,
-            device,
-            cuda_graphs=cuda_graphs,
-            seconds_between_checkpoints=seconds_between_checkpoints,
-        )
+    network: ActorCriticNetwork
+
+    def __init__(self, config: PPOConfig, evaluation: EvaluationConfig, **arguments: Any) -> None:
+        self.config, self.evaluation = config, evaluation
+        super().__init__(units=config.updates, **arguments)
 
     def _learn(self, progress: Progress, saved: Row | None) -> None:
         self._ppo = ppo = self._fresh_ppo()
@@ -165,7 +134,7 @@ class GameTrainer(Trainer):
         means = [float(np.mean([game.result for game in games])) for games in played]
         for t, (mean, games) in enumerate(zip(means, played, strict=True)):
             self._record(MEAN_RETURNS, self.task, t, mean, len(games))
-            self._record(REPLAYS, self.task, t, games[0].seed, games[0].result, games[0].actions)
+            self._record(REPLAYS, self.task, t, games[0].seed, games[0].result, games[0].letters)
         return "returns " + ", ".join(f"{game} {mean:.1f}" for game, mean in zip(self.names, means, strict=False))
 
     def _examples(self) -> Examples:
@@ -179,15 +148,17 @@ class GameTrainer(Trainer):
     def _evaluate(self) -> list[list[Played]]:
         """Play every game learned so far, the present one among them."""
         self.network.eval()
-        if self.evaluation.greedy:
-            return [self._play(t, "greedy", by_network(self.network, t, self.device)) for t in range(self.task + 1)]
-        draws = [generator(self.seed, "evaluation actions", self.task, self.done, t) for t in range(self.task + 1)]
-        agents = [by_network(self.network, t, self.device, draw) for t, draw in enumerate(draws)]
-        return [self._play(t, "sampled", agent) for t, agent in enumerate(agents)]
+        return [self._play_as_learned(t) for t in range(self.task + 1)]
+
+    def _play_as_learned(self, t: int) -> list[Played]:
+        greedy = self.evaluation.greedy
+        draw = None if greedy else generator(self.seed, "evaluation actions", self.task, self.done, t)
+        with self.method.as_seen_by(t):
+            return self._play(t, "greedy" if greedy else "sampled", by_network(self.network, t, self.device, draw))
 
     def _play_at_random(self) -> None:
         """The random agent's returns, by which those of others are normalised."""
-        act = at_random(self.actions[self.task], address(self.seed, "random", self.task))
+        act = at_random(self.network.outputs[self.task], address(self.seed, "random", self.task))
         games = self._play(self.task, "random", act)
         self._record(RANDOM_RETURNS, self.task, float(np.mean([game.result for game in games])), len(games))
 
@@ -205,5 +176,5 @@ class GameTrainer(Trainer):
             )
         for episode, game in enumerate(games):
             place = (self.task, self.done, sum(self.trained) + self._trained(), task)
-            self._record(RETURNS, *place, agent, episode, game.result, len(game.actions))
+            self._record(RETURNS, *place, agent, episode, game.result, game.length)
         return games

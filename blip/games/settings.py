@@ -20,6 +20,11 @@ Game = Annotated[str, AfterValidator(_checked_name)]
 """A plain name; `…NoFrameskip-v4` is taken too."""
 
 
+ENVIRONMENTS = 2
+"""Part of the configuration of every run on games: raise it when the same actions lead elsewhere, and the runs are
+redone. 2: with what is pressed before each episode, in training and evaluation."""
+
+
 class PPOConfig(Schema):
     """PPO of the paper, the same for every game and method. A step is one action of one environment, four frames."""
 

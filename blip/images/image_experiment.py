@@ -1,54 +1,21 @@
 """Classification: a task sequence of images, a network, and a schedule."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, model_validator
 
 from blip.data import DataConfig, SourceConfig, TaskSequence, load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.experiment import Experiment
-from blip.networks import AnyNetworkConfig, NetworkConfig
-from blip.record import COUNT, INDEX, LOSS, NUMBER, SHARE, Score, Table
+from blip.images.image_trainer import ACCURACY, HISTORY, ImageTrainer, TrainingConfig
+from blip.methods import METHODS
+from blip.networks import AnyNetworkConfig, NetworkConfig, build_network, largest_product
+from blip.record import Score, Table
 from blip.schema import Schema, wrong
-
-if TYPE_CHECKING:
-    from blip.images.image_trainer import ImageTrainer
-    from blip.training.checkpoint import Checkpoint
-
-ACCURACY = Table(
-    name="accuracy",
-    about="Accuracy and loss on the test images of each task so far, after learning a task.",
-    columns={"task_learned": INDEX, "task": INDEX, "accuracy": SHARE, "loss": LOSS, "n": COUNT},
-)
-HISTORY = Table(
-    name="history",
-    about="Each epoch of training, and its validation.",
-    columns={
-        "task": INDEX,
-        "epoch": INDEX,
-        "lr": NUMBER,
-        "train_loss": LOSS,
-        "valid_loss": LOSS,
-        "valid_accuracy": SHARE,
-    },
-)
-
-
-class TrainingConfig(Schema):
-    """SGD with a patience schedule, the same for every method."""
-
-    lr: PositiveFloat
-    batch_size: PositiveInt
-    epochs: PositiveInt
-    """At most so many in each task."""
-    lr_patience: PositiveInt = 5
-    """After so many epochs in a row without a lower validation loss the learning rate is divided by `lr_factor`."""
-    lr_factor: float = Field(default=3, gt=1)
-    lr_min: PositiveFloat = 1e-4
-    """A task ends when its learning rate falls below this."""
-    momentum: float = Field(default=0, ge=0, lt=1)
+from blip.seeding import address
+from blip.training.checkpoint import Checkpoint
 
 
 class _OneNetwork(Schema):
@@ -92,6 +59,13 @@ class ImageExperiment(Experiment):
         del config["network_changes"]
         return config | {"network": self.network_of(method).model_dump(mode="json")}
 
+    @property
+    def tf32(self) -> bool:
+        return self.training.precision == "tf32"
+
+    def largest_product(self, method: str, inputs: TaskSequence) -> int:
+        return largest_product(self.network_of(method), inputs.image_shape, self.training.batch_size)
+
     def inputs(self, seed: int, raw: Path, prepared: Path, device: torch.device) -> TaskSequence:
         sequence = load_sequence(prepare_experiment(self.name, self.data, seed, raw, prepared), prepared, device)
         if sequence.stand_ins and not self.stand_in:
@@ -106,10 +80,20 @@ class ImageExperiment(Experiment):
         method: str,
         seed: int,
         inputs: TaskSequence,
-        checkpoint: "Checkpoint",
+        checkpoint: Checkpoint,
         device: torch.device,
         cuda_graphs: bool = True,
-    ) -> "ImageTrainer":
-        from blip.images.image_trainer import ImageTrainer
-
-        return ImageTrainer(self, method, seed, inputs, checkpoint, device, cuda_graphs=cuda_graphs)
+    ) -> ImageTrainer:
+        torch.manual_seed(address(seed, "network"))
+        network = build_network(self.network_of(method), inputs.image_shape, inputs.outputs).to(device)
+        return ImageTrainer(
+            self.training,
+            inputs,
+            network=network,
+            method=METHODS[method](network, self.methods[method], seed),
+            tables=self.tables_of(method),
+            seed=seed,
+            checkpoint=checkpoint,
+            device=device,
+            cuda_graphs=cuda_graphs,
+        )

@@ -1,11 +1,12 @@
 """What a method is: a few hooks around anybody's training loop."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from blip.data import Examples
+from blip.data import Examples, Task, TaskSequence
 from blip.networks import MultiHeadNetwork
 from blip.record import Table
 from blip.schema import Schema
@@ -39,6 +40,9 @@ class Method:
     """Whether `penalty` and `after_step` may be recorded as a CUDA graph: they never wait for the device (`.item()`,
     `if` on a tensor), and the tensors that they read stay the same ones while a task trains."""
 
+    games: ClassVar[bool] = True
+    """Whether it can learn games; `data_for` is for images alone."""
+
     tables: ClassVar[tuple[Table, ...]] = ()
     """What the method measures of itself after each task; the first column is `task_learned`."""
 
@@ -50,8 +54,16 @@ class Method:
         self.settings = settings
         self.seed = seed
 
+    def data_for(self, task: int, sequence: TaskSequence) -> Task:
+        """What is trained and validated on as task `task` (0-based)."""
+        return sequence.task(task)
+
+    def trained_parameters(self) -> Iterable[nn.Parameter]:
+        """What a task moves, asked for once before it trains; those with `requires_grad` off stay."""
+        return self.network.parameters()
+
     def before_task(self, task: int) -> None:
-        """Called before task `task` (0-based) trains, and again when a run resumes within it."""
+        """Called before task `task` trains, and again when a run resumes within it."""
 
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         """A term of the loss (a number) beside the cross-entropy, or None.
@@ -65,6 +77,10 @@ class Method:
 
     def after_task(self, task: int, train: Examples) -> None:
         """Called once a task has trained and its best weights are back in place."""
+
+    def as_seen_by(self, task: int) -> AbstractContextManager[None]:
+        """While this is open, the network is what `task` (up to the present one) is to be tested with."""
+        return nullcontext()
 
     def measurements(self) -> dict[str, list[dict[str, Any]]]:
         """Rows to record after a task, by name of the table; the loop adds `task_learned`."""

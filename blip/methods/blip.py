@@ -1,7 +1,6 @@
 """Bit-level information preserving: the paper's method."""
 
 from collections.abc import Mapping
-from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -43,6 +42,7 @@ class BitPreserving(Method):
     """BLIP (Shi et al., CVPR 2021): after each task freeze the bits that carry information about it."""
 
     name = "blip"
+    version = 3
     tables = (BITS, TRACE)
 
     class Settings(Schema):
@@ -50,13 +50,20 @@ class BitPreserving(Method):
         """F_prior of the paper; it belongs to the `fisher_batch_size` beside it."""
         fisher_batch_size: PositiveInt = 100
         fisher_batches: PositiveInt = 80
+        labels: Literal["sampled", "exact"] = "sampled"
+        """Of the Fisher estimate: one sampled for each image as published, or the exact expectation over classes."""
+        max_classes: PositiveInt = 10
+        """Most classes that `exact` goes through, a backward pass each; one of the others is sampled."""
         max_bits: int = Field(default=20, ge=1, le=24)
         weight_range: PositiveFloat = 6.0
-        """Weights lie in ± this / √fan-in."""
-        fan: Literal["in", "max"] = "in"
-        """`max`: the larger of fan-in and fan-out stands for the fan-in everywhere, as published for games."""
-        published_initialisation: bool = True
-        """Weights from N(0, 1/fan-in) and biases 0, instead of PyTorch's default."""
+        """Weights lie in ± this / √n."""
+        n: Literal["fan-in", "max-fan-in-outputs"] = "fan-in"
+        """Of a layer, in the range of its weights and in its prior. `max-fan-in-outputs`, published for games, is the
+        larger of fan-in and number of output units (of a convolution out_channels, without its kernel)."""
+        initialisation: Literal["normal", "zero-biases", "network"] = "normal"
+        """`normal`: weights from N(0, 1/fan-in) clamped to their range and biases 0. `zero-biases`: the network's own
+        weights and biases 0 (published for mini-ImageNet). `network`: as the network comes (for games, where its biases
+        are 0)."""
 
     def __init__(self, network: MultiHeadNetwork, settings: "BitPreserving.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
@@ -65,24 +72,29 @@ class BitPreserving(Method):
             settings.f_prior,
             max_bits=settings.max_bits,
             weight_range=settings.weight_range,
-            fan=settings.fan,
+            n=settings.n,
         )
-        if settings.published_initialisation:
+        if settings.initialisation == "normal":
             self.blip.initialise_(generator(seed, "blip initialisation"))
+        elif settings.initialisation == "zero-biases":
+            self.blip.zero_biases_()
+        self.blip.clamp_()
 
     def after_step(self) -> None:
         self.blip.clamp_()
 
     def after_task(self, task: int, train: Examples) -> None:
         settings = self.settings
-        batches = train.batches(settings.fisher_batch_size, generator(self.seed, "fisher", task))
-        labels = generator(self.seed, "fisher labels", task, device=train.labels.device)
+        used = settings.fisher_batches * settings.fisher_batch_size
+        index = train.indices(used, generator(self.seed, "fisher", task))[0]
         fisher = diagonal_fisher(
             self.network.features,
             lambda x: self.network(x, task),
-            (x for x, _ in islice(batches, settings.fisher_batches)),
+            (train.batch(part)[0] for part in torch.split(index, train.batch_size)),
             loss_batch_size=settings.fisher_batch_size,
-            generator=labels,
+            labels=settings.labels,
+            max_classes=settings.max_classes,
+            generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
         self.blip.consolidate(fisher)
 

@@ -1,6 +1,7 @@
 """Elastic weight consolidation: a spring on every weight, as stiff as the weight is important."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -20,10 +21,14 @@ from blip.seeding import address, generator
 class EWC(Method):
     """EWC (Kirkpatrick et al., 2017): penalty λ/2 · Σ F (θ - θ*)², F averaged or summed over the tasks so far.
 
-    Over all parameters where not said otherwise; heads of earlier tasks get no gradient and so no penalty either.
+    Over all parameters, as published: but the Fisher information of a head is zero until its task, and after it the
+    head never moves, so heads add nothing and are left out. Offline, each task has a penalty of its own, around the
+    weights that it ended with. Their sum is kept as one, with the sum of the F and, for θ*, the mean of those weights
+    weighted by F: the same but for a number that no gradient sees, and no larger with every task.
     """
 
     name = "ewc"
+    version = 2
     clip_norm = 100.0
 
     class Settings(Schema):
@@ -31,14 +36,19 @@ class EWC(Method):
         """λ"""
         fisher_batch_size: PositiveInt = 32
         """The published Fisher squares batch gradients, so λ belongs to a batch size: that of training."""
+        fisher_batches: PositiveInt | None = None
+        """At most so many; all of the task's data where left out."""
         fisher: Literal["batch gradients", "sampled"] = "batch gradients"
-        """`sampled`: of the features alone, for labels drawn from the prediction. What is published for games, squared
+        """`sampled`: for labels drawn from the prediction. What is published for games, squared
         gradients of batches of n such labels, is the Fisher information proper / n in the mean: here it is computed."""
         over_tasks: Literal["mean", "sum"] = "mean"
-        """`sum` with `sampled` is online EWC as published for games."""
+        """`sum` with `sampled` is published for games."""
+        form: Literal["online", "offline"] = "online"
+        """`online`: θ* is the weights after the last task. `offline`: each task's penalty keeps its own θ*."""
 
     def __init__(self, network: MultiHeadNetwork, settings: "EWC.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
+        self.parameters = dict(network.features.named_parameters())
         self.fisher: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
 
@@ -47,7 +57,7 @@ class EWC(Method):
             return None
         terms = [
             quadratic_penalty(parameter, self.anchor[name], self.fisher[name])
-            for name, parameter in self.network.named_parameters()
+            for name, parameter in self.parameters.items()
             if name in self.anchor
         ]
         penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
@@ -55,30 +65,40 @@ class EWC(Method):
 
     def after_task(self, task: int, train: Examples) -> None:
         new = self._sampled(task, train) if self.settings.fisher == "sampled" else self._batch_gradients(task, train)
-        if self.settings.over_tasks == "sum":
-            self.fisher = {name: value + self.fisher.get(name, 0.0) for name, value in new.items()}
-        else:
-            self.fisher = {
-                name: (value + task * self.fisher[name]) / (task + 1) if task else value for name, value in new.items()
-            }
-        self.anchor = {name: p.detach().clone() for name, p in self.network.named_parameters() if name in new}
+        tasks = 1 if self.settings.over_tasks == "sum" else task + 1
+        weights = {name: self.parameters[name].detach().clone() for name in new}
+        if not self.anchor:
+            self.fisher, self.anchor = new, weights
+            return
+        for name, value in new.items():
+            old = self.fisher[name] if tasks == 1 else task * self.fisher[name]
+            self.fisher[name] = (value + old) / tasks
+            if self.settings.form == "offline":
+                share = torch.where(value + old > 0, value / (value + old), 1.0)
+                weights[name] = self.anchor[name] + share * (weights[name] - self.anchor[name])
+        self.anchor = weights
+
+    def _batches(self, task: int, train: Examples) -> Iterator[tuple[Tensor, Tensor]]:
+        batches = train.batches(self.settings.fisher_batch_size, generator(self.seed, "fisher", task))
+        return islice(batches, self.settings.fisher_batches)
 
     def _batch_gradients(self, task: int, train: Examples) -> dict[str, Tensor]:
         torch.manual_seed(address(self.seed, "fisher dropout", task))
+        self.network.train()
         return batch_gradient_fisher(
-            self.network,
+            self.network.features,
             lambda x: self.network(x, task),
-            train.batches(self.settings.fisher_batch_size, generator(self.seed, "fisher", task)),
+            self._batches(task, train),
         )
 
     def _sampled(self, task: int, train: Examples) -> dict[str, Tensor]:
         fisher = diagonal_fisher(
             self.network.features,
             lambda x: self.network(x, task),
-            (x for x, _ in train.batches(self.settings.fisher_batch_size)),
+            (x for x, _ in self._batches(task, train)),
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
-        return {f"features.{name}": value / self.settings.fisher_batch_size for name, value in fisher.items()}
+        return {name: value / self.settings.fisher_batch_size for name, value in fisher.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"fisher": self.fisher, "anchor": self.anchor}

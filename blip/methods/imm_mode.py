@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from blip.core.fisher import batch_gradient_fisher
 from blip.core.penalties import quadratic_penalty
@@ -21,10 +21,11 @@ class ModeIMM(Method):
     """Mode-IMM (Lee et al., 2017): L2-transfer while training, then θ ← (ΣF_old·θ_old + F·θ) / (ΣF_old + F).
 
     The published code computes this merge and drops the result; here it is carried out. A weight that no task's Fisher
-    information says anything about keeps its new value.
+    information says anything about keeps its new value, as do heads, about which a single task does.
     """
 
     name = "imm-mode"
+    version = 2
     clip_norm = 1000.0
 
     class Settings(Schema):
@@ -36,18 +37,24 @@ class ModeIMM(Method):
         super().__init__(network, settings, seed)
         self.fisher: dict[str, Tensor] = {}
         self.old: dict[str, Tensor] = {}
+        """Weights before the task, of the features and of its own head."""
+        self.trained: dict[str, nn.Parameter] = {}
+
+    def before_task(self, task: int) -> None:
+        self.trained = self.network.parameters_of(task)
 
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if not self.old:
             return None
-        terms = [quadratic_penalty(parameter, self.old[name]) for name, parameter in self.network.named_parameters()]
+        terms = [quadratic_penalty(parameter, self.old[name]) for name, parameter in self.trained.items()]
         penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
         return penalty
 
     def after_task(self, task: int, train: Examples) -> None:
         torch.manual_seed(address(self.seed, "fisher dropout", task))
+        self.network.train()
         fisher = batch_gradient_fisher(
-            self.network,
+            self.network.features,
             lambda x: self.network(x, task),
             train.batches(self.settings.fisher_batch_size, generator(self.seed, "fisher", task)),
         )
@@ -55,14 +62,15 @@ class ModeIMM(Method):
             self._merge(fisher)
         else:
             self.fisher = fisher
-        self.old = {name: parameter.detach().clone() for name, parameter in self.network.named_parameters()}
+        self.old = {name: p.detach().clone() for name, p in self.network.parameters_of(task + 1).items()}
 
     @torch.no_grad()
     def _merge(self, fisher: dict[str, Tensor]) -> None:
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self.network.features.named_parameters():
             total = self.fisher[name] + fisher[name]
             share = torch.where(total > 0, fisher[name] / total, 1.0)  # of the new weight
-            parameter.copy_(self.old[name] + share * (parameter - self.old[name]))
+            old = self.old[f"features.{name}"]
+            parameter.copy_(old + share * (parameter - old))
             self.fisher[name] = total
 
     def state_dict(self) -> dict[str, Any]:

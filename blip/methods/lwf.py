@@ -1,13 +1,13 @@
 """Learning without forgetting: the new network should still say what the old one said."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
-from torch import Tensor
+from torch import Tensor, nn
 
 from blip.data import Examples
 from blip.methods.base import Method, register
@@ -20,6 +20,7 @@ class LwF(Method):
     """LwF (Li and Hoiem, 2016): distil, on the new task's images, what the last network's earlier heads predict."""
 
     name = "lwf"
+    version = 2
     clip_norm = 100.0
 
     class Settings(Schema):
@@ -31,25 +32,38 @@ class LwF(Method):
         super().__init__(network, settings, seed)
         self.teacher: MultiHeadNetwork | None = None
         self.tasks = 0
+        self.heads: tuple[nn.Parameter, nn.Parameter]
+        self.teacher_heads: tuple[nn.Parameter, nn.Parameter]
+        """All heads of earlier tasks as one layer, of the network and of the teacher."""
+
+    def trained_parameters(self) -> Iterable[nn.Parameter]:
+        if self.teacher is None:
+            return self.network.parameters()
+        return [*self.network.parameters_of(self.tasks).values(), *self.heads]
 
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if self.teacher is None:
             return None
-        temperature = self.settings.temperature
         with torch.no_grad():
-            old = self.teacher.features(inputs)
-            targets = [F.softmax(self.teacher.heads[t](old) / temperature, 1) for t in range(self.tasks)]
-        terms = [
-            F.cross_entropy(self.network.heads[t](hidden) / temperature, target) for t, target in enumerate(targets)
-        ]
-        penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
+            targets = F.softmax(self._predictions(self.teacher.features(inputs), self.teacher_heads), 1)
+        predictions = self._predictions(hidden, self.heads)
+        # The mean over images and tasks, times the tasks: the sum of what each earlier head has lost.
+        penalty: Tensor = self.settings.strength * self.tasks * F.cross_entropy(predictions, targets)
         return penalty
+
+    def _predictions(self, hidden: Tensor, heads: tuple[nn.Parameter, nn.Parameter]) -> Tensor:
+        """Logits / temperature of the earlier heads: (images · tasks, classes)."""
+        weight, bias = heads
+        logits: Tensor = F.linear(hidden, weight.flatten(0, 1), bias.flatten()) / self.settings.temperature
+        return logits.view(len(hidden) * self.tasks, -1)
 
     def after_task(self, task: int, train: Examples) -> None:
         self._set_teacher(deepcopy(self.network), task + 1)
 
     def _set_teacher(self, teacher: MultiHeadNetwork, tasks: int) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
+        self.teacher_heads = _one_layer(teacher.heads[:tasks])
+        self.heads = _one_layer(self.network.heads[:tasks])
         self.tasks = tasks
 
     def state_dict(self) -> dict[str, Any]:
@@ -60,3 +74,23 @@ class LwF(Method):
             teacher = deepcopy(self.network)
             teacher.load_state_dict(state["teacher"])
             self._set_teacher(teacher, state["tasks"])
+
+
+NEVER = -1e4
+"""Logit of a class that a head does not have: its probability is exactly 0, and 0 times its logarithm too."""
+
+
+def _one_layer(heads: Iterable[nn.Module]) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weight and bias of one linear layer that computes all `heads`, which are in its memory from now on.
+
+    Each is filled up to the most classes. A layer for each head would make a step's time grow with the number of tasks.
+    """
+    layers = [head for head in heads if isinstance(head, nn.Linear)]
+    classes = max(layer.out_features for layer in layers)
+    first = layers[0].weight
+    weight = nn.Parameter(first.new_zeros(len(layers), classes, layers[0].in_features), first.requires_grad)
+    bias = nn.Parameter(first.new_full((len(layers), classes), NEVER), first.requires_grad)
+    for layer, rows, biases in zip(layers, weight.data, bias.data, strict=True):
+        rows[: layer.out_features], biases[: layer.out_features] = layer.weight.data, layer.bias.data
+        layer.weight.data, layer.bias.data = rows[: layer.out_features], biases[: layer.out_features]
+    return weight, bias

@@ -13,7 +13,9 @@ from blip.record import RECORD, RunRecord, Score, Table, read_record
 from blip.results.matrix import score_matrix
 
 KEYS = ["experiment", "method", "seed"]
-METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd")
+REFERENCES = ("single-task", "joint")
+"""Methods that do not learn continually: what a task gives without the others, and with all of them at once."""
+METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd", *REFERENCES)
 # What the runs of one experiment should share, and what to call it when they do not.
 SHARED = {
     "commit": "commits",
@@ -23,6 +25,7 @@ SHARED = {
     "gpu": "GPU models",
     "tasks": "numbers of tasks",
     "data": "kinds of data",
+    "products": "libraries of float32 products",
 }
 
 
@@ -163,6 +166,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "gpu": made_by.gpu or "none",
         "python": made_by.versions.get("python", "unknown"),
         "torch": made_by.versions.get("torch", "unknown"),
+        "products": made_by.products,
         "peak_memory_mb": made_by.peak_memory_mb,
     }
 

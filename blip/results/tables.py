@@ -11,7 +11,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from blip.files import atomic_write
-from blip.results.loading import Runs, mixed_runs
+from blip.results.loading import REFERENCES, Runs, mixed_runs
 from blip.results.metrics import run_metrics, score_name, scores_kept, summarise
 
 
@@ -44,7 +44,8 @@ GUIDE = """\
 # Results
 
 Each row is a method. Cells are mean ± standard deviation over n seeds [95 % confidence interval of
-the mean]; bold marks the best mean of a column.
+the mean]; bold marks the best mean of a column. Rows of single-task (a network for each task) and
+joint (all tasks so far together) are references, not continual learning, and never bold.
 
 * **ACC**: average accuracy over all tasks after learning the last one. Higher is better.
 * **BWT** (backward transfer): mean change of the accuracy on earlier tasks since each was learned;
@@ -160,6 +161,8 @@ def sentence(runs: Runs, table: pd.DataFrame) -> str:
     """What the table says, for somebody who does not know the field."""
     result, task = score_name(runs), runs.score.task
     tasks = int(runs.runs["tasks"].max())
+    compared = ~table.index.isin(REFERENCES)
+    table = table[compared] if compared.any() else table
     acc, bwt = (table[f"{metric}_percent_mean"].dropna().round(2) for metric in ("acc", "bwt"))
     if acc.empty:
         return f"In some {task} no method did better than chance, so nothing can be said of all {task}s together."
@@ -206,9 +209,10 @@ def _format_column(table: pd.DataFrame, column: Column) -> list[Cell]:
     """The cells of a column; best is what is best as shown, so ties are all marked."""
     means, stds, halves = (table[f"{column.name}_{statistic}"].tolist() for statistic in ("mean", "std", "ci95"))
     shown = pd.Series([round(mean, column.decimals) for mean in means])
-    best = shown.agg(column.best) if column.best and shown.count() > 1 else None
+    compared = shown.mask(table.index.isin(REFERENCES))
+    best = compared.agg(column.best) if column.best and compared.count() > 1 else None
     cells = []
-    for mean, std, half, rounded in zip(means, stds, halves, shown, strict=True):
+    for mean, std, half, rounded in zip(means, stds, halves, compared, strict=True):
         text, spread, low, high = (f"{value:z.{column.decimals}f}" for value in (mean, std, mean - half, mean + half))
         if pd.isna(mean):
             cells.append(Cell("–", "", best=False))

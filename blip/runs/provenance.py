@@ -13,7 +13,7 @@ import torch
 from blip.record import Provenance
 
 
-def provenance(device: torch.device, started: datetime, packages: tuple[str, ...]) -> Provenance:
+def provenance(device: torch.device, started: datetime, products: str, packages: tuple[str, ...]) -> Provenance:
     """Of a run that ends now; no host or user name, no absolute path."""
     arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv]
     return Provenance(
@@ -22,6 +22,7 @@ def provenance(device: torch.device, started: datetime, packages: tuple[str, ...
         cpu=_cpu_model(),
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         threads=torch.get_num_threads(),
+        products=products,
         command=" ".join(arguments),
         started=started.isoformat(timespec="seconds"),
         finished=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 
 from blip.config import fingerprint
 from blip.devices import pick_device
@@ -16,6 +17,7 @@ from blip.files import make_folder
 from blip.record import RECORD, TaskRecord, changed_files, read_record, run_folder, write_run
 from blip.runs.provenance import provenance
 from blip.training.checkpoint import Checkpoint
+from blip.training.products import AUTO, DEFAULT, choose, computed_by, tensor_float_32
 
 
 def train_run(
@@ -29,25 +31,28 @@ def train_run(
     checkpoints: Path,
     device: str = "auto",
     cuda_graphs: bool = True,
+    products: str = AUTO,
 ) -> Path:
     """Train one run and write its folder below `out`; a finished one of the same configuration is left alone.
 
-    Goes on from the run's checkpoint where a process was stopped before, and removes it at the end. Raises BlipError
-    for bad input, a full disk or a diverging loss.
+    Goes on from the run's checkpoint where a process was stopped before, and removes it at the end. `products`:
+    see `choose`. Raises BlipError for bad input, a full disk or a diverging loss.
     """
     folder = run_folder(out, experiment.name, method, seed)
     config = experiment.run_config(method, seed)
     target = pick_device(device)
     inputs = experiment.inputs(seed, raw, prepared, target)
     key = fingerprint([config, inputs.checksum, metadata.version("blip-continual")])
-    checkpoint = Checkpoint(checkpoints / key)
+    library = choose(products, target, experiment.largest_product(method, inputs))
+    # Other roundings: a run is not resumed with them.
+    checkpoint = Checkpoint(checkpoints / (key if library == DEFAULT else f"{key}-{library}"))
     if _is_complete(folder, key):
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
-    with checkpoint.held():
+    with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, cuda_graphs)
         trainer.run(f"{experiment.name} {method} seed {seed}")
         tasks = zip(inputs.names, inputs.outputs, trainer.trained, strict=True)
@@ -61,9 +66,10 @@ def train_run(
             "tables": experiment.tables_of(method),
             "config": config,
             "key": key,
-            "provenance": provenance(target, started, experiment.packages),
+            "provenance": provenance(target, started, library, experiment.packages),
         }
-        weights = {name: value.cpu().contiguous() for name, value in trainer.network.state_dict().items()}
+        state = trainer.network.state_dict()
+        weights = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
         write_run(folder, record, safetensors.torch.save(weights), trainer.tables)
         checkpoint.remove()
     return folder

@@ -2,15 +2,14 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
 
 from blip.data import Examples
-from blip.experiment import Experiment
-from blip.methods import METHODS
+from blip.methods import Method
 from blip.networks import MultiHeadNetwork
 from blip.progress import Progress
 from blip.record import COST, Row, Table
@@ -28,8 +27,10 @@ class Trainer(ABC):
     machine, libraries and threads). A kind of experiment says how a task is learned and tested.
 
     Args:
+        tables: what is measured.
         tasks: names of the tasks.
         units: how many epochs, or whatever `unit` is, a task is trained for at most.
+        cuda_graphs: whether steps are recorded as CUDA graphs where there is such a device and the method allows it.
     """
 
     unit: ClassVar[str] = "epoch"
@@ -38,32 +39,27 @@ class Trainer(ABC):
 
     def __init__(
         self,
-        experiment: Experiment,
-        method: str,
-        seed: int,
         network: MultiHeadNetwork,
+        method: Method,
+        tables: Iterable[Table],
         tasks: list[str],
         units: int,
+        seed: int,
         checkpoint: Checkpoint,
         device: torch.device,
-        *,
-        cuda_graphs: bool = True,
-        seconds_between_checkpoints: float | None = None,
+        cuda_graphs: bool,
     ) -> None:
-        self.seed, self.device, self.checkpoint = seed, device, checkpoint
-        self.network = network
+        self.network, self.method = network, method
         self.names, self.units = tasks, units
-        self.method = METHODS[method](network, experiment.methods[method], seed)
+        self.seed, self.checkpoint, self.device = seed, checkpoint, device
         self.cuda_graphs = cuda_graphs and device.type == "cuda" and self.method.cuda_graphs
-        self.tables: dict[str, list[Row]] = {table.name: [] for table in experiment.tables_of(method)}
+        self.tables: dict[str, list[Row]] = {table.name: [] for table in tables}
         self.trained: list[int] = []
         """How long each task was trained."""
         self.task, self.done = 0, 0
         """The task being learned, and how many of its epochs or updates are done."""
         self._seconds: dict[str, float] = {}
-        self._interval = SECONDS_BETWEEN_CHECKPOINTS
-        if seconds_between_checkpoints is not None:
-            self._interval = seconds_between_checkpoints
+        self.seconds_between_checkpoints = SECONDS_BETWEEN_CHECKPOINTS
         self._last_saved = time.monotonic()
 
     def run(self, title: str) -> None:
@@ -123,7 +119,7 @@ class Trainer(ABC):
 
     def _save(self, learning: Row | None) -> None:
         """Write a checkpoint with `learning`, what a task's training goes on from, unless the last one is young."""
-        if time.monotonic() - self._last_saved < self._interval:
+        if time.monotonic() - self._last_saved < self.seconds_between_checkpoints:
             return
         with self._timed("checkpoint"):
             self.checkpoint.save(

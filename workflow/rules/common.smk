@@ -16,7 +16,10 @@ OUT = PLAN.out
 # retrain nothing. Where results and prepared data lie is taken from a job's outputs and inputs (`parent`), which a
 # cluster without a shared file system has in other places.
 RAW_FOLDER = f"--raw {shlex.quote(str(PLAN.raw))}"
-TRAINING = f"--checkpoints {shlex.quote(PLAN.checkpoints)} --device {shlex.quote(config['device'])}"
+TRAINING = (
+    f"--checkpoints {shlex.quote(PLAN.checkpoints)} --device {shlex.quote(config['device'])}"
+    f" --products {shlex.quote(config['products'])}"
+)
 
 # Apptainer shows a job the working directory alone; it is told of the other folders by this variable.
 os.environ["APPTAINER_BIND"] = PLAN.bind(os.environ)

@@ -1,0 +1,55 @@
+"""A network for each task: neither forgetting nor transfer."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+
+from blip.methods.base import Method, register
+from blip.networks import MultiHeadNetwork
+from blip.schema import Schema
+
+
+@register
+class SingleTask(Method):
+    """Every task on a network of its own: what tasks are worth without each other.
+
+    Each starts from the same initial weights, and is tested with those that it ended with, which are all kept.
+    """
+
+    name = "single-task"
+
+    def __init__(self, network: MultiHeadNetwork, settings: Schema, seed: int) -> None:
+        super().__init__(network, settings, seed)
+        self.initial = self._weights()
+        self.learned: list[dict[str, Tensor]] = []
+        self.begun = 0
+        """The task that the network is of."""
+
+    def before_task(self, task: int) -> None:
+        self.network.statistics_frozen = False
+        if task != self.begun:  # and not merely resumed
+            self.network.load_state_dict(self.initial)
+            self.begun = task
+
+    def after_task(self, task: int, *_: Any) -> None:
+        self.learned.append(self._weights())
+
+    @contextmanager
+    def as_seen_by(self, task: int) -> Iterator[None]:
+        present = self._weights()
+        self.network.load_state_dict(self.learned[task] if task < len(self.learned) else present)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(present)
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"initial": self.initial, "learned": self.learned, "begun": self.begun}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.initial, self.learned, self.begun = state["initial"], state["learned"], state["begun"]
