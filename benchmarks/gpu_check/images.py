@@ -145,7 +145,7 @@ def waits_of(work: Callable[[int], object], setting: Setting) -> dict[str, float
 
 def waits(setting: Setting) -> Iterator[Row]:
     """What a step waits for, by the profiler: nothing."""
-    for case in ("mlp, batch 32", "cifar", "miniimagenet_resnet"):
+    for case in ("mlp, batch 32", "cifar") if setting.quick else ("mlp, batch 32", "cifar", "miniimagenet_resnet"):
         for method in ("blip", "ewc", "lwf"):
             for graphs in (False, True):
                 steps = Steps(case, method, setting, graphs=graphs, later=True)
