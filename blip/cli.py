@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from textwrap import wrap
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from blip.errors import BlipError
@@ -276,6 +277,8 @@ def _methods(options: argparse.Namespace) -> None:
             default = "required" if field.is_required() else f"default {field.default}"
             others = [str(value) for value in _choices(field.annotation) if value != field.default]
             print(f"    {key}: {default}" + (f" (or {', '.join(others)})" if others else ""))
+            for line in wrap(field.description or "", 100):
+                print(f"        {line}")
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

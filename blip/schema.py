@@ -18,7 +18,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
 class Schema(BaseModel):
     """Base of all configuration; immutable, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    # The docstring below a field is its description, which `blip methods` prints.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def validate(model: type[T], values: Any, where: str) -> T:

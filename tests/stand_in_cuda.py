@@ -9,7 +9,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from blip.graphs import GraphedStep, side_stream
+from blip.training.graphs import GraphedStep, side_stream
 
 
 class FakeGraph:

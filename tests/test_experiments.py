@@ -170,8 +170,14 @@ def planned(name: str) -> PlannedExperiment:
     return load_suite(CONFIG / "stand-in.yaml", Path())[1][name]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@every_experiment
+def slow_ones(name: str, method: str) -> tuple[pytest.MarkDecorator, ...]:
+    """All tasks together, for each of twenty: ten times the steps of others."""
+    return (pytest.mark.slow,) if method == "joint" and name.startswith("mini") else ()
+
+
+@pytest.mark.parametrize(
+    ("name", "method"), [pytest.param(n, m, marks=slow_ones(n, m)) for n in PUBLISHED for m in METHODS]
+)
 def test_every_method_goes_through_every_experiment(name: str, method: str, stand_ins: Path, tmp_path: Path) -> None:
     experiment, tasks = planned(name).experiment, PUBLISHED[name]["tasks"]
     folder = train_run(

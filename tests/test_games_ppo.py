@@ -19,7 +19,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from blip import BLIP
 from blip.data import Examples
 from blip.games.actor_critic import ActorCriticNetwork, AtariNetworkConfig
-from blip.games.policy import GamePolicy, attached
+from blip.games.attached import attached
+from blip.games.policy import GamePolicy
 from blip.games.ppo import PublishedPPO
 from blip.methods import METHODS, Method
 
@@ -95,9 +96,18 @@ def learn(method: Method, network: ActorCriticNetwork, task: int, kind: type[PPO
     """A task of three updates without its end."""
     ppo = make_ppo(network, task, kind)
     method.before_task(task)
-    with attached(method, ppo.policy.optimizer):
-        ppo.learn(3 * COUNT * STEPS)
+    learn_with(method, ppo, 3 * COUNT * STEPS)
     return ppo
+
+
+def learn_with(method: Method, ppo: PPO, steps: int) -> None:
+    """As its own part of the loss, or attached from outside to Stable-Baselines3's."""
+    if isinstance(ppo, PublishedPPO):
+        ppo.method = method
+        ppo.learn(steps)
+    else:
+        with attached(method, ppo.policy.optimizer):
+            ppo.learn(steps)
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:
@@ -292,8 +302,7 @@ def test_the_gradient_of_ewc_reaches_the_optimizer_and_is_clipped_with_that_of_t
 
             ppo.policy.optimizer.register_step_pre_hook(look)
             torch.manual_seed(0)
-            with attached(other, ppo.policy.optimizer):
-                ppo.learn(COUNT * STEPS)
+            learn_with(other, ppo, COUNT * STEPS)
             gradients[strength, norm] = seen
     expected = {
         f"features.{k}": 5000 * method.fisher[k] * (p.detach() - method.anchor[k])  # type: ignore[attr-defined]

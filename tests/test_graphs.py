@@ -9,10 +9,10 @@ import torch
 from stand_in_cuda import FakeGraph, stand_in_cuda
 from test_image_training import make_trainer
 
-from blip.graphs import WARM_UP, GraphedStep
 from blip.methods import METHODS
 from blip.training.checkpoint import to_bytes
 from blip.training.descent import GradientDescent
+from blip.training.graphs import WARM_UP, GraphedStep
 
 CPU = torch.device("cpu")
 

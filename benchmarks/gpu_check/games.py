@@ -16,7 +16,6 @@ from blip.games.atari import NativeAtari
 from blip.games.evaluation import by_network, play
 from blip.games.game_experiment import GameExperiment
 from blip.games.game_trainer import GameTrainer
-from blip.games.policy import attached
 from blip.training.checkpoint import Checkpoint
 
 GAME = "Boxing"
@@ -54,9 +53,8 @@ class Learner:
         self.ppo.collect()
 
     def learn(self, updates: int) -> None:
-        with attached(self.trainer.method, self.ppo.policy.optimizer):
-            for _ in range(updates):
-                self.ppo.train()
+        for _ in range(updates):
+            self.ppo.train()
 
 
 def emulation(setting: Setting) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from blip.games.actor_critic import STACK, ActorCriticNetwork
 from blip.games.atari import SEEDS, make_environments
 from blip.games.evaluation import Act, Played, at_random, by_network, play
 from blip.games.measurements import MEAN_RETURNS, RANDOM_RETURNS, REPLAYS, RETURNS, UPDATES
-from blip.games.policy import GamePolicy, attached
+from blip.games.policy import GamePolicy
 from blip.games.ppo import STATISTICS, PublishedPPO
 from blip.games.settings import EvaluationConfig, PPOConfig
 from blip.progress import Progress
@@ -56,8 +56,7 @@ class GameTrainer(Trainer):
                     self._save({"optimizer": optimizer.state_dict()})
                 self._restart(ppo)
             resumed = False
-            with attached(self.method, optimizer):
-                self._update(ppo, progress)
+            self._update(ppo, progress)
 
     def _restart(self, ppo: PublishedPPO) -> None:
         """Start new games, which depend on nothing but the place in the run."""
@@ -95,7 +94,7 @@ class GameTrainer(Trainer):
             },
             device=self.device,
         )
-        ppo.cuda_graphs = self.cuda_graphs
+        ppo.method, ppo.cuda_graphs = self.method, self.cuda_graphs
         ppo.begin(config.updates * config.steps_per_update, self.done * config.steps_per_update)
         return ppo
 
@@ -134,7 +133,7 @@ class GameTrainer(Trainer):
         means = [float(np.mean([game.result for game in games])) for games in played]
         for t, (mean, games) in enumerate(zip(means, played, strict=True)):
             self._record(MEAN_RETURNS, self.task, t, mean, len(games))
-            self._record(REPLAYS, self.task, t, games[0].seed, games[0].result, games[0].letters)
+            self._record(REPLAYS, self.task, t, games[0].seed, games[0].result, games[0].actions)
         return "returns " + ", ".join(f"{game} {mean:.1f}" for game, mean in zip(self.names, means, strict=False))
 
     def _examples(self) -> Examples:

@@ -1,8 +1,6 @@
 """The shared network and one game's heads as a policy of Stable-Baselines3."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,10 +9,8 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from blip.games.actor_critic import ActorCriticNetwork
-from blip.methods import Method
 
 
 class SharedFeatures(BaseFeaturesExtractor):
@@ -75,41 +71,3 @@ class GamePolicy(ActorCriticPolicy):
             # Adam advises against it wherever a step is not recorded, as in a run with --eager.
             warnings.filterwarnings("ignore", "This instance was constructed with capturable=True")
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr, **self.optimizer_kwargs)  # type: ignore[call-arg]
-
-
-class _Tied(torch.autograd.Function):
-    """The first argument as it is; whoever differentiates a loss of it gets the second one's gradient as well."""
-
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, penalty: Tensor) -> Tensor:
-        return hidden.view_as(hidden)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
-        return gradient, gradient.new_ones((), dtype=torch.float32)
-
-
-@contextmanager
-def attached(method: Method, optimizer: Optimizer) -> Iterator[None]:
-    """Let a training loop that knows nothing of methods call `penalty` and `after_step`, while the block runs.
-
-    The penalty's gradient is there with the loss's after `backward`, so both are clipped together. It comes through
-    the output of the features, once for each of their calls that is differentiated. How far gradients are clipped is
-    the loop's business: `method.clip_norm` is not looked at.
-    """
-
-    def add_penalty(_: nn.Module, inputs: tuple[Tensor, ...], hidden: Tensor) -> Tensor | None:
-        if not torch.is_grad_enabled():
-            return None
-        penalty = method.penalty(inputs[0], hidden)
-        return None if penalty is None else _Tied.apply(hidden, penalty)
-
-    handles = [
-        method.network.features.register_forward_hook(add_penalty),
-        optimizer.register_step_post_hook(lambda *_: method.after_step()),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

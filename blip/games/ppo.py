@@ -5,6 +5,8 @@ What differs from Stable-Baselines3, all of it as in the published code:
 * the value loss is ½ · max of the clipped and the unclipped squared error;
 * advantages are normalised over the rollout instead of each mini-batch;
 * update j of N has the learning rate lr · (1 - j/N), so the last one is not 0.
+
+A continual-learning method may be given, whose penalty then belongs to the loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +21,8 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from blip.devices import upload
-from blip.graphs import GraphedStep
+from blip.methods import Method
+from blip.training.graphs import GraphedStep
 
 STATISTICS = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
 """Means over an update: losses as the module says, entropy in nats, approximate KL divergence from the policy that
@@ -31,6 +34,8 @@ class PublishedPPO(PPO):
 
     shuffle: torch.Generator | None = None
     statistics: ClassVar[dict[str, float]] = {}
+    method: Method | None = None
+    """Whose penalty is a term of the loss, and which is told of every step."""
     cuda_graphs: bool = False
     """Whether mini-batches are trained on by a recorded CUDA graph; the optimizer must be capturable then."""
     _step: Callable[[Tensor], None] | None = None
@@ -122,11 +127,14 @@ class PublishedPPO(PPO):
     def _train_step(self, index: Tensor) -> None:
         """One mini-batch."""
         observations, *vectors = self._rollout
-        loss, statistics = self._loss(_take(observations, index), *(v.index_select(0, index) for v in vectors))
+        images = _images_at(observations, index)
+        loss, statistics = self._loss(images, *(v.index_select(0, index) for v in vectors))
         self.policy.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
+        if self.method:
+            self.method.after_step()
         self._sums += statistics
 
     def _loss(
@@ -140,7 +148,8 @@ class PublishedPPO(PPO):
     ) -> tuple[Tensor, Tensor]:
         """The loss of a mini-batch, and STATISTICS."""
         clip = float(self.clip_range(1.0))  # type: ignore[operator]
-        hidden = self.policy.extract_features(observations)
+        inputs = observations.float().div_(255)
+        hidden = self.policy.features_extractor(inputs)
         log_probs = F.log_softmax(self.policy.action_net(hidden), dim=1)
         log_prob = log_probs.gather(1, actions.unsqueeze(1)).squeeze(1)
         entropy = -(log_probs.exp() * log_probs).sum(1).mean()
@@ -150,6 +159,8 @@ class PublishedPPO(PPO):
         near = old_value + (value - old_value).clamp(-clip, clip)
         value_loss = 0.5 * torch.max((value - target) ** 2, (near - target) ** 2).mean()
         loss = policy_loss - self.ent_coef * entropy + self.vf_coef * value_loss
+        penalty = self.method.penalty(inputs, hidden) if self.method else None
+        loss = loss if penalty is None else loss + penalty
         with torch.no_grad():
             kl = ((ratio - 1) - ratio.log()).mean()
             clipped = ((ratio - 1).abs() > clip).float().mean()
@@ -157,7 +168,7 @@ class PublishedPPO(PPO):
         return loss, statistics
 
 
-def _take(images: Tensor, index: Tensor) -> Tensor:
+def _images_at(images: Tensor, index: Tensor) -> Tensor:
     """Images (n, …) uint8 at `index`; eight bytes at a time, ten times as fast on a CPU."""
     words = images.view(len(images), -1).view(torch.int64)
     return words.index_select(0, index).view(torch.uint8).view(len(index), *images.shape[1:])

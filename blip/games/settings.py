@@ -22,7 +22,7 @@ Game = Annotated[str, AfterValidator(_checked_name)]
 
 ENVIRONMENTS = 2
 """Part of the configuration of every run on games: raise it when the same actions lead elsewhere, and the runs are
-redone. 2: with what is pressed before each episode, in training and evaluation."""
+redone. 2: with what is pressed before each episode, in training and evaluation, and the penalty in PPO's loss."""
 
 
 class PPOConfig(Schema):

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from blip.data import Examples, TaskSequence
 from blip.errors import BlipError
-from blip.graphs import GraphedStep
 from blip.progress import Progress
 from blip.record import COUNT, INDEX, LOSS, NUMBER, SHARE, Row, Table
 from blip.schema import Schema
 from blip.seeding import address, generator
 from blip.training.descent import GradientDescent, PatienceSchedule
+from blip.training.graphs import GraphedStep
 from blip.training.loop import Trainer
 
 ACCURACY = Table(

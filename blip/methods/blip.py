@@ -49,12 +49,15 @@ class BitPreserving(Method):
         f_prior: PositiveFloat
         """F_prior of the paper; it belongs to the `fisher_batch_size` beside it."""
         fisher_batch_size: PositiveInt = 100
+        """N: the estimate takes gradients of the mean loss of so many images."""
         fisher_batches: PositiveInt = 80
+        """At most so many times N images of a task are used."""
         labels: Literal["sampled", "exact"] = "sampled"
         """Of the Fisher estimate: one sampled for each image as published, or the exact expectation over classes."""
         max_classes: PositiveInt = 10
         """Most classes that `exact` goes through, a backward pass each; one of the others is sampled."""
         max_bits: int = Field(default=20, ge=1, le=24)
+        """Q, the most frozen bits of a parameter."""
         weight_range: PositiveFloat = 6.0
         """Weights lie in ± this / √n."""
         n: Literal["fan-in", "max-fan-in-outputs"] = "fan-in"

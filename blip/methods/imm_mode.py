@@ -32,6 +32,7 @@ class ModeIMM(Method):
         strength: NonNegativeFloat = 0.01
         """λ of the L2-transfer term λ/2 · Σ(θ - θ_old)²."""
         fisher_batch_size: PositiveInt = 32
+        """As for `ewc`."""
 
     def __init__(self, network: MultiHeadNetwork, settings: "ModeIMM.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)

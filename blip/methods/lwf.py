@@ -27,6 +27,7 @@ class LwF(Method):
         strength: NonNegativeFloat = 2.0
         """λ"""
         temperature: PositiveFloat = 1.0
+        """T, by which the logits of both networks are divided."""
 
     def __init__(self, network: MultiHeadNetwork, settings: "LwF.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)

@@ -1,6 +1,5 @@
 """Checkpoints: written atomically, read without running any code in them, held by one process at a time."""
 
-import fcntl
 import io
 import shutil
 from collections.abc import Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from blip.errors import BlipError
 from blip.files import atomic_write, make_folder
@@ -28,15 +28,14 @@ class Checkpoint:
         Raises BlipError where another process holds it: after its parent was killed, a trainer may live on.
         """
         make_folder(self.folder)
+        lock = FileLock(self.folder / "lock", timeout=0)
         try:
-            file = (self.folder / "lock").open("w")
+            lock.acquire()
+        except Timeout:
+            raise BlipError(f"{self.folder}: another process is training this run") from None
         except OSError as error:
             raise BlipError(f"{self.folder}: cannot be written: {error.strerror}") from None
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise BlipError(f"{self.folder}: another process is training this run") from None
+        with lock:
             yield
 
     def save(self, state: dict[str, Any]) -> None:
