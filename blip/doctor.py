@@ -61,8 +61,7 @@ def _gpus() -> list[tuple[str, str]]:
         free, total = torch.cuda.mem_get_info(index)
         memory = f"{free / 2**30:.1f} of {total / 2**30:.1f} GiB free"
         rows.append((f"GPU {index}", f"{about.name}, {memory}, compute capability {about.major}.{about.minor}"))
-    tf32 = "TF32 (PyTorch's default)" if torch.backends.cudnn.allow_tf32 else "float32"
-    return [*rows, ("training there", f"steps recorded as CUDA graphs, convolutions in {tf32}")]
+    return [*rows, ("training there", "steps are recorded as CUDA graphs (--eager: not)")]
 
 
 def _cpus() -> int:

@@ -150,7 +150,7 @@ def test_a_long_game_is_cut() -> None:
         for done, info in zip(dones, infos, strict=True):
             assert done or "episode" not in info
             if "episode" in info:
-                frames = 4 * len(info["episode"]["letters"])
+                frames = 4 * len(info["episode"]["actions"])
                 assert frames <= 2000
                 assert info["TimeLimit.truncated"] == (frames == 2000)
                 cut += info["TimeLimit.truncated"]
@@ -255,12 +255,12 @@ def test_the_letters_of_a_game_tell_what_was_chosen_and_what_was_pressed(game: s
         if "episode" in step.info:
             break
     one.close()
-    letters, length = step.info["episode"]["letters"], step.info["episode"]["l"]
+    actions, length = step.info["episode"]["actions"], step.info["episode"]["l"]
     lives = sum(s.done for s in observed) - 1
     assert lives >= 2
-    assert letters.startswith(opening)
-    assert letters.count(f"A{opening}") == lives == letters.count("A")
-    assert [c for c in letters if c.islower()] == chosen
+    assert actions.startswith(opening)
+    assert actions.count(f"A{opening}") == lives == actions.count("A")
+    assert [c for c in actions if c.islower()] == chosen
     assert length == len(chosen)
     for step in observed:
         assert step.done == (not step.observation[:3].any()), "the frames of the life before are black"

@@ -182,12 +182,12 @@ def test_games_may_be_played_with_sampled_actions(quick: Path, tmp_path: Path) -
 def test_a_recorded_game_is_played_again_in_colour(game: str) -> None:
     actions = action_count(game)
     played = play(game, at_random(actions, 0), 3, 7, max_frames=3000)
-    assert len({game.letters for game in played}) == 3
+    assert len({game.actions for game in played}) == 3
     for recorded in played:
-        screens, returns = zip(*replay(game, recorded.seed, recorded.letters), strict=True)
+        screens, returns = zip(*replay(game, recorded.seed, recorded.actions), strict=True)
         assert returns[-1] == recorded.result
-        assert len(screens) == len(recorded.letters)
-        assert recorded.length == sum(letter.islower() for letter in recorded.letters)
+        assert len(screens) == len(recorded.actions)
+        assert recorded.length == sum(letter.islower() for letter in recorded.actions)
         assert screens[0].shape == (210, 160, 3)
         assert np.ptp(screens[0].astype(int), axis=2).any(), "in colour"
 

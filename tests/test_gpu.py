@@ -16,10 +16,11 @@ from blip import BLIP, diagonal_fisher
 from blip.cli import main
 from blip.core import formulas
 from blip.devices import pick_device
-from blip.images.image_experiment import TrainingConfig
+from blip.images.image_trainer import TrainingConfig
 from blip.methods import METHODS
 from blip.training.checkpoint import to_bytes
 from blip.training.descent import GradientDescent
+from blip.training.products import tensor_float_32
 
 STAND_IN = bool(os.environ.get("BLIP_GPU_STAND_IN"))
 pytestmark = [
@@ -38,13 +39,9 @@ def device() -> Iterator[torch.device]:
         with stand_in_cuda():
             yield torch.device("cpu")
         return
-    yield pick_device("cuda")
-
-
-@pytest.fixture
-def exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Convolutions in float32 throughout, where PyTorch's default is TF32."""
-    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    found = pick_device("cuda")
+    with tensor_float_32(found, False):
+        yield found
 
 
 # The method
@@ -58,7 +55,6 @@ def network_and_batch(device: torch.device) -> tuple[nn.Module, nn.Module, tuple
     return features.to(device), head.to(device), (x.to(device), labels.to(device))
 
 
-@pytest.mark.usefixtures("exact")
 def test_fisher_is_that_of_the_cpu(device: torch.device) -> None:
     results = []
     for where in (torch.device("cpu"), device):
@@ -119,7 +115,7 @@ data:
   sources: [{name: digits, classes_per_task: 5, pad_to: 16, channels: 3}]
   validation: 0.2
 network: NETWORK
-training: {lr: 0.05, batch_size: 32, epochs: 4, lr_patience: 1, momentum: 0.5}
+training: {lr: 0.05, batch_size: 32, epochs: 4, lr_patience: 1}
 methods:
   blip: {f_prior: 1e-13, fisher_batch_size: 10, fisher_batches: 20}
   sgd: {}
@@ -167,8 +163,9 @@ def test_graphs_and_eager_training_give_the_same_bytes(
         image_trainer(network, method, tmp_path, str(graphs), device, graphs=graphs, precision=precision)
         for graphs in (True, False)
     )
-    for trainer in (graphed, eager):
-        trainer.run(f"{network} {method}")
+    with tensor_float_32(device, precision == "tf32"):
+        for trainer in (graphed, eager):
+            trainer.run(f"{network} {method}")
     assert graphed.tables["history"] == eager.tables["history"]
     weights = eager.network.state_dict()
     apart = {name: float((v - weights[name]).abs().max()) for name, v in graphed.network.state_dict().items()}

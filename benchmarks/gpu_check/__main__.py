@@ -88,12 +88,13 @@ def _entry(name: str, about: str) -> dict[str, Any]:
 def run_step(options: argparse.Namespace) -> int:
     """In a process of its own: hand on each row as soon as it is there."""
     from blip.devices import pick_device
+    from blip.training.products import tensor_float_32
 
     module, _, name = STEPS[options.step].function.rpartition(".")
     device = pick_device(options.device)
     raw, end = options.raw.resolve(), time.monotonic() + options.seconds
     function: Callable[[Setting], Iterator[Row]] = getattr(import_module(module), name)
-    with stand_ins(device):
+    with stand_ins(device), tensor_float_32(device, False):
         for found in function(Setting(device, options.quick, raw, end)):
             emit(found)
     return 0

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import pytest
 from common import ROOT, Row, Setting, emit, row
 
 from blip.doctor import report
@@ -37,6 +36,8 @@ class _Outcomes:
 
 def tests(setting: Setting) -> Iterator[Row]:
     """The tests marked gpu."""
+    import pytest  # here, since an image that only trains has none
+
     if setting.device.type != "cuda":
         os.environ["BLIP_GPU_STAND_IN"] = "1"
     few = "consolidation or quantisation or (eager and mlp and sgd and not frozen)" if setting.quick else ""

@@ -20,6 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from blip import diagonal_fisher
 from blip.config import load_experiment
 from blip.training.checkpoint import Checkpoint
+from blip.training.descent import GradientDescent
 
 SMALL_MLP, SMALL_ALEXNET = {"network.hidden": [32]}, {"network.mul": 0.1, "network.hidden": [32, 32]}
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int, int], int, dict[str, Any]]] = {
@@ -53,7 +54,8 @@ class Steps:
             self.trainer.method.after_task(0, self.train)
             self.trainer.task = 1
             self.trainer.method.before_task(1)
-        self.step = self.trainer._step(self.trainer._optimizer(None)[0], self.train)
+        descent = GradientDescent(self.trainer.method.trained_parameters(), experiment.training.lr)
+        self.step = self.trainer._step(descent, self.train)
         size = experiment.training.batch_size
         self.batches = [index for index in self.train.indices(size) if len(index) == size]
         self.trainer.network.train()
@@ -143,7 +145,7 @@ def waits_of(work: Callable[[int], object], setting: Setting) -> dict[str, float
 
 def waits(setting: Setting) -> Iterator[Row]:
     """What a step waits for, by the profiler: nothing."""
-    for case in ("mlp, batch 32", "cifar", "miniimagenet_resnet"):
+    for case in ("mlp, batch 32", "cifar") if setting.quick else ("mlp, batch 32", "cifar", "miniimagenet_resnet"):
         for method in ("blip", "ewc", "lwf"):
             for graphs in (False, True):
                 steps = Steps(case, method, setting, graphs=graphs, later=True)

@@ -38,6 +38,20 @@ Observations = NDArray[np.uint8]
 Step = tuple[Observations, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]
 
 
+def emulator(game: str, *, noop_max: int = NOOPS, use_fire_reset: bool = False, **settings: Any) -> AtariVectorEnv:
+    """A single game of ale-py's as it is played everywhere here; nothing but its pictures may be set otherwise."""
+    return AtariVectorEnv(
+        rom_id(game),
+        1,
+        num_threads=1,
+        autoreset_mode=AutoresetMode.SAME_STEP,  # the default would insert a step that no action was chosen for
+        reward_clipping=False,
+        noop_max=noop_max,
+        use_fire_reset=use_fire_reset,  # it would be held for one frame, before the no-ops
+        **settings,
+    )
+
+
 class GameStep(NamedTuple):
     """What came of one action."""
 
@@ -49,7 +63,7 @@ class GameStep(NamedTuple):
     """A life was lost, or the game is over."""
     info: dict[str, Any]
     """As Stable-Baselines3 has it: of an episode that is done, `terminal_observation` and `TimeLimit.truncated`; of a
-    game that is over, `episode` with its return "r", not clipped, its length "l" in actions, and its `letters`."""
+    game that is over, `episode` with its return "r", not clipped, its length "l" in actions, and its `actions`."""
 
 
 class NativeGame:
@@ -67,23 +81,12 @@ class NativeGame:
     """
 
     def __init__(self, game: str, *, noop_max: int = NOOPS, max_frames: int = MAX_FRAMES) -> None:
-        self.native = AtariVectorEnv(
-            rom_id(game),
-            1,
-            num_threads=1,
-            max_num_frames_per_episode=max_frames,
-            # The default would insert a step that no action was chosen for; and `episodic_life` starts a new game at
-            # each lost life.
-            autoreset_mode=AutoresetMode.SAME_STEP,
-            life_loss_info=True,
-            reward_clipping=False,
-            noop_max=noop_max,
-            use_fire_reset=False,  # it would be held for one frame, before the no-ops
-        )
+        # `episodic_life` would start a new game at each lost life.
+        self.native = emulator(game, noop_max=noop_max, max_num_frames_per_episode=max_frames, life_loss_info=True)
         fires = ale_py.Action.FIRE in self.native.ale.get_action_set()
         self.opening = [FIRE, THIRD] if fires else []
         self.frame, self.age, self.result = 0, 0, 0.0
-        self.letters: list[str] = []
+        self.actions: list[str] = []
         """The actions of this game so far: `a` is its first action, `A` the same one where nobody chose it."""
         self.over: dict[str, Any] | None = None
         """Of the game that ended since the last step, if one did."""
@@ -91,14 +94,14 @@ class NativeGame:
     def reset(self, seed: int | None = None) -> Observations:
         """Start a new game; with a seed, the one that belongs to it."""
         observations, info = self.native.reset(seed=None if seed is None else np.array([seed % SEEDS]))
-        self.frame, self.result, self.letters = int(info["episode_frame_number"][0]), 0.0, []
+        self.frame, self.result, self.actions = int(info["episode_frame_number"][0]), 0.0, []
         observation = self._pressed(observations[0], self.opening)
         self.age, self.over = 0, None
         return self._blanked(observation)
 
     def send(self, action: int) -> None:
         """Begin a step; `receive` must follow."""
-        self.letters.append(chr(ord("a") + action))
+        self.actions.append(chr(ord("a") + action))
         self._send(action)
 
     def receive(self) -> GameStep:
@@ -122,7 +125,7 @@ class NativeGame:
         return observation
 
     def _press(self, action: int) -> tuple[Observations, float, bool, bool, dict[str, Any]]:
-        self.letters.append(chr(ord("A") + action))
+        self.actions.append(chr(ord("A") + action))
         self._send(action)
         return self._receive()
 
@@ -141,9 +144,9 @@ class NativeGame:
             info["TimeLimit.truncated"] = bool(cut[0] and not ended[0])
         if over:
             info["terminal_observation"] = native["final_obs"][0]  # garbage where only a life was lost
-            length = sum(map(str.islower, self.letters))
-            self.over = self.over or {"r": self.result, "l": length, "letters": "".join(self.letters)}
-            self.result, self.letters = 0.0, []
+            length = sum(map(str.islower, self.actions))
+            self.over = self.over or {"r": self.result, "l": length, "actions": "".join(self.actions)}
+            self.result, self.actions = 0.0, []
         return observations[0], float(rewards[0]), done, over, info
 
     def _blanked(self, observation: Observations) -> Observations:

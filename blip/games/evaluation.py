@@ -17,7 +17,7 @@ class Played(NamedTuple):
     """A whole game: what it takes to play it again, and its return, not clipped."""
 
     seed: int
-    letters: str
+    actions: str
     """A letter for each step: `a` is the game's first action, `A` the same one, pressed before an episode."""
     length: int
     """Steps whose action the agent chose."""
@@ -41,7 +41,7 @@ def play(game: str, act: Act, count: int, seed: int, *, max_frames: int, threads
         for i, step in zip(playing, step_games([games[i] for i in playing], actions, threads), strict=True):
             observations[i] = step.observation
             if ended := step.info.get("episode"):
-                played[i] = Played(seeds[i], ended["letters"], ended["l"], ended["r"])
+                played[i] = Played(seeds[i], ended["actions"], ended["l"], ended["r"])
     for one in games:
         one.close()
     return [played[i] for i in range(count)]

@@ -133,7 +133,7 @@ class GameTrainer(Trainer):
         means = [float(np.mean([game.result for game in games])) for games in played]
         for t, (mean, games) in enumerate(zip(means, played, strict=True)):
             self._record(MEAN_RETURNS, self.task, t, mean, len(games))
-            self._record(REPLAYS, self.task, t, games[0].seed, games[0].result, games[0].letters)
+            self._record(REPLAYS, self.task, t, games[0].seed, games[0].result, games[0].actions)
         return "returns " + ", ".join(f"{game} {mean:.1f}" for game, mean in zip(self.names, means, strict=False))
 
     def _examples(self) -> Examples:

@@ -1,5 +1,7 @@
 """The bits of one real parameter after each task: the paper's illustration, drawn from a run."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -42,11 +44,10 @@ def choose_parameter(trace: pd.DataFrame) -> str:
     return str((grew + groups["value"].agg(lambda v: (v != 0).mean()) / 2).idxmax())
 
 
-def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
-    """One parameter's bits, a row per task: frozen bits in the colour of the task that froze them.
+def traced_rows(runs: Runs, parameter: str | None = None) -> pd.DataFrame | None:
+    """The trace of one parameter in one run, a row per task; None where nothing was traced.
 
-    From the first method and seed that traced `parameter` (default: `choose_parameter`); None without a trace. A task
-    may still move a value by one unit of its last frozen place, which can carry into higher digits: these are framed.
+    Of the first method and seed that traced `parameter` (default: `choose_parameter`).
     """
     if "trace" not in runs.tables:
         return None
@@ -55,17 +56,32 @@ def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
         trace = trace[trace["parameter"] == parameter]
     trace = trace[trace["method"] == method_order(trace["method"])[0]]
     trace = trace[trace["seed"] == trace["seed"].min()]
-    rows = trace[trace["parameter"] == choose_parameter(trace)].sort_values("task_learned")
-    values, bits = rows["value"].tolist(), rows["frozen_bits"].to_numpy()[:, None]
+    rows: pd.DataFrame = trace[trace["parameter"] == choose_parameter(trace)].sort_values("task_learned")
+    return rows
+
+
+def _texts(rows: pd.DataFrame) -> list[str]:
+    """The digits of each row. Raises BlipError where a value has other digits than its frozen bits allow."""
     first = rows.iloc[0]
-    run, bound, max_bits = f"{first['method']}, seed {first['seed']}", float(first["bound"]), int(first["max_bits"])
+    bound, max_bits = float(first["bound"]), int(first["max_bits"])
     try:
-        texts = [bit_digits(v, bound, int(k), max_bits) for v, k in zip(values, bits[:, 0], strict=True)]
+        return [bit_digits(v, bound, int(k), max_bits) for v, k in zip(rows["value"], rows["frozen_bits"], strict=True)]
     except ValueError as error:
         where = f"{first['experiment']}/{first['method']}/seed{first['seed']}/trace.csv: {first['parameter']}"
         raise BlipError(f"{where}: {error}") from error
 
-    digits = np.array([list(text.replace(".", "").replace("-", "−")) for text in texts])
+
+def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
+    """One parameter's bits, a row per task: frozen bits in the colour of the task that froze them; see `traced_rows`.
+
+    A task may still move a value by one unit of its last frozen place, which can carry into higher digits: these are
+    framed.
+    """
+    rows = traced_rows(runs, parameter)
+    if rows is None:
+        return None
+    max_bits, bits = int(rows["max_bits"].iloc[0]), rows["frozen_bits"].to_numpy()[:, None]
+    digits = np.array([list(text.replace(".", "").replace("-", "−")) for text in _texts(rows)])
     place = np.maximum(np.arange(max_bits + 2) - 1, 1)  # sign and integer digit are fixed with the first bit
     free = place > bits
     free[:, 0] |= digits[:, 0] == "±"  # the sign of 0 is open
@@ -91,7 +107,7 @@ def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
         ax.add_patch(Rectangle((column + 0.04, row + 0.08), 0.92, 0.84, hatch="////", ec="0.82", fc="none", lw=0))
     for row, column in np.argwhere(changed):
         ax.add_patch(Rectangle((column + 0.04, row + 1.08), 0.92, 0.84, fill=False, edgecolor="k", linewidth=1.2))
-    columns = {max_bits + 6.6: ("value", [f"{value:z.6f}".replace("-", "−") for value in values])}
+    columns = {max_bits + 6.6: ("value", [f"{value:z.6f}".replace("-", "−") for value in rows["value"]])}
     columns |= {max_bits + 10.8: ("frozen bits", [str(k) for k in bits[:, 0]])}
     for right, (heading, cells) in columns.items():
         for row, cell in enumerate([heading, *cells]):
@@ -101,10 +117,13 @@ def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
     ax.xaxis.tick_top()
     ax.tick_params(axis="y", labelsize=8, labelrotation=0)
     ax.tick_params(length=0)
-    figure.supxlabel(
-        f"Parameter {first['index']} of layer {first['layer']} ({run}): value = digits × {bound:.4g}, "
-        f"at most {max_bits} bits.\nColour: the task that froze the bit. Hatched: still free. "
-        "Frame: a frozen digit that changed.",
-        **CAPTION,
-    )
+    figure.supxlabel(_caption(rows.iloc[0]), **CAPTION)
     return figure
+
+
+def _caption(row: "pd.Series[Any]") -> str:
+    return (
+        f"Parameter {row['index']} of layer {row['layer']} ({row['method']}, seed {row['seed']}): value = digits × "
+        f"{row['bound']:.4g}, at most {row['max_bits']} bits.\nColour: the task that froze the bit. Hatched: still "
+        "free. Frame: a frozen digit that changed."
+    )

@@ -17,6 +17,7 @@ from blip.files import make_folder
 from blip.record import RECORD, TaskRecord, changed_files, read_record, run_folder, write_run
 from blip.runs.provenance import provenance
 from blip.training.checkpoint import Checkpoint
+from blip.training.loop import Trainer
 from blip.training.products import AUTO, DEFAULT, choose, computed_by, tensor_float_32
 
 
@@ -55,24 +56,31 @@ def train_run(
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, cuda_graphs)
         trainer.run(f"{experiment.name} {method} seed {seed}")
+        made_by = provenance(target, started, library, experiment.packages)
         tasks = zip(inputs.names, inputs.outputs, trainer.trained, strict=True)
-        record: dict[str, Any] = {
-            "experiment": experiment.name,
-            "method": method,
+        about = {
             "seed": seed,
-            "stand_in": experiment.stand_in,
-            "score": experiment.score,
-            "tasks": [TaskRecord(name=name, outputs=n, trained=trained) for name, n, trained in tasks],
-            "tables": experiment.tables_of(method),
             "config": config,
             "key": key,
-            "provenance": provenance(target, started, library, experiment.packages),
+            "provenance": made_by,
+            "tasks": [TaskRecord(name=name, outputs=n, trained=trained) for name, n, trained in tasks],
         }
-        state = trainer.network.state_dict()
-        weights = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-        write_run(folder, record, safetensors.torch.save(weights), trainer.tables)
+        _write(folder, experiment, method, about, trainer)
         checkpoint.remove()
     return folder
+
+
+def _write(folder: Path, experiment: Experiment, method: str, about: dict[str, Any], trainer: Trainer) -> None:
+    state = trainer.network.state_dict()
+    weights = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    record = about | {
+        "experiment": experiment.name,
+        "method": method,
+        "stand_in": experiment.stand_in,
+        "score": experiment.score,
+        "tables": experiment.tables_of(method),
+    }
+    write_run(folder, record, safetensors.torch.save(weights), trainer.tables)
 
 
 def _is_complete(folder: Path, key: str) -> bool:

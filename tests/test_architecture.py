@@ -1,0 +1,78 @@
+"""The rooms of the package: what imports what, and how long functions get."""
+
+import ast
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+
+def lint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.chdir(folder)
+    return int(lint_imports(cache_dir=None))
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The package's sources under a name of their own, with their contracts."""
+    shutil.copytree(ROOT / "blip", tmp_path / "copied", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (tmp_path / "copied").rglob("*.py"):
+        path.write_text(path.read_text().replace("from blip", "from copied").replace("import blip", "import copied"))
+    contracts = (ROOT / "pyproject.toml").read_text().partition("[tool.importlinter]")
+    (tmp_path / "pyproject.toml").write_text("".join(contracts[1:]).replace('"blip', '"copied'))
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_imports_run_downwards_and_in_no_circle(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lint(ROOT, monkeypatch) == EXIT_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("room", "line"),
+    [
+        ("methods/sgd.py", "from copied.training import loop"),
+        (
+            "results/matrix.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from copied.results import metrics",
+        ),
+        ("core/formulas.py", "from copied.errors import BlipError"),
+        ("games/names.py", "from copied.images import image_trainer"),
+    ],
+    ids=["upwards", "circle for types alone", "beside", "between kinds"],
+)
+def test_an_import_that_breaks_the_rules_is_seen(
+    room: str, line: str, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert lint(copy, monkeypatch) == EXIT_STATUS_SUCCESS
+    path = copy / "copied" / room
+    path.write_text(f"{path.read_text()}\n{line}\n")
+    assert lint(copy, monkeypatch) != EXIT_STATUS_SUCCESS
+
+
+def test_a_room_that_nobody_placed_is_seen(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (copy / "copied" / "attic.py").write_text("")
+    assert lint(copy, monkeypatch) != EXIT_STATUS_SUCCESS
+
+
+def test_no_function_is_longer_than_fifty_lines() -> None:
+    functions = {
+        f"{path.name}: {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for path in (ROOT / "blip").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+    }
+    assert len(functions) > 300
+    assert {name: lines for name, lines in functions.items() if lines > 50} == {}
+
+
+def test_only_the_list_of_kinds_names_them() -> None:
+    """Everything else asks an experiment, whatever its kind."""
+    rooms = [p for p in (ROOT / "blip").rglob("*.py") if p.parent.name not in ("games", "images")]
+    named = {
+        p.name for p in rooms if re.search("GameExperiment|ImageExperiment|GameTrainer|ImageTrainer", p.read_text())
+    }
+    assert named == {"config.py"}
