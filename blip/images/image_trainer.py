@@ -72,13 +72,13 @@ class ImageTrainer(Trainer):
     def _learn(self, progress: Progress, saved: Row | None) -> None:
         task = self.method.data_for(self.task, self.sequence)
         self._train = task.train
-        self.best_loss, self.best_weights = (
-            (saved["best_loss"], saved["best_weights"]) if saved else (math.inf, self._weights())
-        )
         config = self.config
+        self.best_loss, self.best_weights = math.inf, self._weights()
         schedule = PatienceSchedule(config.lr, config.lr_patience, config.lr_factor)
         if saved:
-            schedule = PatienceSchedule(**saved["schedule"])
+            with self.checkpoint.restoring():
+                self.best_loss, self.best_weights = saved["best_loss"], saved["best_weights"]
+                schedule = PatienceSchedule(**saved["schedule"])
         descent = GradientDescent(self.method.trained_parameters(), schedule.lr)
         step = self._step(descent, task.train)
         while self.done < config.epochs and schedule.lr >= config.lr_min:
