@@ -108,6 +108,7 @@ def _add_train_command(commands: Any) -> None:
         help="whose float32 matrix products on the CPU: those of PyTorch's default library, of oneDNN, or (auto) of "
         "the one that is known to be faster; each rounds differently",
     )
+    train.add_argument("--again", action="store_true", help="replace finished runs that were trained on other data")
     train.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
     _add_set(train)
     train.set_defaults(run=_train)
@@ -238,6 +239,7 @@ def _train(options: argparse.Namespace) -> None:
                     device=options.device,
                     cuda_graphs=not options.eager,
                     products=options.products,
+                    again=options.again,
                 )
             )
 

@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
@@ -127,8 +127,10 @@ class RunRecord(Schema):
     """What the numbers depend on."""
     key: str
     """Of configuration, data and package version: runs of equal keys have equal numbers."""
+    data: str = ""
+    """Checksum of the data; empty where there are none."""
     provenance: Provenance
-    files: dict[str, str]
+    files: dict[Annotated[str, Field(pattern=NAME)], str]
     """The other files of the folder and their SHA-256."""
 
 
@@ -172,9 +174,9 @@ def read_record(folder: Path) -> RunRecord:
 
 def changed_files(folder: Path, record: RunRecord) -> list[str]:
     """What is missing from a run folder, or is not as it was written; nothing where it is complete."""
-    found = {name: folder / name for name in record.files}
+    names = dict.fromkeys([*run_files(record.tables)[:-1], *record.files])
     return [
-        f"{name} is missing" if not path.is_file() else f"{name} was changed"
-        for name, path in found.items()
-        if not path.is_file() or sha256(path) != record.files[name]
+        f"{name} is missing" if not (folder / name).is_file() else f"{name} was changed"
+        for name in names
+        if not (folder / name).is_file() or sha256(folder / name) != record.files.get(name)
     ]

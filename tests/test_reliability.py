@@ -1,5 +1,7 @@
 """What a run survives: passing errors, altered files, killed processes; and that nothing is lost or mixed silently."""
 
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import Shell, interrupt_after, refused, shell  # noqa: F401
+from PIL import Image
+from shell import Shell, interrupt_after, refused
 
+from blip.data import storage
 from blip.files import atomic_path, atomic_write
 from blip.training.checkpoint import Checkpoint
 
@@ -17,7 +21,7 @@ from blip.training.checkpoint import Checkpoint
 
 
 @pytest.fixture
-def stopped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def stopped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The checkpoint of a run that was interrupted after two epochs."""
     with monkeypatch.context() as context:
         interrupt_after(2, context)
@@ -40,7 +44,7 @@ def test_a_passing_error_leaves_a_good_checkpoint_where_it_is(
     error: Exception,
     shell: Shell,
     stopped: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     before = stopped.read_bytes()
 
@@ -61,7 +65,7 @@ def test_a_passing_error_leaves_a_good_checkpoint_where_it_is(
     assert any("going on at task 1, epoch 3" in line for line in shell.train("blip")[1])
 
 
-def test_a_single_flipped_bit_is_damage(shell: Shell, stopped: Path) -> None:  # noqa: F811
+def test_a_single_flipped_bit_is_damage(shell: Shell, stopped: Path) -> None:
     content = bytearray(stopped.read_bytes())
     content[len(content) // 2] ^= 1
     stopped.write_bytes(content)
@@ -72,7 +76,7 @@ def test_a_single_flipped_bit_is_damage(shell: Shell, stopped: Path) -> None:  #
 def test_a_damaged_checkpoint_that_cannot_be_moved_is_told_in_one_line(
     shell: Shell,
     stopped: Path,
-    monkeypatch: pytest.MonkeyPatch,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     stopped.write_bytes(b"oops")
 
@@ -101,7 +105,7 @@ def test_a_damaged_checkpoint_that_cannot_be_moved_is_told_in_one_line(
 def test_a_sound_checkpoint_of_another_structure_says_what_to_do(
     change: Callable[[dict[str, object]], object],
     shell: Shell,
-    stopped: Path,  # noqa: F811
+    stopped: Path,
 ) -> None:
     checkpoint = Checkpoint(stopped.parent)
     state = checkpoint.load(torch.device("cpu"))
@@ -123,6 +127,7 @@ def test_a_sound_checkpoint_of_another_structure_says_what_to_do(
 WRITER = """
 import sys, time
 from pathlib import Path
+from blip.data import storage
 from blip.files import atomic_path
 with atomic_path(Path(sys.argv[1])) as temporary:
     temporary.write_bytes(b"half")
@@ -160,3 +165,92 @@ def test_two_files_of_one_process_are_written_side_by_side(tmp_path: Path) -> No
         one.write_text("1")
         two.write_text("2")
     assert [(tmp_path / name).read_text() for name in ("one", "two")] == ["1", "2"]
+
+
+# Data
+
+
+def flip(path: Path) -> None:
+    """One bit of the file's last byte."""
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def pictures(shell: Shell) -> Path:
+    """Raw class folders, which the experiment now learns from."""
+    for part, count in (("train", 4), ("test", 2)):
+        for label in range(4):
+            for i in range(count):
+                path = shell.folder / "raw/zoo" / part / f"class{label}" / f"{i}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("L", (4, 4), 60 * label + i).save(path)
+    source = "{name: zoo, folder: zoo, side: 4, channels: 1, classes_per_task: 2}"
+    text = shell.config.read_text().replace("{name: digits, classes_per_task: 5}", source)
+    shell.config.write_text(text)
+    return shell.folder / "raw/zoo"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_altered_data_set_stops_with_a_line_and_a_finished_run_stays(shell: Shell) -> None:
+    shell.train("sgd")
+    before = contents(shell.runs)
+    data = shell.data / "digits.safetensors"
+    flip(data)
+    for result in (shell.train("sgd"), shell.prepare()):
+        message = refused(result)
+        assert f"{data}: damaged or altered" in message
+        assert "delete it and prepare the data again" in message
+    data.unlink()
+    assert shell.train("sgd")[1][-1].endswith("complete already")
+    assert contents(shell.runs) == before
+
+
+def test_other_raw_files_than_those_of_the_data_set_stop_with_a_line(shell: Shell, pictures: Path) -> None:
+    assert shell.train("sgd")[0] == 0
+    (pictures / "train/class0/0.png").rename(pictures / "train/class0/9.png")
+    message = refused(shell.train("sgd"))
+    assert "zoo-4x4x1.safetensors: made of other raw files (24 files" in message
+    assert "delete it and prepare the data again" in message
+    shutil.rmtree(shell.folder / "raw")
+    assert shell.train("sgd")[1][-1].endswith("complete already"), "prepared data are enough"
+
+
+def test_a_finished_run_is_replaced_by_one_of_other_data_only_when_asked_to(shell: Shell, pictures: Path) -> None:
+    shell.train("sgd")
+    before = contents(shell.runs)
+    for path in [*pictures.glob("train/class0/*"), shell.data / "zoo-4x4x1.safetensors"]:
+        path.unlink()
+    Image.new("L", (4, 4), 255).save(pictures / "train/class0/0.png")
+    message = refused(shell.train("sgd"))
+    assert f"{shell.runs / 'tiny/sgd/seed0'}: a finished run on other data" in message
+    assert "--again" in message
+    assert contents(shell.runs) == before
+    assert shell.train("sgd", "--again")[0] == 0
+    after = contents(shell.runs)
+    assert after != before
+    assert shell.train("sgd", "--again")[1][-1].endswith("complete already")
+    assert contents(shell.runs) == after
+
+
+def test_a_data_set_is_summed_up_once_for_a_process(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.prepare()
+    shell.prepare("--source", "digits")
+    summed = []
+    checksum = storage.content_checksum
+    monkeypatch.setattr(storage, "content_checksum", lambda *a: summed.append(a) or checksum(*a))
+    assert shell.train("sgd blip", "--seed", "0", "1")[0] == 0
+    assert len(summed) == 1
+
+
+def test_a_record_that_lists_no_files_is_not_complete(shell: Shell) -> None:
+    shell.train("sgd")
+    record = shell.runs / "tiny/sgd/seed0/run.json"
+    values = json.loads(record.read_text())
+    values["files"] = {}
+    record.write_text(json.dumps(values))
+    assert "weights.safetensors was changed, accuracy.csv was changed" in shell.train("sgd")[1][0]

@@ -1,5 +1,6 @@
 """Image files to arrays, and class folders of anybody's images to data sets."""
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -82,6 +83,13 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     if not names:
         raise BlipError(f"{folder}: expected a folder of images for each class, found none")
     return tuple(names)
+
+
+def file_identity(folder: Path, pattern: str) -> str | None:
+    """A short name for the files below a folder, by their names and sizes; None where there are none."""
+    files = (path for path in folder.glob(pattern) if path.is_file())
+    sizes = sorted(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)
+    return f"{len(sizes)} files, {hashlib.sha256(chr(10).join(sizes).encode()).hexdigest()[:12]}" if sizes else None
 
 
 def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

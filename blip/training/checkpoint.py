@@ -90,7 +90,7 @@ class Checkpoint:
 
     @contextmanager
     def restoring(self) -> Iterator[None]:
-        """Around what puts a loaded state to use. Raises BlipError where it is of another structure than this code's."""
+        """Around what puts a loaded state to use. Raises BlipError where that is of another structure."""
         try:
             yield
         except torch.OutOfMemoryError:
