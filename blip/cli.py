@@ -3,15 +3,25 @@
 import argparse
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from blip.errors import BlipError
 
+MOST_THREADS = 256
+"""With more than a machine lets a process have, PyTorch ends in a segmentation fault."""
+DIGITS = 15
+"""Most that a number has: all of these are exact everywhere."""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 2 for bad input, 130 when interrupted, 141 with no reader left."""
+    """Run the command line; returns the exit status: 2 for bad input, 130 when interrupted, 141 with no reader left.
+
+    Whatever goes wrong is told in one line; with BLIP_TRACEBACK in the environment by a traceback.
+    """
+    _complete_streams()
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -19,13 +29,48 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its end
         return 141
-    except BlipError as error:
-        print(f"blip: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        if os.environ.get("BLIP_TRACEBACK"):
+            raise
+        print(f"blip: {_in_one_line(error)}", file=sys.stderr)
+        return _refused()
     except KeyboardInterrupt:
         print("blip: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _complete_streams() -> None:
+    """Where output was closed it goes nowhere, and what a terminal cannot show is escaped."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream := getattr(sys, name), TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _in_one_line(error: Exception) -> str:
+    """What went wrong; of what nobody foresaw also its kind, and how to see where."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, BlipError):
+        text = " ".join(str(error).split("\n"))
+    elif isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, MemoryError):
+        text = "not enough memory"
+    else:
+        text = f"{type(error).__name__}: {text}"
+    hint = "" if isinstance(error, BlipError) else " (BLIP_TRACEBACK=1 shows where)"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + hint
+
+
+def _refused() -> int:
+    """The exit status, once what was printed is out; where it cannot be, it is dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk: Python would complain again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -142,13 +187,13 @@ def _add_on_gpu_command(commands: Any) -> None:
 
 
 def _seed(text: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > DIGITS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a seed: expected 0, 1, 2, …")
     return int(text)
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
+    if not text.isdecimal() or len(text) > DIGITS or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number: expected 1, 2, 3, …")
     return int(text)
 
@@ -219,8 +264,8 @@ def _train(options: argparse.Namespace) -> None:
 
     from blip.runs.train import train_run
 
-    if options.threads < 1:
-        raise BlipError(f"--threads {options.threads}: expected at least 1")
+    if not 1 <= options.threads <= MOST_THREADS:
+        raise BlipError(f"--threads {options.threads}: expected at least 1 and at most {MOST_THREADS}")
     torch.set_num_threads(options.threads)
     experiment = _experiment(options, options.experiment)
     for method in options.method:

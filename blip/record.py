@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from blip.errors import BlipError
-from blip.files import atomic_write, sha256
+from blip.files import atomic_write, regular, sha256
 from blip.schema import NAME, Schema, first_problem
 
 Row: TypeAlias = dict[str, Any]
@@ -71,8 +71,8 @@ COST = Table(
 class Score(Schema):
     """What an experiment measures of a task, and in which table and column it stands."""
 
-    name: str
-    """Such as accuracy."""
+    name: str = Field(pattern=NAME)
+    """Such as accuracy; it becomes part of names of files."""
     table: str
     column: str
     chance: str | None = None
@@ -121,7 +121,7 @@ class RunRecord(Schema):
     stand_in: bool
     """Whether the data only stand in for the real ones."""
     score: Score
-    tasks: list[TaskRecord]
+    tasks: list[TaskRecord] = Field(min_length=1)
     tables: list[Table]
     config: dict[str, Any]
     """What the numbers depend on."""
@@ -159,7 +159,7 @@ def read_record(folder: Path) -> RunRecord:
     """The record of a run folder. Raises BlipError where it cannot be read or is of another format."""
     path = folder / RECORD
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(regular(path).read_bytes())
         if isinstance(values, dict) and values.get("format", 1) != FORMAT:
             found = values.get("format", 1)
             raise BlipError(f"{path}: a run folder of format {found}, expected {FORMAT}: train it again")

@@ -238,9 +238,7 @@ def test_a_finished_run_is_replaced_by_one_of_other_data_only_when_asked_to(shel
 
 
 def test_a_data_set_is_summed_up_once_for_a_process(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
-    shell.prepare()
-    shell.prepare("--source", "digits")
-    summed = []
+    summed: list[object] = []
     checksum = storage.content_checksum
     monkeypatch.setattr(storage, "content_checksum", lambda *a: summed.append(a) or checksum(*a))
     assert shell.train("sgd blip", "--seed", "0", "1")[0] == 0

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from blip.data import Examples, TaskSequence
@@ -55,6 +55,12 @@ class TrainingConfig(Schema):
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of the shared features in training and evaluation; weights, heads, penalties and Fisher information are float32
     always. `tf32` is of products and convolutions on a GPU, and float32 elsewhere."""
+
+    @model_validator(mode="after")
+    def _trains(self) -> "TrainingConfig":
+        if self.lr < self.lr_min:
+            raise ValueError(f"lr: expected at least lr_min ({self.lr_min:g}), found {self.lr:g}")
+        return self
 
 
 class ImageTrainer(Trainer):
