@@ -60,7 +60,7 @@ def _in_one_line(error: Exception) -> str:
         text = "not enough memory"
     else:
         text = f"{type(error).__name__}: {text}"
-    hint = "" if isinstance(error, BlipError) else " (BLIP_TRACEBACK=1 shows where)"
+    hint = "" if isinstance(error, BlipError | OSError | MemoryError) else " (BLIP_TRACEBACK=1 shows where)"
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + hint
 
 
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     check = commands.add_parser("check", help="check experiment files without running anything")
-    check.add_argument("experiment", type=Path, nargs="+")
+    check.add_argument("experiment", type=_path, nargs="+")
     _add_set(check)
     check.set_defaults(run=_check)
     return parser
@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_data_commands(commands: Any) -> None:
     data = commands.add_parser("data", help="prepare data sets and the splits of an experiment")
-    data.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
+    data.add_argument("experiment", type=_path, help="experiment file, such as config/experiments/mnist5.yaml")
     _add_data_folders(data)
     data.add_argument("--seed", type=_seed, nargs="+", action="extend", help="one split for each (default: 0)")
     data.add_argument("--source", help="make this data set alone, anew, and no split")
@@ -113,33 +113,36 @@ def _add_data_commands(commands: Any) -> None:
     data.set_defaults(run=_data)
 
     mini = commands.add_parser("miniimagenet", help="MI_raw.zip or MI_raw/<class>/<image> to train.pkl and test.pkl")
-    mini.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder of MI_raw (default: %(default)s)")
+    mini.add_argument("--raw", type=_path, default=Path("data/raw"), help="folder of MI_raw (default: %(default)s)")
     mini.add_argument(
-        "--out", type=Path, default=Path("data/prepared/miniimagenet"), help="folder to write to (default: %(default)s)"
+        "--out",
+        type=_path,
+        default=Path("data/prepared/miniimagenet"),
+        help="folder to write to (default: %(default)s)",
     )
     mini.add_argument("--classes", type=_count, default=100, help="that there must be (default: %(default)s)")
     mini.add_argument("--images", type=_count, default=600, help="that a class must have (default: %(default)s)")
     mini.set_defaults(run=_miniimagenet)
 
     stand_in = commands.add_parser("stand-in", help="generate small images that stand in for the raw data sets")
-    stand_in.add_argument("raw", type=Path, help="folder to write them to; give it as --raw afterwards")
+    stand_in.add_argument("raw", type=_path, help="folder to write them to; give it as --raw afterwards")
     stand_in.set_defaults(run=_stand_in)
 
 
 def _add_train_command(commands: Any) -> None:
     train = commands.add_parser("train", help="train methods on an experiment; goes on where it was stopped")
-    train.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
+    train.add_argument("experiment", type=_path, help="experiment file, such as config/experiments/mnist5.yaml")
     train.add_argument("--method", nargs="+", action="extend", required=True, help="one or more of `blip methods`")
     train.add_argument("--seed", type=_seed, nargs="+", action="extend", help="one run for each (default: 0)")
     train.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         default=Path("results/runs"),
         help="folder of run folders (default: %(default)s)",
     )
     train.add_argument(
         "--checkpoints",
-        type=Path,
+        type=_path,
         default=Path("results/checkpoints"),
         help="(default: %(default)s)",
     )
@@ -170,8 +173,8 @@ def _add_result_commands(commands: Any) -> None:
         ("games", _games, "a page of moving pictures from run folders on games (HTML and GIF)"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("runs", type=Path, nargs="+", help="folders that hold run folders")
-        command.add_argument("--out", type=Path, required=True, help="folder to write to")
+        command.add_argument("runs", type=_path, nargs="+", help="folders that hold run folders")
+        command.add_argument("--out", type=_path, required=True, help="folder to write to")
         command.set_defaults(run=run)
         if name == "figures":
             command.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
@@ -184,6 +187,12 @@ def _add_on_gpu_command(commands: Any) -> None:
     on_gpu.add_argument("command", metavar="COMMAND", help="after --, with its arguments")
     on_gpu.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     on_gpu.set_defaults(run=_on_gpu)
+
+
+def _path(text: str) -> Path:
+    if "\0" in text or any(len(os.fsencode(part)) > 255 for part in text.split("/")) or len(text) > 4000:
+        raise argparse.ArgumentTypeError("a path cannot have a NUL or be that long")
+    return Path(text)
 
 
 def _seed(text: str) -> int:
@@ -201,13 +210,13 @@ def _count(text: str) -> int:
 def _add_data_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--raw",
-        type=Path,
+        type=_path,
         default=Path("data/raw"),
         help="raw data, read from or downloaded to (default: %(default)s)",
     )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=_path,
         default=Path("data/prepared"),
         help="prepared data (default: %(default)s)",
     )

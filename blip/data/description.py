@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_serializer, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_serializer, model_validator
 
 from blip.data.sources import SOURCES
 from blip.schema import NAME, Schema
@@ -12,12 +12,18 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=10_000)]
 
 
+def _possible(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path cannot have a NUL")
+    return path
+
+
 class SourceConfig(Schema):
     """A data set and how it is cut into tasks: into groups of classes, or whole, or whole under permutations."""
 
     name: str = Field(pattern=NAME)
     """A built-in source, or any name where `folder` is given."""
-    folder: Path | None = None
+    folder: Annotated[Path, AfterValidator(_possible)] | None = None
     """Class folders of images, <raw>/<folder>/{train,test}/<class>/…"""
     side: Side | None = None
     """Images of `folder` are resized to side × side pixels."""
@@ -36,7 +42,7 @@ class SourceConfig(Schema):
     raw_images_per_class: PositiveInt | None = None
     """What the raw images of miniimagenet are expected to be; 100 and 600 where left out."""
 
-    @field_serializer("folder")
+    @field_serializer("folder", when_used="json")
     def _without_place(self, folder: Path | None) -> str | None:
         """No absolute path is recorded; the data are known by their checksum."""
         return None if folder is None else folder.name if folder.is_absolute() else str(folder)
