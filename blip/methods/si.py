@@ -19,8 +19,8 @@ class SI(Method):
     """SI (Zenke et al., 2017): penalty c · Σ Ω (θ - θ*)², Ω a path integral over training (Eq. 3 to 5).
 
     ω = -Σ g·Δθ over the steps of a task, g the gradient of its loss without the penalty: what the weight's way has
-    lowered the loss by. Ω ← Ω + max(ω, 0) / (Δ² + ξ) with Δ the weight's whole way, to where the task left it. As in
-    the authors' code a weight that raised the loss is not important. Over what tasks share.
+    lowered the loss by. Ω ← max(Ω + ω / (Δ² + ξ), 0) with Δ the weight's whole way, to where the task left it; the
+    maximum is the authors' code's. Over what tasks share.
     """
 
     name = "si"
@@ -71,8 +71,8 @@ class SI(Method):
         weights = self._weights()
         for name, path in self.path.items():
             way = weights[name] - self.anchor[name]
-            new = path.clamp(min=0) / (way.square() + self.settings.damping)
-            self.importance[name] = self.importance[name] + new if task else new
+            new = path / (way.square() + self.settings.damping)
+            self.importance[name] = (new + self.importance.get(name, 0)).clamp(min=0)
             self.path[name] = torch.zeros_like(path)
         self.anchor = weights
 
