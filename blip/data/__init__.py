@@ -1,5 +1,6 @@
 """Raw data to task sequences. No networks in here."""
 
+from blip.data.description import DataConfig, SourceConfig
 from blip.data.preparation import (
     dataset_path,
     is_present,
@@ -9,7 +10,6 @@ from blip.data.preparation import (
     split_path,
 )
 from blip.data.sequences import Examples, Task, TaskSequence, load_sequence
-from blip.data.settings import DataConfig, SourceConfig
 from blip.data.sources import SOURCES
 from blip.data.stand_in import write_stand_ins
 

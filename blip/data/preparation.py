@@ -15,8 +15,8 @@ from torch import Tensor
 
 from blip.data import miniimagenet
 from blip.data.dataset import Dataset
+from blip.data.description import DataConfig, SourceConfig
 from blip.data.folders import read_image_folder
-from blip.data.settings import DataConfig, SourceConfig
 from blip.data.sources import SOURCES
 from blip.data.stand_in import MARKER
 from blip.data.storage import read_tensors, to_bytes, write_tensors
