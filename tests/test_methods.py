@@ -25,6 +25,10 @@ NETWORKS: dict[str, tuple[AnyNetworkConfig, tuple[int, int, int]]] = {
     "mlp, two layers": (MLPConfig(name="mlp", hidden=[8, 6]), (2, 3, 3)),
     "alexnet": (AlexNetConfig(name="alexnet", mul=0.05, hidden=(12, 10)), (3, 30, 30)),
     "resnet18": (ResNet18Config(name="resnet18", mul=0.05), (3, 32, 32)),
+    "alexnet, batch-norm": (
+        AlexNetConfig(name="alexnet", mul=0.1, hidden=(12, 10), bias=False, batch_norm=True),
+        (3, 30, 30),
+    ),
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "blip": {"f_prior": 1e-9, "fisher_batch_size": 8},
@@ -50,11 +54,12 @@ def examples(network: str, task: int, n: int = 24) -> Examples:
     return Examples((images + pattern[labels]).to(torch.uint8), labels, scale, shift)
 
 
-def make(name: str, network: str = "mlp", seed: int = 0, **settings: Any) -> Method:
+def make(name: str, network: str = "mlp", seed: int = 0, *, one_head: bool = False, **settings: Any) -> Method:
     torch.manual_seed(seed)
     config, shape = NETWORKS[network]
     method = METHODS[name]
-    return method(build_network(config, shape, CLASSES), method.Settings(**(SETTINGS.get(name, {}) | settings)), seed)
+    built = build_network(config, shape, CLASSES, one_head=one_head)
+    return method(built, method.Settings(**(SETTINGS.get(name, {}) | settings)), seed)
 
 
 def loss_of(method: Method, task: int, x: Tensor, labels: Tensor) -> Tensor:
@@ -167,14 +172,15 @@ def test_two_tasks_lower_the_loss_of_each(name: str) -> None:
         method.after_task(task, data)
 
 
+@pytest.mark.parametrize("one_head", [False, True], ids=["heads", "one head"])
 @every_method
 @every_network
-def test_a_saved_state_goes_on_identically(name: str, network: str, tmp_path: Path) -> None:
-    first = make(name, network)
+def test_a_saved_state_goes_on_identically(name: str, network: str, one_head: bool, tmp_path: Path) -> None:
+    first = make(name, network, one_head=one_head)
     learn(first, 0, network)
     torch.save({"method": first.state_dict(), "network": first.network.state_dict()}, tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    second = make(name, network, seed=9)
+    second = make(name, network, seed=9, one_head=one_head)
     second.seed = first.seed
     second.network.load_state_dict(state["network"])
     second.load_state_dict(state["method"])
