@@ -71,7 +71,7 @@ lint: .venv/installed
 	$(BIN)/hadolint Dockerfile
 
 bench: .venv/installed
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit; done
+	$(BIN)/python benchmarks/run.py
 
 gpu-check: .venv/installed
 	$(BIN)/python benchmarks/gpu_check $(REPORT) --raw "$(RAW)"

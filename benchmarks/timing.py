@@ -5,10 +5,13 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeAlias
 
 import torch
+
+from blip.training.products import AUTO, choose, computed_by
 
 Work: TypeAlias = Callable[[], object]
 
@@ -35,11 +38,21 @@ def paired_ratio(
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
-def report(what: str, ratio: tuple[float, float, float], target: float, n: int) -> None:
-    """One line: the median ratio, its range, what it should reach."""
+def report(
+    what: str,
+    ratio: tuple[float, float, float],
+    target: float,
+    n: int,
+    limit: str = "",
+    *,
+    at_least: bool = False,
+) -> None:
+    """One row of the table: the median ratio, its range, what it should reach, and what nothing can go beyond."""
     median, low, high = ratio
-    verdict = "reached" if median <= target else "MISSED"
-    print(f"{what}: {median:.3f} ({low:.3f} to {high:.3f}, n = {n}), target ≤ {target}: {verdict}", flush=True)
+    verdict = "" if (median >= target if at_least else median <= target) else ", MISSED"
+    sign = "≥" if at_least else "≤"
+    measured = f"{median:.2f} ({low:.2f} to {high:.2f}), n = {n}"
+    print(f"| {what} | {measured} | {sign} {target}{verdict} | {limit} |", flush=True)
 
 
 def hardware() -> str:
@@ -50,10 +63,18 @@ def hardware() -> str:
         (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
     )
     threads = torch.get_num_threads()
-    return f"{model}, {threads} thread(s), Python {platform.python_version()}, torch {torch.__version__}"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    return f"{model}, {threads} thread(s), {versions}, float32 products: {PRODUCTS}"
+
+
+PRODUCTS = choose(AUTO, torch.device("cpu"), 2**30)
+"""As in a run of a network that is not small."""
+_settings = ExitStack()
 
 
 def main(threads: int = 1) -> None:
     """Common start of every benchmark."""
     torch.set_num_threads(threads)
-    print(f"{Path(sys.argv[0]).name}: {hardware()}", flush=True)
+    _settings.enter_context(computed_by(PRODUCTS))
+    print(f"\n{Path(sys.argv[0]).name}: {hardware()}\n", flush=True)
+    print("| what | measured: median (range) | target | limit |\n|---|---|---|---|", flush=True)

@@ -16,6 +16,7 @@ from overhead import RandomSequence
 from blip.config import load_experiment
 from blip.networks import build_network
 from blip.training.checkpoint import Checkpoint
+from blip.training.descent import GradientDescent
 
 PAIRS, STEPS = 31, 4
 CONFIG = Path(__file__).parents[1] / "config" / "experiments" / "cifar100.yaml"
@@ -32,7 +33,7 @@ def loop_and_bare(
         checkpoint = Checkpoint(Path(folder))
         trainer = experiment.trainer(method, 0, sequence, checkpoint, device, cuda_graphs)  # type: ignore[arg-type]
     task = sequence.task(0)
-    step = trainer._step(trainer._optimizer(None)[0], task.train)
+    step = trainer._step(GradientDescent(trainer.method.trained_parameters(), experiment.training.lr), task.train)
 
     x, labels = task.train.batch(torch.arange(len(task.train), device=device))
     network = build_network(experiment.network, sequence.image_shape, sequence.outputs).to(device)

@@ -74,12 +74,12 @@ class Plan:
         """The files of a job's runs."""
         return [file for seed in job.seeds for file in self._run(job.planned, job.method, seed)]
 
-    def results(self, *, playable: bool = False) -> list[str]:
-        """The files of all runs, or of those that can be played again."""
+    def results(self, experiment: str | None = None, *, playable: bool = False) -> list[str]:
+        """The files of all runs, of those of one experiment, or of those that can be played again."""
         return [
             file
-            for planned in self.experiments.values()
-            if planned.experiment.playable or not playable
+            for name, planned in self.experiments.items()
+            if experiment in (None, name) and (planned.experiment.playable or not playable)
             for method in planned.methods
             for seed in planned.seeds
             for file in self._run(planned, method, seed)

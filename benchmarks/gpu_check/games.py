@@ -110,7 +110,7 @@ def evaluation(trainer: GameTrainer, setting: Setting) -> Row:
     def work() -> None:
         act = by_network(trainer.network, 0, setting.device)
         played = play(GAME, act, count, 0, max_frames=frames, threads=torch.get_num_threads())
-        lengths.append(sum(len(game.actions) for game in played))
+        lengths.append(sum(game.length for game in played))
 
     seconds = setting.seconds(work)
     return row("evaluation, ten games at a time", lengths[0] / seconds, "agent steps/s")

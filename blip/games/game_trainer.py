@@ -91,7 +91,7 @@ class GameTrainer(Trainer):
                 "task": self.task,
                 "low_precision": config.precision == "bfloat16",
                 # Recorded or not, the same arithmetic.
-                "optimizer_kwargs": {"eps": 1e-5, "capturable": self.device.type == "cuda"},
+                "optimizer_kwargs": {"eps": 1e-5, "fused": True, "capturable": self.device.type == "cuda"},
             },
             device=self.device,
         )

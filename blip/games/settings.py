@@ -20,9 +20,10 @@ Game = Annotated[str, AfterValidator(_checked_name)]
 """A plain name; `…NoFrameskip-v4` is taken too."""
 
 
-ENVIRONMENTS = 2
+ENVIRONMENTS = 3
 """Part of the configuration of every run on games: raise it when the same actions lead elsewhere, and the runs are
-redone. 2: with what is pressed before each episode, in training and evaluation, and the penalty in PPO's loss."""
+redone. 2: with what is pressed before each episode, in training and evaluation, and the penalty in PPO's loss. 3: Adam
+in one pass over its state, and convolutions with channels last, round otherwise."""
 
 
 class PPOConfig(Schema):

@@ -44,12 +44,12 @@ def choose(asked: str, device: torch.device, largest_product: int) -> str:
 @contextmanager
 def computed_by(library: str) -> Iterator[None]:
     """Let float32 products on the CPU be computed by `DEFAULT` or `ONEDNN` within the block."""
-    if library == DEFAULT:
-        yield
+    if library == DEFAULT and not (_can_be_set() and _setting().fp32_precision == "bf16"):
+        yield  # PyTorch dislikes its setting to be touched where there is no need
         return
     setting = _setting()
     before = setting.fp32_precision
-    setting.fp32_precision = "bf16"
+    setting.fp32_precision = "bf16" if library == ONEDNN else "ieee"
     try:
         yield
     finally:

@@ -22,7 +22,7 @@ TRAINING = (
 )
 
 # Apptainer shows a job the working directory alone; it is told of the other folders by this variable.
-os.environ["APPTAINER_BIND"] = PLAN.bind(os.environ)
+os.environ.update(APPTAINER_BIND=PLAN.bind(os.environ))
 
 # `cuda:1` names a device; otherwise each job is given one that is free.
 ON_GPU = (

@@ -30,30 +30,31 @@ rule tables:
 
 rule figures:
     input:
-        PLAN.results(),
+        lambda w: PLAN.results(w.experiment),
     output:
         report(
-            directory(f"{OUT}/figures"),
-            patterns=["{experiment}/{figure}.png"],
+            directory(f"{OUT}/figures/{{experiment}}"),
+            patterns=["{figure}.png"],
             caption="../report/figure.rst",
             category="Figures",
             subcategory="{experiment}",
             labels={"figure": "{figure}"},
         ),
     log:
-        f"{OUT}/logs/figures.log",
+        f"{OUT}/logs/figures/{{experiment}}.log",
     benchmark:
-        f"{OUT}/benchmarks/figures.tsv"
+        f"{OUT}/benchmarks/figures/{{experiment}}.tsv"
     conda:
         "../../envs/environment.yaml"
     resources:
         mem_mb=2000,
         runtime=10,
     params:
-        runs=folders_of(PLAN.results()),
+        runs=lambda w: folders_of(PLAN.results(w.experiment)),
         folders=lambda w, input: folders_of(input),
+        out=lambda w, output: parent(output[0]),
     shell:
-        "blip figures {params.folders:q} --out {output:q} > {log:q} 2>&1"
+        "blip figures {params.folders:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 rule games:

@@ -1,0 +1,13 @@
+"""All benchmarks, or those that are named: one after another, each prints a table of ratios."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+HELPERS = ("run", "timing")
+
+if __name__ == "__main__":
+    folder = Path(__file__).parent
+    names = sys.argv[1:] or [path.stem for path in sorted(folder.glob("*.py")) if path.stem not in HELPERS]
+    failed = [name for name in names if subprocess.run([sys.executable, folder / f"{name}.py"], check=False).returncode]
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)
