@@ -84,9 +84,7 @@ def start(work: Work, folder: Path) -> "subprocess.Popen[bytes]":
         *before, last = work.commands(folder)
         for command in before:
             subprocess.run(command, cwd=folder, stdout=log, stderr=log, env=environment, check=False)
-        return subprocess.Popen(
-            last, cwd=folder, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
+        return subprocess.Popen(last, cwd=folder, stdout=log, stderr=log, env=environment, start_new_session=True)
 
 
 def finished(work: Work, folder: Path) -> None:

@@ -498,7 +498,10 @@ def test_what_once_broke_is_refused(case: Case, project: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_random_damage_is_refused_in_one_line_or_harmless(project: Path, tmp_path: Path) -> None:
     pytest.importorskip("ale_py")
-    met = [trouble(case, project, tmp_path / str(i)) for i, case in enumerate(generated(int(os.environ.get("BLIP_BAD_INPUTS_SEED", "0"))))]
+    met = [
+        trouble(case, project, tmp_path / str(i))
+        for i, case in enumerate(generated(int(os.environ.get("BLIP_BAD_INPUTS_SEED", "0"))))
+    ]
     statuses = Counter(status for status, _ in met)
     print(f"{len(met)} cases: {statuses[2]} refused, {statuses[0]} harmless")
     problems = [problem for _, problem in met if problem]

@@ -81,6 +81,7 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         "lr_patience": 5,
         "lr_factor": 3,
         "lr_min": 1e-4,
+        "keep": "best",
         "precision": "float32",
     }
     assert set(PUBLISHED_METHODS) <= set(experiment.methods)

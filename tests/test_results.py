@@ -154,6 +154,7 @@ def test_markdown_table(root: Path, tmp_path: Path) -> None:
     assert published == "-2.50 ± 0.00 [-2.50, -2.50]"
     assert forgetting == "**5.00 ± 0.00** [5.00, 5.00]"
     assert capacity.startswith("27.00")
+    assert memory == "–", "not measured by these runs"
     assert minutes == "2.0 ± 0.0 [2.0, 2.0]"
     assert not any("**" in cell for cell in cells(text, "sgd"))
     assert cells(text, "sgd")[6] == "–"
