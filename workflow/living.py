@@ -1,7 +1,7 @@
 """Whether a lock of Snakemake's in this folder may be there for a reason.
 
-Exit status 0 where a Snakemake lives here, or there is no lock; 1 where a killed one has left it. Where processes cannot
-be looked at, a lock is left alone.
+Exit status 0 where a Snakemake lives here, or there is no lock; 1 where a killed one has left it. Where processes
+cannot be looked at, a lock is left alone.
 """
 
 import sys
