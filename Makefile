@@ -1,6 +1,7 @@
 # make demo    set up, run the demo suite, and say where the tables and figures are
 # make stand-in  every experiment of the paper on generated images
 # make test    set up and run the tests
+# make kill-test N=100  kill training, games, data and the workflow so often: docs/reliability.md
 # make slurm-test  start a SLURM of one node on this machine (needs root) and run the workflow on it: docs/cluster.md
 # make bundle  one folder for a machine without a network that has PyTorch: docs/cluster.md
 # make gpu-check  everything that is checked on a GPU, in eight minutes: benchmarks/README.md
@@ -11,12 +12,17 @@ RAW ?= data/raw
 REPORT ?= build/gpu-check
 GPU_PYTHON ?= 3.12
 BIN = .venv/bin
+N ?= 100
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
 .PHONY: demo stand-in test test-slow test-gpu test-oldest container-test slurm-test lint bench lock clean
-.PHONY: bundle gpu-bundle gpu-check
+.PHONY: kill-test bundle gpu-bundle gpu-check
+
+# A killed Snakemake leaves its lock; where none lives, it is taken away.
+UNLOCK = $(BIN)/python workflow/living.py || $(SNAKEMAKE) --cores 1 --unlock
 
 demo: .venv/installed
+	@$(UNLOCK) --config raw="$(RAW)"
 	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)"
 	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)" --report results/demo/report.html
 	@cat results/demo/tables/tables.md
@@ -26,6 +32,7 @@ STAND_IN = suite=config/stand-in.yaml raw=data/stand-in data=data/stand-in/prepa
 
 stand-in: .venv/installed
 	$(BIN)/blip stand-in data/stand-in
+	@$(UNLOCK) --config $(STAND_IN)
 	$(SNAKEMAKE) --cores $(CORES) --config $(STAND_IN)
 	@cat results/stand-in/tables/tables.md
 
@@ -34,6 +41,9 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow
+
+kill-test: .venv/installed
+	cd tests && PYTHONPATH="$(CURDIR)" "$(CURDIR)/$(BIN)/python" kill_campaign.py $(N)
 
 test-gpu: .venv/installed
 	$(BIN)/pytest -m gpu

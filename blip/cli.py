@@ -3,15 +3,25 @@
 import argparse
 import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from blip.errors import BlipError
 
+MOST_THREADS = 256
+"""With more than a machine lets a process have, PyTorch ends in a segmentation fault."""
+DIGITS = 15
+"""Most that a number has: all of these are exact everywhere."""
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 2 for bad input, 130 when interrupted, 141 with no reader left."""
+    """Run the command line; returns the exit status: 2 for bad input, 130 when interrupted, 141 with no reader left.
+
+    Whatever goes wrong is told in one line; with BLIP_TRACEBACK in the environment by a traceback.
+    """
+    _complete_streams()
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
@@ -19,13 +29,48 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its end
         return 141
-    except BlipError as error:
-        print(f"blip: {error}", file=sys.stderr)
-        return 2
+    except Exception as error:
+        if os.environ.get("BLIP_TRACEBACK"):
+            raise
+        print(f"blip: {_in_one_line(error)}", file=sys.stderr)
+        return _refused()
     except KeyboardInterrupt:
         print("blip: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
     return 0
+
+
+def _complete_streams() -> None:
+    """Where output was closed it goes nowhere, and what a terminal cannot show is escaped."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream := getattr(sys, name), TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _in_one_line(error: Exception) -> str:
+    """What went wrong; of what nobody foresaw also its kind, and how to see where."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, BlipError):
+        text = " ".join(str(error).split("\n"))
+    elif isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, MemoryError):
+        text = "not enough memory"
+    else:
+        text = f"{type(error).__name__}: {text}"
+    hint = "" if isinstance(error, BlipError | OSError | MemoryError) else " (BLIP_TRACEBACK=1 shows where)"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + hint
+
+
+def _refused() -> int:
+    """The exit status, once what was printed is out; where it cannot be, it is dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk: Python would complain again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 2
 
 
 class _Parser(argparse.ArgumentParser):
@@ -52,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.set_defaults(run=_doctor)
 
     check = commands.add_parser("check", help="check experiment files without running anything")
-    check.add_argument("experiment", type=Path, nargs="+")
+    check.add_argument("experiment", type=_path, nargs="+")
     _add_set(check)
     check.set_defaults(run=_check)
     return parser
@@ -60,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_data_commands(commands: Any) -> None:
     data = commands.add_parser("data", help="prepare data sets and the splits of an experiment")
-    data.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
+    data.add_argument("experiment", type=_path, help="experiment file, such as config/experiments/mnist5.yaml")
     _add_data_folders(data)
     data.add_argument("--seed", type=_seed, nargs="+", action="extend", help="one split for each (default: 0)")
     data.add_argument("--source", help="make this data set alone, anew, and no split")
@@ -68,33 +113,36 @@ def _add_data_commands(commands: Any) -> None:
     data.set_defaults(run=_data)
 
     mini = commands.add_parser("miniimagenet", help="MI_raw.zip or MI_raw/<class>/<image> to train.pkl and test.pkl")
-    mini.add_argument("--raw", type=Path, default=Path("data/raw"), help="folder of MI_raw (default: %(default)s)")
+    mini.add_argument("--raw", type=_path, default=Path("data/raw"), help="folder of MI_raw (default: %(default)s)")
     mini.add_argument(
-        "--out", type=Path, default=Path("data/prepared/miniimagenet"), help="folder to write to (default: %(default)s)"
+        "--out",
+        type=_path,
+        default=Path("data/prepared/miniimagenet"),
+        help="folder to write to (default: %(default)s)",
     )
     mini.add_argument("--classes", type=_count, default=100, help="that there must be (default: %(default)s)")
     mini.add_argument("--images", type=_count, default=600, help="that a class must have (default: %(default)s)")
     mini.set_defaults(run=_miniimagenet)
 
     stand_in = commands.add_parser("stand-in", help="generate small images that stand in for the raw data sets")
-    stand_in.add_argument("raw", type=Path, help="folder to write them to; give it as --raw afterwards")
+    stand_in.add_argument("raw", type=_path, help="folder to write them to; give it as --raw afterwards")
     stand_in.set_defaults(run=_stand_in)
 
 
 def _add_train_command(commands: Any) -> None:
     train = commands.add_parser("train", help="train methods on an experiment; goes on where it was stopped")
-    train.add_argument("experiment", type=Path, help="experiment file, such as config/experiments/mnist5.yaml")
+    train.add_argument("experiment", type=_path, help="experiment file, such as config/experiments/mnist5.yaml")
     train.add_argument("--method", nargs="+", action="extend", required=True, help="one or more of `blip methods`")
     train.add_argument("--seed", type=_seed, nargs="+", action="extend", help="one run for each (default: 0)")
     train.add_argument(
         "--out",
-        type=Path,
+        type=_path,
         default=Path("results/runs"),
         help="folder of run folders (default: %(default)s)",
     )
     train.add_argument(
         "--checkpoints",
-        type=Path,
+        type=_path,
         default=Path("results/checkpoints"),
         help="(default: %(default)s)",
     )
@@ -108,6 +156,7 @@ def _add_train_command(commands: Any) -> None:
         help="whose float32 matrix products on the CPU: those of PyTorch's default library, of oneDNN, or (auto) of "
         "the one that is known to be faster; each rounds differently",
     )
+    train.add_argument("--again", action="store_true", help="replace finished runs that were trained on other data")
     train.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
     _add_set(train)
     train.set_defaults(run=_train)
@@ -124,8 +173,8 @@ def _add_result_commands(commands: Any) -> None:
         ("games", _games, "a page of moving pictures from run folders on games (HTML and GIF)"),
     ):
         command = commands.add_parser(name, help=text)
-        command.add_argument("runs", type=Path, nargs="+", help="folders that hold run folders")
-        command.add_argument("--out", type=Path, required=True, help="folder to write to")
+        command.add_argument("runs", type=_path, nargs="+", help="folders that hold run folders")
+        command.add_argument("--out", type=_path, required=True, help="folder to write to")
         command.set_defaults(run=run)
         if name == "figures":
             command.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
@@ -140,14 +189,20 @@ def _add_on_gpu_command(commands: Any) -> None:
     on_gpu.set_defaults(run=_on_gpu)
 
 
+def _path(text: str) -> Path:
+    if "\0" in text or any(len(os.fsencode(part)) > 255 for part in text.split("/")) or len(text) > 4000:
+        raise argparse.ArgumentTypeError("a path cannot have a NUL or be that long")
+    return Path(text)
+
+
 def _seed(text: str) -> int:
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > DIGITS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a seed: expected 0, 1, 2, …")
     return int(text)
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
+    if not text.isdecimal() or len(text) > DIGITS or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number: expected 1, 2, 3, …")
     return int(text)
 
@@ -155,13 +210,13 @@ def _count(text: str) -> int:
 def _add_data_folders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--raw",
-        type=Path,
+        type=_path,
         default=Path("data/raw"),
         help="raw data, read from or downloaded to (default: %(default)s)",
     )
     parser.add_argument(
         "--data",
-        type=Path,
+        type=_path,
         default=Path("data/prepared"),
         help="prepared data (default: %(default)s)",
     )
@@ -218,8 +273,8 @@ def _train(options: argparse.Namespace) -> None:
 
     from blip.runs.train import train_run
 
-    if options.threads < 1:
-        raise BlipError(f"--threads {options.threads}: expected at least 1")
+    if not 1 <= options.threads <= MOST_THREADS:
+        raise BlipError(f"--threads {options.threads}: expected at least 1 and at most {MOST_THREADS}")
     torch.set_num_threads(options.threads)
     experiment = _experiment(options, options.experiment)
     for method in options.method:
@@ -238,6 +293,7 @@ def _train(options: argparse.Namespace) -> None:
                     device=options.device,
                     cuda_graphs=not options.eager,
                     products=options.products,
+                    again=options.again,
                 )
             )
 

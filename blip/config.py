@@ -3,17 +3,19 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import Field, NonNegativeInt, SerializeAsAny
+from pydantic import AfterValidator, Field, NonNegativeInt, SerializeAsAny
 
 from blip.data import is_present
 from blip.errors import BlipError
 from blip.experiment import Experiment
 from blip.games.game_experiment import GameExperiment
 from blip.images.image_experiment import ImageExperiment
-from blip.schema import NAME, Schema, read_yaml, validate
+from blip.schema import NAME, Schema, parse_yaml, read_yaml, validate
+
+T = TypeVar("T")
 
 KINDS: tuple[type[Experiment], ...] = (GameExperiment, ImageExperiment)
 """Every kind of experiment; a file is of the first whose `key` it has, and of the last where it has none of them."""
@@ -53,9 +55,18 @@ def parse_override(text: str) -> tuple[str, Any]:
     if not separator or not key:
         raise BlipError(f"--set {text}: expected KEY=VALUE, such as training.epochs=5")
     try:
-        return key, yaml.safe_load(value)
+        return key, parse_yaml(value)
     except yaml.YAMLError:
         raise BlipError(f"--set {text}: the value is not valid YAML") from None
+
+
+def _each_once(values: list[T]) -> list[T]:
+    if len(set(values)) < len(values):
+        raise ValueError("expected each once")
+    return values
+
+
+Seeds = Annotated[list[NonNegativeInt], AfterValidator(_each_once), Field(min_length=1)]
 
 
 class SuiteEntry(Schema):
@@ -63,9 +74,9 @@ class SuiteEntry(Schema):
 
     config: Path
     """The experiment file, relative to the suite's."""
-    methods: list[str] | None = None
+    methods: Annotated[list[str], AfterValidator(_each_once)] | None = None
     """Of those that the experiment names; all where left out."""
-    seeds: list[NonNegativeInt] | None = None
+    seeds: Seeds | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys of the experiment to change."""
     only_if_present: bool = False
@@ -76,7 +87,7 @@ class Suite(Schema):
     """Experiments to run, and the tables and figures over them."""
 
     name: str = Field(pattern=NAME)
-    seeds: list[NonNegativeInt] = Field(min_length=1)
+    seeds: Seeds
     experiments: list[SuiteEntry] = Field(min_length=1)
 
 

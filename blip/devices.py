@@ -16,7 +16,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        if device.type == "meta":
+            raise RuntimeError("it holds no numbers")
+    except (RuntimeError, AssertionError, ImportError) as error:
         raise BlipError(f"--device {name}: not available: {str(error).splitlines()[0]}") from None
     if device.type == "cuda":
         if device.index is None:

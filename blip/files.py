@@ -1,13 +1,19 @@
 """Files that are either whole or not there."""
 
+import errno
+import fcntl
 import hashlib
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from blip.errors import BlipError
+
+TEMPORARY = ".tmp"
+"""How the names of files end that are being written; they begin with a point."""
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -21,17 +27,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A file to write that becomes `path` when the block ends well: a reader, or a crash, never sees half of it.
 
     Temporary file in the same folder, fsync, rename. Raises BlipError naming `path` when the file system refuses
-    (full disk, no permission); nothing is left behind then, nor where the block raises.
+    (full disk, no permission); nothing is left behind then, nor where the block raises. What killed processes have left
+    in the folder is removed.
     """
-    temporary = None
+    descriptor, temporary = -1, None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(descriptor)
-        temporary = Path(name)
+        remove_leftovers(path.parent)
+        descriptor, temporary = _temporary_file(path)
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        os.fsync(descriptor)
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
@@ -41,6 +46,41 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _temporary_file(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, open, and locked for as long as it is: its process lives."""
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=TEMPORARY)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return descriptor, Path(name)
+        os.close(descriptor)  # taken for a leftover, between being made and being locked
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files in a folder that no living process holds."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        with suppress(OSError):  # held, gone meanwhile, another user's, or on a file system without locks
+            descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def regular(path: Path) -> Path:
+    """Itself, if it is a file that ends, or is not there. Raises OSError for a pipe, a socket or a device."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return path
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return path
 
 
 def make_folder(path: Path) -> None:
@@ -53,5 +93,5 @@ def make_folder(path: Path) -> None:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file's content, as hexadecimal digits."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

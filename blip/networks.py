@@ -1,18 +1,21 @@
 """Networks: shared features and one linear head per task. No method in here."""
 
 import math
+import os
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from blip.core.fisher import named_layers
 from blip.errors import BlipError
 from blip.schema import Schema
 
+Multiple = Annotated[float, Field(ge=1 / 64, le=64)]
+Share = Annotated[float, Field(ge=0, le=1)]
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -20,7 +23,7 @@ class MLPConfig(Schema):
     """Fully connected layers with ReLU (paper: one hidden layer of 1200 units for MNIST)."""
 
     name: Literal["mlp"]
-    hidden: list[PositiveInt]
+    hidden: list[PositiveInt] = Field(min_length=1)
     bias: bool = True
     """Of all layers and heads."""
 
@@ -41,10 +44,10 @@ class AlexNetConfig(Schema):
     """
 
     name: Literal["alexnet"]
-    mul: PositiveFloat = 1.0
+    mul: Multiple = 1.0
     """Factor on the numbers of channels."""
     hidden: tuple[PositiveInt, PositiveInt] = (2048, 2048)
-    dropout: tuple[float, float, float, float, float] = (0.2, 0.2, 0.2, 0.2, 0.2)
+    dropout: tuple[Share, Share, Share, Share, Share] = (0.2, 0.2, 0.2, 0.2, 0.2)
     """After each of the three convolutions and the two linear layers."""
     bias: bool = True
     """Of all layers and heads."""
@@ -81,15 +84,13 @@ class ResNet18Config(Schema):
     """
 
     name: Literal["resnet18"]
-    mul: PositiveFloat = 1.0
+    mul: Multiple = 1.0
     """Factor on the numbers of channels."""
 
     def features(self, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
         """Layers from images of `shape` (channels, side, side) to a vector, and its width."""
         channels, side, _ = shape
         widths = [int(base * self.mul) for base in (64, 128, 256, 512)]
-        if widths[0] < 1:
-            raise BlipError(f"network resnet18: mul: expected at least 1/64, found {self.mul}")
         layers: list[nn.Module] = [*_convolution(channels, widths[0], 3, stride=2), nn.ReLU()]
         side = (side + 1) // 2
         for inputs, outputs, stride in zip(widths[:1] + widths[:-1], widths, (1, 2, 2, 2), strict=True):
@@ -233,9 +234,24 @@ class MultiHeadNetwork(nn.Module):
 def build_network(
     settings: AnyNetworkConfig, shape: tuple[int, ...], classes: list[int], *, one_head: bool = False
 ) -> MultiHeadNetwork:
-    """A network for images of `shape` and tasks of so many classes, initialised from torch's global generator."""
+    """A network for images of `shape` and tasks of so many classes, initialised from torch's global generator.
+
+    Raises BlipError where it is larger than this machine's memory.
+    """
     bias = isinstance(settings, ResNet18Config) or settings.bias
-    return MultiHeadNetwork(*settings.features(shape), classes, bias=bias, one_head=one_head)
+
+    def build() -> MultiHeadNetwork:
+        return MultiHeadNetwork(*settings.features(shape), classes, bias=bias, one_head=one_head)
+
+    with torch.device("meta"):  # shapes alone
+        count = sum(p.numel() for p in build().parameters())
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if 2 * 4 * count > memory:
+        raise BlipError(
+            f"network: {count:,} parameters and their gradients take {8 * count / 2**30:,.0f} GiB, "
+            f"this machine has {memory / 2**30:,.0f}"
+        )
+    return build()
 
 
 class FeaturesConfig(Protocol):

@@ -133,9 +133,17 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if unknown := set(settings) - set(SETTINGS):
         known = ", ".join(sorted(SETTINGS))
         raise BlipError(f"config/config.yaml or --config: unknown key {min(unknown)} (known: {known})")
+    for key, value in settings.items():
+        if key not in ("threads", "jobs_per_gpu") and value is not None and not _is_plain(value):
+            raise BlipError(f"config: {key}: expected a text without braces, quotes and line breaks, found {value!r}")
     for key, meaning in {"threads": "CPU threads", "jobs_per_gpu": "jobs"}.items():
         if not str(settings[key]).isdecimal() or int(settings[key]) < 1:
             raise BlipError(f"config: {key}: expected a number of {meaning}, found {settings[key]!r}")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value can stand in a path or a command of a rule, where braces are wildcards."""
+    return isinstance(value, str) and value.isprintable() and not set(value) & set("{}\"'*")
 
 
 def experiment_arguments(planned: PlannedExperiment) -> list[str]:

@@ -5,12 +5,12 @@ import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from blip.errors import BlipError
-from blip.files import atomic_write, sha256
+from blip.files import atomic_write, regular, sha256
 from blip.schema import NAME, Schema, first_problem
 
 Row: TypeAlias = dict[str, Any]
@@ -78,8 +78,8 @@ MEMORY = Table(
 class Score(Schema):
     """What an experiment measures of a task, and in which table and column it stands."""
 
-    name: str
-    """Such as accuracy."""
+    name: str = Field(pattern=NAME)
+    """Such as accuracy; it becomes part of names of files."""
     table: str
     column: str
     chance: str | None = None
@@ -128,14 +128,16 @@ class RunRecord(Schema):
     stand_in: bool
     """Whether the data only stand in for the real ones."""
     score: Score
-    tasks: list[TaskRecord]
+    tasks: list[TaskRecord] = Field(min_length=1)
     tables: list[Table]
     config: dict[str, Any]
     """What the numbers depend on."""
     key: str
     """Of configuration, data and package version: runs of equal keys have equal numbers."""
+    data: str = ""
+    """Checksum of the data; empty where there are none."""
     provenance: Provenance
-    files: dict[str, str]
+    files: dict[Annotated[str, Field(pattern=NAME)], str]
     """The other files of the folder and their SHA-256."""
 
 
@@ -164,7 +166,7 @@ def read_record(folder: Path) -> RunRecord:
     """The record of a run folder. Raises BlipError where it cannot be read or is of another format."""
     path = folder / RECORD
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(regular(path).read_bytes())
         if isinstance(values, dict) and values.get("format", 1) != FORMAT:
             found = values.get("format", 1)
             raise BlipError(f"{path}: a run folder of format {found}, expected {FORMAT}: train it again")
@@ -179,9 +181,9 @@ def read_record(folder: Path) -> RunRecord:
 
 def changed_files(folder: Path, record: RunRecord) -> list[str]:
     """What is missing from a run folder, or is not as it was written; nothing where it is complete."""
-    found = {name: folder / name for name in record.files}
+    names = dict.fromkeys([*run_files(record.tables)[:-1], *record.files])
     return [
-        f"{name} is missing" if not path.is_file() else f"{name} was changed"
-        for name, path in found.items()
-        if not path.is_file() or sha256(path) != record.files[name]
+        f"{name} is missing" if not (folder / name).is_file() else f"{name} was changed"
+        for name in names
+        if not (folder / name).is_file() or sha256(folder / name) != record.files.get(name)
     ]

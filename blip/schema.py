@@ -4,15 +4,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from blip.errors import BlipError
+from blip.files import regular
 
 T = TypeVar("T", bound="Schema")
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Names that become parts of paths."""
+LARGEST, SMALLEST, WHOLE = 1e37, 1e-37, 2**53
+"""Numbers that can be computed with: in float32, and whole ones exactly in float64."""
+YAML_BYTES, YAML_NODES = 2**20, 100_000
+"""Most that a YAML file has, and what its aliases and merges may expand to."""
 
 
 class Schema(BaseModel):
@@ -20,6 +25,16 @@ class Schema(BaseModel):
 
     # The docstring below a field is its description, which `blip methods` prints.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*")
+    @classmethod
+    def _can_be_computed(cls, value: Any) -> Any:
+        for number in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(number, float) and number and not SMALLEST <= abs(number) <= LARGEST:
+                raise ValueError(f"expected 0 or a number from {SMALLEST:g} to {LARGEST:g} (found {number:g})")
+            if isinstance(number, int) and abs(number) > WHOLE:
+                raise ValueError(f"expected a number of at most {WHOLE}")
+        return value
 
 
 def validate(model: type[T], values: Any, where: str) -> T:
@@ -77,14 +92,43 @@ class _UniqueKeys(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def parse_yaml(text: str) -> Any:
+    """What a YAML document holds. Raises yaml.YAMLError, also for what YAML itself cannot build or is not to expand."""
+    if len(text) > YAML_BYTES:
+        raise yaml.YAMLError(f"expected at most {YAML_BYTES} characters")
+    loader = _UniqueKeys(text)
+    try:
+        node = loader.get_single_node()
+        if _expanded(node, {}) > YAML_NODES:
+            raise yaml.YAMLError(f"its aliases expand to more than {YAML_NODES} values")
+        return None if node is None else loader.construct_document(node)
+    except RecursionError:
+        raise yaml.YAMLError("nested too deeply") from None
+    except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        # A date or number that is none, such as 2024-13-45 or !!float x.
+        raise yaml.YAMLError(f"a value cannot be read: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _expanded(node: yaml.Node | None, sizes: dict[int, int]) -> int:
+    """Values below a node, those of aliases counted each time; `sizes` holds those that are known."""
+    if id(node) not in sizes:
+        sizes[id(node)] = YAML_NODES + 1  # of one that holds itself
+        children = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = [part for child in children for part in (child if isinstance(child, tuple) else (child,))]
+        sizes[id(node)] = 1 + sum(_expanded(part, sizes) for part in parts)
+    return sizes[id(node)]
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises BlipError where it cannot be read or holds something else."""
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeys)
-    except (OSError, UnicodeDecodeError) as error:
+        values = parse_yaml(regular(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:  # ValueError: bytes that are no text, or a path that is none
         reason = getattr(error, "strerror", None) or "not a text file"
         raise BlipError(f"{path}: cannot be read: {reason}") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date or number that is none, such as 2024-13-45
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         problem = " ".join(str(getattr(error, "problem", error)).split())

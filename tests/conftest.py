@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+from shell import Shell
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,3 +44,8 @@ def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(TINY)
     return path
+
+
+@pytest.fixture
+def shell(tmp_path: Path, tiny: Path, capsys: pytest.CaptureFixture[str]) -> Shell:
+    return Shell(tmp_path, tiny, capsys)

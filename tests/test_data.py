@@ -562,7 +562,7 @@ def test_a_data_set_that_changed_since_the_split_is_refused(prepared: tuple[Path
     data.write_bytes(content)
     with pytest.raises(BlipError) as error:
         load_sequence(split, data.parent)
-    assert one_line(error).startswith(f"{data}: not the data set")
+    assert one_line(error).startswith(f"{data}: damaged or altered")
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["split", "data set"])

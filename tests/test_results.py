@@ -13,7 +13,7 @@ from run_folders import forgetting_matrix, write_run
 from blip.errors import BlipError
 from blip.results import find_runs, load_runs, mixed_runs, run_metrics, write_figures, write_tables
 from blip.results.bit_string import bit_digits, choose_parameter, draw_bit_string, named_trace
-from blip.results.figures import _save, draw_forgetting
+from blip.results.figures import _drawn, draw_forgetting
 from blip.results.loading import method_order
 from blip.results.style import STYLE, method_colours
 from blip.results.tables import latex_escape
@@ -72,7 +72,7 @@ def test_long_tables(root: Path) -> None:
         ("accuracy.csv", "task_learned,task,accuracy\n0,0,0.5\n", "missing: loss, n"),
         ("accuracy.csv", "task_learned,task,accuracy,loss,n\n0,0,0.5,1,9\n", "2 tasks as in run.json"),
         ("accuracy.csv", "task_learned,task,accuracy,loss,n\n1,0,0.5,1,9\n", "one accuracy for every"),
-        ("accuracy.csv", "task_learned,task,accuracy,loss,n\n0,0,90,1,9\n", "2 tasks"),
+        ("accuracy.csv", "task_learned,task,accuracy,loss,n\n0,0,90,1,9\n", "expected shares from 0 to 1"),
         ("accuracy.csv", "task_learned,task,accuracy,loss,n\n0,0,high,1,9\n", "high"),
         ("accuracy.csv", "", "expected the columns"),
         ("history.csv", "task,epoch\n", "missing: lr"),
@@ -243,8 +243,8 @@ def test_figures(tmp_path: Path) -> None:
     with mpl.rc_context(STYLE):
         figure = draw_forgetting(runs.of("mnist5"), method_colours(runs.methods()))
         assert figure is not None
-        again = _save(figure, tmp_path, "again")
-    assert [path.read_bytes() for path in again] == first
+        again = _drawn(figure, tmp_path, "again")
+    assert list(again.values()) == first
 
 
 def test_wrong_parameter_lists_right_ones(root: Path, tmp_path: Path) -> None:

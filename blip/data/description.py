@@ -3,12 +3,19 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_serializer, model_validator
 
 from blip.data.sources import SOURCES
 from blip.schema import NAME, Schema
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Side = Annotated[int, Field(ge=1, le=10_000)]
+
+
+def _possible(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("a path cannot have a NUL")
+    return path
 
 
 class SourceConfig(Schema):
@@ -16,24 +23,29 @@ class SourceConfig(Schema):
 
     name: str = Field(pattern=NAME)
     """A built-in source, or any name where `folder` is given."""
-    folder: Path | None = None
+    folder: Annotated[Path, AfterValidator(_possible)] | None = None
     """Class folders of images, <raw>/<folder>/{train,test}/<class>/…"""
-    side: PositiveInt | None = None
+    side: Side | None = None
     """Images of `folder` are resized to side × side pixels."""
     channels: Literal[1, 3] | None = None
     """3 for colour, 1 for grey. Images of `folder` are read so (3 where left out); grey ones of a built-in source are
     repeated to 3 channels."""
-    pad_to: PositiveInt | None = None
+    pad_to: Side | None = None
     """Smaller images get a black margin, to this side."""
     mean: list[Fraction] | None = None
     std: list[PositiveFloat] | None = None
     """Of each channel of the images as the network gets them, scaled to [0, 1]; the source's own where left out."""
     classes_per_task: PositiveInt | None = None
-    permutations: PositiveInt | None = None
+    permutations: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """So many tasks, each with all classes and the pixels in an order of its own."""
     raw_classes: PositiveInt | None = None
     raw_images_per_class: PositiveInt | None = None
     """What the raw images of miniimagenet are expected to be; 100 and 600 where left out."""
+
+    @field_serializer("folder", when_used="json")
+    def _without_place(self, folder: Path | None) -> str | None:
+        """No absolute path is recorded; the data are known by their checksum."""
+        return None if folder is None else folder.name if folder.is_absolute() else str(folder)
 
     @model_validator(mode="after")
     def _complete(self) -> "SourceConfig":

@@ -1,5 +1,6 @@
 """Image files to arrays, and class folders of anybody's images to data sets."""
 
+import hashlib
 import io
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ import numpy as np
 
 from blip.data.dataset import Dataset, Images, Labels
 from blip.errors import BlipError
+from blip.files import regular
 from blip.progress import counted
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
@@ -75,13 +77,25 @@ def read_image_folder(folder: Path, side: int, channels: int) -> Dataset:
 
 def class_folders(folder: Path) -> tuple[str, ...]:
     """Names of the class folders in `folder`, sorted."""
-    try:
-        names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise BlipError(f"{folder}: cannot be read: {error.strerror}") from None
+    names = [path.name for path in _listed(folder) if path.is_dir() and not path.name.startswith(".")]
     if not names:
         raise BlipError(f"{folder}: expected a folder of images for each class, found none")
     return tuple(names)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """What is in a folder, by name. Raises BlipError where it cannot be read."""
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise BlipError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def file_identity(folder: Path, pattern: str) -> str | None:
+    """A short name for the files below a folder, by their names and sizes; None where there are none."""
+    files = (path for path in folder.glob(pattern) if path.is_file())
+    sizes = sorted(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)
+    return f"{len(sizes)} files, {hashlib.sha256(chr(10).join(sizes).encode()).hexdigest()[:12]}" if sizes else None
 
 
 def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -98,10 +112,7 @@ def mean_and_std(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
 def _read_images(folder: Path, classes: tuple[str, ...], side: int, channels: int) -> tuple[Images, Labels]:
     """All images of `folder`/<class>, as (n, channels, side, side), and their labels."""
     files = [
-        (path, label)
-        for label, name in enumerate(classes)
-        for path in sorted((folder / name).iterdir())
-        if is_image(path.name)
+        (path, label) for label, name in enumerate(classes) for path in _listed(folder / name) if is_image(path.name)
     ]
     if not files:
         raise BlipError(f"{folder}: no image ({', '.join(sorted(IMAGE_ENDINGS))}) in its class folders")
@@ -115,7 +126,7 @@ def _read_images(folder: Path, classes: tuple[str, ...], side: int, channels: in
 def read_image(path: Path, side: int, channels: int) -> Images:
     """One image file as (channels, side, side)."""
     try:
-        content = path.read_bytes()
+        content = regular(path).read_bytes()
     except OSError as error:
         raise BlipError(f"{path}: not a readable image: {error.strerror}") from None
     return decode_image(content, str(path), side, channels).transpose(2, 0, 1)

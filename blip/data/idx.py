@@ -10,6 +10,7 @@ import numpy as np
 
 from blip.data.dataset import Images
 from blip.errors import BlipError
+from blip.files import regular
 
 IDX_NAMES = (
     "train-images-idx3-ubyte",
@@ -26,7 +27,7 @@ def read_idx(path: Path, checksum: str, of: Literal["sha256 unpacked", "md5 pack
     the file is damaged or another one.
     """
     try:
-        packed = path.read_bytes()
+        packed = regular(path).read_bytes()
         content = gzip.decompress(packed) if path.suffix == ".gz" else packed
     except (OSError, EOFError, zlib.error) as error:
         raise BlipError(f"{path}: damaged or unreadable: {error}") from None

@@ -6,8 +6,10 @@ of 600), on classes and images in the order of their names: the published script
 
 import csv
 import io
+import lzma
 import pickle
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +22,7 @@ from blip.data.dataset import Dataset, Images
 from blip.data.folders import decode_image, in_parallel, is_image, resize_image
 from blip.data.pickles import dump_images, load_plain
 from blip.errors import BlipError
-from blip.files import atomic_path, atomic_write, sha256
+from blip.files import atomic_path, atomic_write, make_folder, regular, sha256
 
 SIDE = 84
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -51,6 +53,14 @@ def find_raw(raw: Path) -> Path | None:
 def pickles_are_in(folder: Path) -> bool:
     """Whether `folder` holds train.pkl and test.pkl."""
     return all((folder / name).is_file() for name in PICKLES)
+
+
+def unverified(raw: Path) -> tuple[Path, str] | None:
+    """Folder and pattern of what the data set is made of: the pickles in `raw`, or MI_raw's images or zip."""
+    if pickles_are_in(raw / "miniimagenet"):
+        return raw / "miniimagenet", "t*.pkl"
+    path = find_raw(raw)
+    return None if path is None else (path.parent, path.name) if path.is_file() else (path, "*/*")
 
 
 @contextmanager
@@ -106,8 +116,7 @@ def build_pickles(
         parts = split_files(images.files, images_per_class * 5 // 6)
         manifest = _manifest(parts, list(images.files))
         if not _complete(out, manifest):
-            for leftover in (path for name in PICKLES for path in out.glob(f".{name}.*")):
-                leftover.unlink()  # of a killed process
+            make_folder(out)
             (out / CHECKSUMS).unlink(missing_ok=True)
             with atomic_path(out / PICKLES[0]) as train, atomic_path(out / PICKLES[1]) as test:
                 _write_pickle(train, images, parts["train"], "mini-ImageNet train.pkl")
@@ -147,7 +156,15 @@ def _decode(images: RawImages, name: str) -> Images:
     where = f"{images.where}: {name}"
     try:
         content = images.read(name)
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (
+        OSError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise BlipError(f"{where}: cannot be read: {error}") from None
     return decode_image(content, where)
 
@@ -164,7 +181,9 @@ def _manifest(parts: dict[str, list[tuple[str, int]]], classes: list[str]) -> st
 
 def _complete(out: Path, manifest: str) -> bool:
     try:
-        return (out / MANIFEST).read_text(encoding="utf-8") == manifest and _checksums_hold(out)
+        return regular(out / MANIFEST).read_text(encoding="utf-8", errors="replace") == manifest and _checksums_hold(
+            out
+        )
     except OSError:
         return False
 
@@ -174,7 +193,7 @@ def _checksums(folder: Path) -> str:
 
 
 def _checksums_hold(folder: Path) -> bool:
-    return (folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace") == _checksums(folder)
+    return regular(folder / CHECKSUMS).read_text(encoding="utf-8", errors="replace") == _checksums(folder)
 
 
 def read_pickles(folder: Path) -> Dataset:
@@ -216,6 +235,12 @@ def _class_names(folder: Path, count: int) -> tuple[str, ...]:
     """From the manifest where there is one, else the numbers."""
     names = {str(label): str(label) for label in range(count)}
     if (folder / MANIFEST).exists():
-        with (folder / MANIFEST).open(newline="", encoding="utf-8") as file:
-            names |= {row["label"]: row["class"] for row in csv.DictReader(file)}
+        path = regular(folder / MANIFEST)
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                names |= {row["label"]: row["class"] for row in csv.DictReader(file)}
+        except (KeyError, UnicodeDecodeError, csv.Error) as error:
+            raise BlipError(f"{path}: expected columns label and class ({type(error).__name__}: {error})") from None
+        if not all(isinstance(name, str) for name in names.values()):
+            raise BlipError(f"{path}: expected a class in every row")
     return tuple(names[str(label)] for label in range(count))

@@ -2,6 +2,7 @@
 
 import pickle
 import zipfile
+import zlib
 from pathlib import Path
 from textwrap import shorten
 from typing import Any
@@ -22,6 +23,12 @@ def find_notmnist(raw: Path) -> Path | None:
     zips = (raw / "notmnist.zip", raw / "notmnist" / "notmnist.zip")
     unpacked = raw / "notmnist" if all((raw / "notmnist" / name).is_file() for name in PICKLES.values()) else None
     return unpacked or next((path for path in zips if path.is_file()), None)
+
+
+def unverified(raw: Path) -> tuple[Path, str] | None:
+    """Folder and pattern of what `find_notmnist` finds."""
+    path = find_notmnist(raw)
+    return None if path is None else (path.parent, path.name) if path.is_file() else (path, "notmnist_*.pkl")
 
 
 def read_notmnist(raw: Path) -> Dataset:
@@ -57,7 +64,7 @@ def _read_part(path: Path, name: str) -> tuple[Images, Labels]:
                     raise BlipError(f"{where}: missing")
                 with archive.open(members[0]) as member:
                     content = load_plain(member)
-    except (OSError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError) as error:
         raise BlipError(f"{where}: {error}") from None
     return _checked(content, where)
 
@@ -65,9 +72,14 @@ def _read_part(path: Path, name: str) -> tuple[Images, Labels]:
 def _checked(content: Any, where: str) -> tuple[Images, Labels]:
     if not isinstance(content, dict) or not {"features", "labels"} <= content.keys():
         raise BlipError(f"{where}: expected a dict of features and labels")
-    images, labels = np.asarray(content["features"]), np.asarray(content["labels"])
+    try:
+        images, labels = np.asarray(content["features"]), np.asarray(content["labels"])
+    except ValueError:
+        raise BlipError(f"{where}: expected features of one shape and as many labels, found a ragged list") from None
     if images.ndim != 4 or images.shape[1] != 1 or images.shape[2] != images.shape[3] or images.dtype.kind not in "uif":
         raise BlipError(f"{where}: expected features of shape (n, 1, side, side), found {images.shape} {images.dtype}")
     if images.size == 0 or not (images.min() >= 0 and images.max() <= 255):
         raise BlipError(f"{where}: expected features from 0 to 255")
+    if labels.dtype.kind not in "uif" or not np.array_equal(labels, np.round(labels)):
+        raise BlipError(f"{where}: expected whole numbers as labels")
     return images.astype(np.uint8), labels.reshape(-1).astype(np.int64)

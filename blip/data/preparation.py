@@ -16,12 +16,12 @@ from torch import Tensor
 from blip.data import miniimagenet
 from blip.data.dataset import Dataset
 from blip.data.description import DataConfig, SourceConfig
-from blip.data.folders import read_image_folder
+from blip.data.folders import file_identity, read_image_folder
 from blip.data.sources import SOURCES
 from blip.data.stand_in import MARKER
-from blip.data.storage import read_tensors, to_bytes, write_tensors
+from blip.data.storage import read_dataset, to_bytes, write_dataset
 from blip.errors import BlipError
-from blip.files import atomic_write, sha256
+from blip.files import atomic_write, regular
 from blip.seeding import generator
 
 
@@ -86,6 +86,21 @@ def read_source(source: SourceConfig, raw: Path, folder: Path) -> Dataset:
     return builtin.read(raw).check(source.name)
 
 
+def raw_identity(source: SourceConfig, raw: Path) -> str | None:
+    """By what the raw files of a source are known: names and sizes, or that they are the published ones.
+
+    None where they are not there. Published files with a known checksum are verified when they are read.
+    """
+    if source.folder is not None:
+        return file_identity(raw / source.folder, "*/*/*")
+    if _as_class_folders(source.name, raw):
+        return file_identity(raw / source.name, "*/*/*")
+    if not SOURCES[source.name].present(raw):
+        return None
+    unverified = SOURCES[source.name].unverified(raw)
+    return file_identity(*unverified) if unverified else "as published"
+
+
 def _as_class_folders(name: str, raw: Path) -> bool:
     # With one of them alone, reading says that the other is missing.
     return any((raw / name / part).is_dir() for part in ("train", "test"))
@@ -106,8 +121,9 @@ def prepare_dataset(source: SourceConfig, raw: Path, folder: Path) -> Path:
         "std": data.std,
         "folder": _folder(source),
         "stand_in": (raw / MARKER).exists(),
+        "raw": raw_identity(source, raw),
     }
-    write_tensors(path, tensors, about)
+    write_dataset(path, tensors, about)
     return path
 
 
@@ -118,17 +134,38 @@ def _folder(source: SourceConfig) -> str | None:
 def prepare_experiment(name: str, config: DataConfig, seed: int, raw: Path, folder: Path) -> Path:
     """Make what is missing of an experiment's data sets and split; returns the split's path.
 
-    A data set file that is there is taken as it is. The split is always made anew, which takes no time, and written
-    only where it changed, so that nothing that depends on it is older than it for no reason.
+    A data set file that is there is taken if it is as it was written, and of the raw files, if those are there. The
+    split is always made anew, which takes no time, and written only where it changed, so that nothing that depends on
+    it is older than it for no reason.
     """
     for source in config.sources:
         if not dataset_path(folder, source).exists():
             prepare_dataset(source, raw, folder)
+        else:
+            _check_raw(source, raw, dataset_path(folder, source))
     path = split_path(folder, name, seed)
     content = make_split(config, seed, folder)
-    if not path.exists() or path.read_bytes() != content:
+    if not _holds(path, content):
         atomic_write(path, content)
     return path
+
+
+def _check_raw(source: SourceConfig, raw: Path, path: Path) -> None:
+    """Raise BlipError where a data set was made of other raw files than those that are there; there may be none."""
+    _, about = read_dataset(path)
+    there, used = raw_identity(source, raw), about.get("raw")
+    if None not in (there, used) and about.get("folder") == _folder(source) and there != used:
+        raise BlipError(
+            f"{path}: made of other raw files ({used}) than those in {raw} now ({there}): "
+            "delete it and prepare the data again, or give the --raw that it was made of"
+        )
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.exists() and regular(path).read_bytes() == content
+    except OSError as error:
+        raise BlipError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def make_split(config: DataConfig, seed: int, folder: Path) -> bytes:
@@ -137,12 +174,12 @@ def make_split(config: DataConfig, seed: int, folder: Path) -> bytes:
     checksums = {}
     for source in config.sources:
         path = dataset_path(folder, source)
-        tensors, about = read_tensors(path)
+        tensors, about = read_dataset(path)
         if about.get("folder") != _folder(source):
             raise BlipError(
                 f"{path}: made from {about.get('folder')}, not {_folder(source)}: give the sources two names"
             )
-        checksums[path.name] = sha256(path)
+        checksums[path.name] = about["content"]
         tasks += _tasks_of(source, config, seed, tensors, about, path.name)
     shapes = {plan["source"]: tuple(plan["shape"]) for plan, _ in tasks}
     if len(set(shapes.values())) > 1:

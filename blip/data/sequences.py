@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blip.data.storage import read_tensors
+from blip.data.storage import read_dataset, read_tensors
 from blip.devices import upload
 from blip.errors import BlipError
 from blip.files import sha256
@@ -172,8 +172,8 @@ def load_sequence(split: Path, folder: Path, device: torch.device | str = "cpu")
     datasets, stand_ins = {}, []
     for name, checksum in about["datasets"].items():
         path = folder / name
-        tensors, details = read_tensors(path)
-        if sha256(path) != checksum:
+        tensors, details = read_dataset(path)
+        if details["content"] != checksum:
             raise BlipError(f"{path}: not the data set that {split} was made from: delete both and prepare again")
         datasets[name] = {key: tensor.to(device) for key, tensor in tensors.items()}
         if details.get("stand_in"):

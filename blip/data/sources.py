@@ -27,6 +27,8 @@ class Source:
     """Of images scaled to [0, 1], as in the published code; none where they are measured."""
     read: Callable[[Path], Dataset]
     present: Callable[[Path], bool]
+    unverified: Callable[[Path], tuple[Path, str] | None] = lambda raw: None
+    """Folder and pattern of those of its files that have no published checksum."""
 
 
 def read_digits(raw: Path) -> Dataset:
@@ -195,6 +197,7 @@ SOURCES: dict[str, Source] = {
         *(28, 1, notmnist.MEAN, notmnist.STD),
         notmnist.read_notmnist,
         lambda raw: notmnist.find_notmnist(raw) is not None,
+        notmnist.unverified,
     ),
     "cifar10": Source(32, 3, *CIFAR, partial(read_cifar, "cifar10"), partial(cifar_is_present, "cifar10")),
     "cifar100": Source(32, 3, *CIFAR, partial(read_cifar, "cifar100"), partial(cifar_is_present, "cifar100")),
@@ -207,6 +210,7 @@ SOURCES: dict[str, Source] = {
         *(miniimagenet.SIDE, 3, miniimagenet.MEAN, miniimagenet.STD),
         lambda raw: miniimagenet.read_pickles(raw / "miniimagenet"),
         lambda raw: miniimagenet.pickles_are_in(raw / "miniimagenet") or miniimagenet.find_raw(raw) is not None,
+        miniimagenet.unverified,
     ),
 }
 """Every built-in source by name."""

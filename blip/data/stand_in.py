@@ -1,11 +1,14 @@
 """Generated images that stand in for the real data sets, for tests and for machines without these."""
 
+from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 
 from blip.data.dataset import Images
 from blip.data.sources import SOURCES
+from blip.errors import BlipError
 from blip.files import atomic_write, make_folder
 
 MARKER = "STAND-IN"
@@ -51,4 +54,11 @@ def _save(image: Images, path: Path) -> None:
     from PIL import Image
 
     make_folder(path.parent)
-    Image.fromarray(image if image.shape[2] == 3 else image[..., 0]).save(path, compress_level=1)
+    content = BytesIO()
+    Image.fromarray(image if image.shape[2] == 3 else image[..., 0]).save(content, "png", compress_level=1)
+    try:
+        path.write_bytes(content.getvalue())  # thousands of them: not each one synced to disk
+    except OSError as error:
+        with suppress(OSError):
+            path.unlink()
+        raise BlipError(f"{path}: cannot be written: {error.strerror}") from None

@@ -1,5 +1,9 @@
-"""This project's own data files: named tensors and a description, in safetensors (no code in them, read by mapping)."""
+"""This project's own data files: named tensors and a description, in safetensors (no code in them, read by mapping).
 
+A data set's description holds the checksum of its content, by which an altered file is told from the one written.
+"""
+
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from blip.errors import BlipError
-from blip.files import atomic_path
+from blip.files import atomic_path, regular
 
 
 def to_bytes(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
@@ -18,19 +22,58 @@ def to_bytes(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
     return content
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write a data file, atomically."""
+def write_dataset(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
+    """Write a data file, atomically, with the checksum of its content."""
+    about = about | {"content": content_checksum(tensors, about)}
     with atomic_path(path) as temporary:
         try:
             safetensors.torch.save_file(_contiguous(tensors), temporary, _metadata(about))
         except SafetensorError as error:
             raise BlipError(f"{path}: cannot be written: {error}") from None
+    _verified.add(_version(path))
+
+
+def read_dataset(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and description of a data file that `write_dataset` wrote; `content` in the latter is its checksum.
+
+    The content is summed up once for each process. Raises BlipError where it is not the one that was written.
+    """
+    tensors, about = read_tensors(path)
+    again = "delete it and prepare the data again"
+    if not isinstance(about, dict) or "content" not in about:
+        raise BlipError(f"{path}: has no checksum, as data sets of earlier versions: {again}")
+    if _version(path) not in _verified:
+        if content_checksum(tensors, about) != about["content"]:
+            raise BlipError(f"{path}: damaged or altered (its content has not the checksum that it names): {again}")
+        _verified.add(_version(path))
+    return tensors, about
+
+
+_verified: set[tuple[str, int, int, int]] = set()
+"""Versions of files whose content this process has summed up."""
+
+
+def _version(path: Path) -> tuple[str, int, int, int]:
+    status = path.stat()
+    return str(path.resolve()), status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def content_checksum(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
+    """SHA-256 of named tensors and a description; the entry `content` of the latter is left out."""
+    parts = {key: value for key, value in about.items() if key != "content"}
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for key in sorted(tensors):
+        tensor = tensors[key].contiguous()
+        digest.update(f"\n{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        if tensor.numel():
+            digest.update(tensor.numpy().data.cast("B"))
+    return digest.hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and description of a data file. Raises BlipError where it is missing or not one."""
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(regular(path), "pt") as file:
             about = json.loads(file.metadata()["about"])
             return {key: file.get_tensor(key) for key in file.keys()}, about  # noqa: SIM118
     except FileNotFoundError:

@@ -44,7 +44,8 @@ class GameTrainer(Trainer):
         if saved:
             # How steps are made is this device's business, and their size the schedule's: only the moments are taken.
             state = optimizer.state_dict()
-            optimizer.load_state_dict({**saved["optimizer"], "param_groups": state["param_groups"]})
+            with self.checkpoint.restoring():
+                optimizer.load_state_dict({**saved["optimizer"], "param_groups": state["param_groups"]})
         else:
             self._play_at_random()
         resumed = saved is not None

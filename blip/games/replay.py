@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from blip.games.atari import emulator
+from blip.errors import BlipError
+from blip.games.atari import SEEDS, action_count, emulator
 
 Frame = NDArray[np.uint8]
 HEIGHT, WIDTH = 210, 160
@@ -18,6 +19,11 @@ def replay(game: str, seed: int, actions: str) -> Iterator[tuple[Frame, float]]:
     Where a game begins with an action that the agent chose, it has no FIRE, or it was recorded when the emulator
     pressed that by itself, for one frame.
     """
+    if not 0 <= seed < SEEDS:
+        raise BlipError(f"{game}: environment_seed: expected 0 to {SEEDS - 1}, found {seed}")
+    last = chr(ord("a") + action_count(game) - 1)
+    if not actions or not all("a" <= letter <= last for letter in actions.lower()):
+        raise BlipError(f"{game}: actions: expected letters from a to {last}")
     pictures = {"img_height": HEIGHT, "img_width": WIDTH, "grayscale": False, "stack_num": 1}
     environment = emulator(game, use_fire_reset=actions[:1].islower(), **pictures)
     environment.reset(seed=np.array([seed]))

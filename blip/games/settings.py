@@ -31,7 +31,7 @@ class PPOConfig(Schema):
 
     steps: PositiveInt = 10_000_000
     """For each game; what is left over after whole updates is left out."""
-    environments: PositiveInt = 16
+    environments: Annotated[int, Field(ge=1, le=10_000)] = 16
     rollout: PositiveInt = 125
     """Steps of each environment between updates."""
     epochs: PositiveInt = 4
@@ -78,7 +78,7 @@ class PPOConfig(Schema):
 class EvaluationConfig(Schema):
     """Games played to their ends, on every game learned so far."""
 
-    episodes: PositiveInt = 10
+    episodes: Annotated[int, Field(ge=1, le=10_000)] = 10
     """Of each game, each in an environment and with a seed of its own."""
     every_updates: PositiveInt = 100
     """Besides those before the first update of a game and after its last."""

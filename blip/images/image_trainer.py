@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from blip.data import Examples, TaskSequence
@@ -58,6 +58,12 @@ class TrainingConfig(Schema):
     """Of the shared features in training and evaluation; weights, heads, penalties and Fisher information are float32
     always. `tf32` is of products and convolutions on a GPU, and float32 elsewhere."""
 
+    @model_validator(mode="after")
+    def _trains(self) -> "TrainingConfig":
+        if self.lr < self.lr_min:
+            raise ValueError(f"lr: expected at least lr_min ({self.lr_min:g}), found {self.lr:g}")
+        return self
+
 
 class ImageTrainer(Trainer):
     """One run of classification; all tensors live on the device. `arguments` are those of `Trainer`."""
@@ -74,13 +80,13 @@ class ImageTrainer(Trainer):
     def _learn(self, progress: Progress, saved: Row | None) -> None:
         task = self.method.data_for(self.task, self.sequence)
         self._train = task.train
-        self.best_loss, self.best_weights = (
-            (saved["best_loss"], saved["best_weights"]) if saved else (math.inf, self._weights())
-        )
         config = self.config
+        self.best_loss, self.best_weights = math.inf, self._weights()
         schedule = PatienceSchedule(config.lr, config.lr_patience, config.lr_factor)
         if saved:
-            schedule = PatienceSchedule(**saved["schedule"])
+            with self.checkpoint.restoring():
+                self.best_loss, self.best_weights = saved["best_loss"], saved["best_weights"]
+                schedule = PatienceSchedule(**saved["schedule"])
         descent = GradientDescent(self.method.trained_parameters(), schedule.lr)
         step = self._step(descent, task.train)
         while self.done < config.epochs and schedule.lr >= config.lr_min:

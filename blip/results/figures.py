@@ -39,7 +39,7 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> li
         some = ", ".join(known[:5]) or "none, no method traced any"
         raise BlipError(f"parameter {parameter!r}: expected a traced layer:index, such as {some}")
     colours = method_colours(runs.methods())
-    paths = []
+    files: dict[Path, bytes] = {}
     for experiment in runs.experiments():
         selected = runs.of(experiment)
         with mpl.rc_context(STYLE):
@@ -55,8 +55,10 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> li
             for name, figure in figures.items():
                 if figure and selected.stand_in():
                     figure.suptitle(selected.title(), size=9)
-                paths += _save(figure, out_dir / experiment, name) if figure else []
-    return paths
+                files |= _drawn(figure, out_dir / experiment, name) if figure else {}
+    for path, content in files.items():  # all or nothing
+        atomic_write(path, content)
+    return list(files)
 
 
 def draw_matrices(runs: Runs) -> Figure | None:
@@ -255,13 +257,13 @@ def _percent(axis: Axis) -> None:
     axis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
 
 
-def _save(figure: Figure, folder: Path, name: str) -> list[Path]:
+def _drawn(figure: Figure, folder: Path, name: str) -> dict[Path, bytes]:
+    """The files of a figure and their contents."""
     figure.set_layout_engine("constrained")  # only now: it is slow, and seaborn draws to measure
-    paths = []
+    files = {}
     for suffix, metadata in METADATA.items():
         image = BytesIO()
         figure.savefig(image, format=suffix, metadata=metadata, dpi=200, bbox_inches="tight")
-        paths.append(folder / f"{name}.{suffix}")
-        atomic_write(paths[-1], image.getvalue())
+        files[folder / f"{name}.{suffix}"] = image.getvalue()
     plt.close(figure)
-    return paths
+    return files

@@ -44,14 +44,20 @@ def write_game_page(runs: Runs, out_dir: Path) -> Path:
 
     Raises BlipError where there is no game, or where this emulator's game is not the one that was recorded.
     """
-    sections = []
+    sections: list[str] = []
+    files: dict[Path, bytes] = {}
     for name in runs.experiments():
         selected = runs.of(name)
         if "replays" in selected.tables:
             sections.append(f"<h2>{escape(name)}</h2>\n<p>{escape(_reference(selected))}</p>")
-            sections += [_grid(selected, method, out_dir) for method in selected.methods()]
+            for method in selected.methods():
+                grid, pictures = _grid(selected, method)
+                sections.append(grid)
+                files |= {out_dir / path: picture for path, picture in pictures.items()}
     if not sections:
         raise BlipError(f"{', '.join(runs.experiments())}: no games, expected runs on games")
+    for path, picture in files.items():  # all or nothing
+        atomic_write(path, picture)
     page = out_dir / "index.html"
     atomic_write(page, PAGE.format(sections="\n".join(sections)))
     return page
@@ -62,16 +68,18 @@ def _reference(runs: Runs) -> str:
     return "Mean returns of the random agent: " + ", ".join(f"{game} {value:.1f}" for game, value in returns) + "."
 
 
-def _grid(runs: Runs, method: str, out_dir: Path) -> str:
-    """The table of one method; writes its pictures."""
+def _grid(runs: Runs, method: str) -> tuple[str, dict[Path, bytes]]:
+    """The table of one method, and its pictures."""
     games, seed = runs.tasks, runs.runs.loc[runs.runs["method"] == method, "seed"].min()
     rows = runs.tables["replays"].merge(runs.raw_scores(), on=[*KEYS, "task_learned", "task"])
     rows = rows[(rows["method"] == method) & (rows["seed"] == seed)]
-    cells = {}
+    cells, pictures = {}, {}
     for row in rows.to_dict("records"):
         i, j = int(row["task_learned"]), int(row["task"])
         path = Path(str(row["experiment"]), method, f"{i + 1}-{j + 1}.gif")
-        atomic_write(out_dir / path, moving_picture(games[j], row))
+        if (i, j) in cells or not (0 <= i < len(games) and 0 <= j < len(games)):
+            raise BlipError(f"{path.parent}: replays: expected each game after each once, found {i}, {j}")
+        pictures[path] = moving_picture(games[j], row)
         text = f"{row['return']:g}<br>mean {row['score']:.1f} (n = {row['n']})"
         label = escape(f"{games[j]} after {i + 1} games, {method}")
         cells[i, j] = f'<img src="{escape(path.as_posix())}" loading="lazy" alt="{label}">{text}'
@@ -82,7 +90,7 @@ def _grid(runs: Runs, method: str, out_dir: Path) -> str:
         + "</tr>"
         for i in range(len(games))
     )
-    return f"<h3>{escape(method)}, seed {seed}</h3>\n<table>\n<tr><th></th>{head}</tr>\n{body}\n</table>"
+    return f"<h3>{escape(method)}, seed {seed}</h3>\n<table>\n<tr><th></th>{head}</tr>\n{body}\n</table>", pictures
 
 
 def moving_picture(game: str, recorded: dict[str, Any]) -> bytes:
@@ -93,7 +101,7 @@ def moving_picture(game: str, recorded: dict[str, Any]) -> bytes:
         result = so_far
         if step < SHOWN_STEPS and step % STEPS_PER_PICTURE == 0:
             pictures.append(Image.fromarray(screen).quantize(64, Image.Quantize.FASTOCTREE))
-    if result != recorded["return"]:
+    if result != recorded["return"] or not pictures:
         raise BlipError(
             f"{game}: played again it returns {result:g}, expected {recorded['return']:g}: another version of ale-py?"
         )

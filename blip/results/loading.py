@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from blip.errors import BlipError
-from blip.record import RECORD, RunRecord, Score, Table, read_record
+from blip.files import regular
+from blip.record import COST, RECORD, RunRecord, Score, Table, read_record
 from blip.results.matrix import score_matrix
 
 KEYS = ["experiment", "method", "seed"]
@@ -179,14 +180,18 @@ def _row(record: RunRecord) -> dict[str, Any]:
 def _check_scores(folder: Path, record: RunRecord, tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]]) -> None:
     score, key = record.score, (record.experiment, record.method, record.seed)
     file = folder / f"{score.table}.csv"
-    if key not in tables.get(score.table, {}):
-        raise BlipError(f"{folder / RECORD}: its score's table {score.table} is not among its tables")
+    for needed in filter(None, (score.table, score.chance, COST.name)):
+        if key not in tables.get(needed, {}):
+            raise BlipError(f"{folder / RECORD}: the table {needed} is not among its tables")
     try:
         found = len(score_matrix(tables[score.table][key], score.column))
     except KeyError as error:
         raise BlipError(f"{file}: expected the column {error}") from None
     except BlipError as error:
         raise BlipError(f"{file}: {error}") from error
+    values = tables[score.table][key][score.column]
+    if score.chance is None and not values.between(0, 1).all():
+        raise BlipError(f"{file}: {score.column}: expected shares from 0 to 1")
     if found != len(record.tasks):
         raise BlipError(f"{file}: expected {len(record.tasks)} tasks as in {RECORD}, found {found}")
 
@@ -196,10 +201,12 @@ def _read_table(file: Path, table: Table) -> pd.DataFrame:
     expected = f"{file}: expected the columns {', '.join(table.columns)}"
     types = {name: "str" if column.type == "str" else column.type for name, column in table.columns.items()}
     try:
-        frame = pd.read_csv(file, dtype=types)
+        frame = pd.read_csv(regular(file), dtype=types)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
         raise BlipError(f"{expected}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     missing = [name for name in table.columns if name not in frame]
     if missing:
         raise BlipError(f"{expected}; missing: {', '.join(missing)}")
+    if frame.empty:
+        raise BlipError(f"{file}: expected a row for each measurement, found none")
     return frame[list(table.columns)]

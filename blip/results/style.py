@@ -17,6 +17,7 @@ STYLE = {
     "font.family": "DejaVu Sans",
     "hatch.linewidth": 0.5,
     "legend.frameon": False,
+    "text.parse_math": False,  # names are shown as they are
     "pdf.fonttype": 42,  # text that can be searched and edited
 }
 CAPTION = {"x": 0.01, "ha": "left", "size": 7, "color": "0.3"}

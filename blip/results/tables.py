@@ -4,8 +4,9 @@ metrics.csv and summary.csv hold shares in [0, 1], scores.csv what was measured;
 """
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 from tabulate import tabulate
@@ -77,8 +78,8 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     metrics = run_metrics(runs)
     summary = summarise(metrics)
     scores = pd.concat([runs.of(name).raw_scores().assign(of=runs.scores[name].name) for name in runs.experiments()])
-    for name, frame in (("scores", scores), ("metrics", metrics), ("summary", summary)):
-        atomic_write(out_dir / f"{name}.csv", frame.to_csv(index=False))
+    frames = {"scores": scores, "metrics": metrics, "summary": summary}
+    files = {out_dir / f"{name}.csv": to_csv(frame) for name, frame in frames.items()}
     sections = []
     for experiment in runs.experiments():
         selected = runs.of(experiment)
@@ -87,14 +88,24 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
         folder = out_dir / "tables"
         if selected.score.chance:
             kept = scores_kept(selected)
-            atomic_write(folder / f"{experiment}_{selected.score.name}s.csv", kept.to_csv(index=False))
+            files[folder / f"{experiment}_{selected.score.name}s.csv"] = to_csv(kept)
             sections[-1] += f"\n{kept_markdown(selected, kept)}\n"
-        atomic_write(folder / f"{experiment}.csv", table.to_csv())
-        atomic_write(folder / f"{experiment}.md", sections[-1])
-        atomic_write(folder / f"{experiment}.tex", latex(selected, table))
+        files[folder / f"{experiment}.csv"] = to_csv(table.reset_index())
+        files[folder / f"{experiment}.md"] = sections[-1]
+        files[folder / f"{experiment}.tex"] = latex(selected, table)
     text = "\n".join([GUIDE, *sections])
-    atomic_write(out_dir / "tables.md", text)
+    for path, content in {**files, out_dir / "tables.md": text}.items():  # all or nothing
+        atomic_write(path, content)
     return text
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """A CSV file's content; a text that a spreadsheet would take for a formula begins with an apostrophe."""
+    safe = frame.assign(
+        **{name: frame[name].map(_no_formula) for name in map(str, frame.select_dtypes(exclude="number"))}
+    )
+    content: str = safe.to_csv(index=False)
+    return content
 
 
 def method_table(summary: pd.DataFrame) -> pd.DataFrame:
@@ -115,8 +126,17 @@ def markdown(runs: Runs, table: pd.DataFrame) -> str:
         for head, cells in format_rows(table)
     ]
     text = tabulate(rows, headings(runs), tablefmt="pipe", disable_numparse=True)
-    listed = "\n".join(f"* {note}" for note in notes(runs))
+    listed = "\n".join(f"* {plain(note)}" for note in notes(runs))
     return f"## {runs.title()}\n\n{text}\n\n{sentence(runs, table)}\n\n{listed}\n"
+
+
+def _no_formula(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def plain(text: str) -> str:
+    """A text in Markdown that is neither markup nor the end of a table's cell."""
+    return "".join(f"\\{c}" if c in "\\`*[]|" else c for c in escape(" ".join(text.split()), quote=False))
 
 
 def kept_markdown(runs: Runs, kept: pd.DataFrame) -> str:
@@ -130,7 +150,7 @@ def kept_markdown(runs: Runs, kept: pd.DataFrame) -> str:
     }
     chance = kept.groupby(task)["chance"].first()
     methods = runs.methods()
-    rows = [[name, f"{chance[name]:.1f}", *(cells[name, method] for method in methods)] for name in runs.tasks]
+    rows = [[plain(name), f"{chance[name]:.1f}", *(cells[name, method] for method in methods)] for name in runs.tasks]
     moments = f"just after learning the {task} → after learning all {task}s"
     title = f"Mean {score}s (± standard deviation over seeds), {moments}:"
     return f"{title}\n\n{tabulate(rows, (task, 'chance', *methods), tablefmt='pipe', disable_numparse=True)}"

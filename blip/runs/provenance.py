@@ -1,6 +1,7 @@
 """What made the numbers of a run: code, libraries, hardware, command."""
 
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -12,10 +13,17 @@ import torch
 
 from blip.record import Provenance
 
+ABSOLUTE = re.compile(r"(?<![^\s=:,;'\"(\[{])~?/[^\s,;'\")\]}]+")
+"""A path within a word of the command, such as that of --out=/home/me/runs."""
+
+
+def _last(path: re.Match[str]) -> str:
+    return Path(path.group()).name
+
 
 def provenance(device: torch.device, started: datetime, products: str, packages: tuple[str, ...]) -> Provenance:
     """Of a run that ends now; no host or user name, no absolute path."""
-    arguments = [Path(a).name if Path(a).is_absolute() else a for a in sys.argv]
+    arguments = [Path(a).name if Path(a).is_absolute() else ABSOLUTE.sub(_last, a) for a in sys.argv]
     return Provenance(
         commit=_commit(),
         versions={"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},

@@ -33,11 +33,13 @@ def train_run(
     device: str = "auto",
     cuda_graphs: bool = True,
     products: str = AUTO,
+    again: bool = False,
 ) -> Path:
     """Train one run and write its folder below `out`; a finished one of the same configuration is left alone.
 
-    Goes on from the run's checkpoint where a process was stopped before, and removes it at the end. `products`:
-    see `choose`. Raises BlipError for bad input, a full disk or a diverging loss.
+    A finished one of another configuration is replaced; one of the same on other data only where `again` says so. Goes
+    on from the run's checkpoint where a process was stopped before, and removes it at the end. `products`: see
+    `choose`. Raises BlipError for bad input, a full disk or a diverging loss.
     """
     folder = run_folder(out, experiment.name, method, seed)
     config = experiment.run_config(method, seed)
@@ -47,7 +49,7 @@ def train_run(
     library = choose(products, target, experiment.largest_product(method, inputs))
     # Other roundings: a run is not resumed with them.
     checkpoint = Checkpoint(checkpoints / (key if library == DEFAULT else f"{key}-{library}"))
-    if _is_complete(folder, key):
+    if _is_complete(folder, key, config, inputs.checksum, again):
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
@@ -62,6 +64,7 @@ def train_run(
             "seed": seed,
             "config": config,
             "key": key,
+            "data": inputs.checksum,
             "provenance": made_by,
             "tasks": [TaskRecord(name=name, outputs=n, trained=trained) for name, n, trained in tasks],
         }
@@ -83,8 +86,11 @@ def _write(folder: Path, experiment: Experiment, method: str, about: dict[str, A
     write_run(folder, record, safetensors.torch.save(weights), trainer.tables)
 
 
-def _is_complete(folder: Path, key: str) -> bool:
-    """Whether the folder holds this run; says what is wrong with it where it holds it in part."""
+def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, again: bool) -> bool:
+    """Whether the folder holds this run; says what is wrong with it where it holds it in part.
+
+    Raises BlipError where it holds a run of the same configuration on other data, unless asked to train it again.
+    """
     if not (folder / RECORD).exists():
         return False
     try:
@@ -92,6 +98,11 @@ def _is_complete(folder: Path, key: str) -> bool:
     except BlipError as error:
         print(f"{error}: trained again", file=sys.stderr)
         return False
+    if record.config == config and record.data != data and not again:
+        raise BlipError(
+            f"{folder}: a finished run on other data than are prepared now: keep it and give another --out, "
+            "or replace it with --again"
+        )
     changed = changed_files(folder, record) if record.key == key else []
     if changed:
         print(f"{folder}: {', '.join(changed)}: trained again", file=sys.stderr)

@@ -73,15 +73,17 @@ class Trainer(ABC):
 
     def run(self, title: str) -> None:
         """Learn all tasks, from the checkpoint on where there is one."""
-        saved = self.checkpoint.load(self.device)
+        saved, learning = self.checkpoint.load(self.device), None
         with Progress(title, len(self.names), self.units, unit=self.unit, left=self.left) as progress:
             if saved:
-                self._restore(saved)
+                with self.checkpoint.restoring():
+                    self._restore(saved)
+                    learning = saved["learning"]
                 progress.say(f"going on at task {self.task + 1}, {self.unit} {self.done + 1}")
             while self.task < len(self.names):
                 self.method.before_task(self.task)
-                self._learn(progress, saved["learning"] if saved else None)
-                saved = None
+                self._learn(progress, learning)
+                learning = None
                 self._finish_task(progress)
 
     @abstractmethod
@@ -147,6 +149,8 @@ class Trainer(ABC):
         self._last_saved = time.monotonic()
 
     def _restore(self, saved: Row) -> None:
+        if saved["tables"].keys() != self.tables.keys():
+            raise ValueError(f"tables {', '.join(saved['tables'])}")
         self.task, self.done = saved["task"], saved["done"]
         self.network.load_state_dict(saved["network"])
         self.method.load_state_dict(saved["method"])
