@@ -1,7 +1,7 @@
 """Tells a Snakemake that lives in this folder from one that was killed and has left its lock.
 
-Exit status 1 where a lock can be taken away. 0 where there is none, or a Snakemake lives here, or where processes cannot
-be looked at.
+Exit status 1 where a lock can be taken away. 0 where there is none, or a Snakemake lives here, or where processes
+cannot be looked at.
 """
 
 import sys
