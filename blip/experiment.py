@@ -11,7 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from blip.data import SourceConfig
 from blip.errors import BlipError
 from blip.methods import METHODS
-from blip.record import COST, Score, Table
+from blip.record import COST, MEMORY, Score, Table
 from blip.schema import NAME, Schema, wrong
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
@@ -56,7 +56,7 @@ class Experiment(Schema):
     """The key of a file by which its kind is known."""
     score: ClassVar[Score]
     kind_tables: ClassVar[tuple[Table, ...]]
-    """What its runs measure, besides `COST` and the method's own."""
+    """What its runs measure, besides `COST`, `MEMORY` and the method's own."""
     packages: ClassVar[tuple[str, ...]] = ("torch", "numpy", "safetensors")
     """Whose versions its runs record."""
     playable: ClassVar[bool] = False
@@ -86,7 +86,7 @@ class Experiment(Schema):
 
     def tables_of(self, method: str) -> list[Table]:
         """What a run of a method measures."""
-        return [*self.kind_tables, COST, *METHODS[method].tables]
+        return [*self.kind_tables, COST, MEMORY, *METHODS[method].tables]
 
     def run_config(self, method: str, seed: int) -> dict[str, Any]:
         """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""

@@ -3,18 +3,20 @@
 import math
 import os
 from itertools import pairwise
-from typing import Annotated, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
+from blip.core.fisher import named_layers
 from blip.errors import BlipError
 from blip.schema import Schema
 
 Multiple = Annotated[float, Field(ge=1 / 64, le=64)]
 Share = Annotated[float, Field(ge=0, le=1)]
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
 class MLPConfig(Schema):
@@ -22,13 +24,15 @@ class MLPConfig(Schema):
 
     name: Literal["mlp"]
     hidden: list[PositiveInt] = Field(min_length=1)
+    bias: bool = True
+    """Of all layers and heads."""
 
     def features(self, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
         """Layers from images of `shape` (channels, height, width) to a vector, and its width."""
         widths = [math.prod(shape), *self.hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+            layers += [nn.Linear(inputs, outputs, self.bias), nn.ReLU()]
         return nn.Sequential(*layers), widths[-1]
 
 
@@ -45,6 +49,11 @@ class AlexNetConfig(Schema):
     hidden: tuple[PositiveInt, PositiveInt] = (2048, 2048)
     dropout: tuple[Share, Share, Share, Share, Share] = (0.2, 0.2, 0.2, 0.2, 0.2)
     """After each of the three convolutions and the two linear layers."""
+    bias: bool = True
+    """Of all layers and heads."""
+    batch_norm: bool = False
+    """Whether each layer has batch-norm before its ReLU, with affine parameters and without running statistics: those
+    of the batch are used in testing too, so batches are of the size of training there."""
 
     def features(self, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
         """Layers from images of `shape` (channels, side, side) to a vector, and its width."""
@@ -55,12 +64,15 @@ class AlexNetConfig(Schema):
             raise BlipError(f"network alexnet: expected images of at least 12 pixels a side, found {side}")
         for base, kernel, dropout in zip((64, 128, 256), kernels, self.dropout, strict=False):
             outputs = round(base * self.mul)
-            layers += [nn.Conv2d(channels, outputs, kernel), nn.ReLU(), Dropout(dropout), nn.MaxPool2d(2)]
+            norm = [nn.BatchNorm2d(outputs, track_running_stats=False)] if self.batch_norm else []
+            convolution = nn.Conv2d(channels, outputs, kernel, bias=self.bias)
+            layers += [convolution, *norm, nn.ReLU(), Dropout(dropout), nn.MaxPool2d(2)]
             channels, side = outputs, (side - kernel + 1) // 2
         widths = (channels * side * side, *self.hidden)
         layers.append(nn.Flatten())
         for (inputs, outputs), dropout in zip(pairwise(widths), self.dropout[3:], strict=True):
-            layers += [nn.Linear(inputs, outputs), nn.ReLU(), Dropout(dropout)]
+            norms = [nn.BatchNorm1d(outputs, track_running_stats=False)] if self.batch_norm else []
+            layers += [nn.Linear(inputs, outputs, self.bias), *norms, nn.ReLU(), Dropout(dropout)]
         return nn.Sequential(*layers), widths[-1]
 
 
@@ -133,14 +145,25 @@ AnyNetworkConfig: TypeAlias = MLPConfig | AlexNetConfig | ResNet18Config
 NetworkConfig = Annotated[AnyNetworkConfig, Field(discriminator="name")]
 
 
-class MultiHeadNetwork(nn.Module):
-    """`features` shared by all tasks, and `heads[t]`, the linear classifier of task t."""
+class OneHead(nn.ModuleList):
+    """The head that all tasks share: `heads[t]` is the same for every t."""
 
-    def __init__(self, features: nn.Module, width: int, classes: list[int]) -> None:
+    def __getitem__(self, task: Any) -> Any:
+        return super().__getitem__(0 if isinstance(task, int) else task)
+
+
+class MultiHeadNetwork(nn.Module):
+    """`features` shared by all tasks, and `heads[t]`, the linear classifier of task t, or one of all (`one_head`)."""
+
+    def __init__(
+        self, features: nn.Module, width: int, classes: list[int], *, bias: bool = True, one_head: bool = False
+    ) -> None:
         super().__init__()
         self.features = features
         self.outputs = classes
-        self.heads = nn.ModuleList(nn.Linear(width, n) for n in classes)
+        self.one_head = one_head
+        heads = [nn.Linear(width, n, bias) for n in ([max(classes)] if one_head else classes)]
+        self.heads = OneHead(heads) if one_head else nn.ModuleList(heads)
         self.statistics_frozen = False
         """Whether batch-norm layers normalise by the statistics they have, even in training; the trainer sets it after
         the first task, and a method that has nothing to forget may take it back before each."""
@@ -150,11 +173,35 @@ class MultiHeadNetwork(nn.Module):
         logits: Tensor = self.heads[task](self.features(x))
         return logits
 
+    @property
+    def shared(self) -> nn.Module:
+        """What all tasks use: the features, or with one head the whole network."""
+        return self if self.one_head else self.features
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Of the shared linear and convolution layers, by name; without biases."""
+        return {name: layer.weight for name, layer in named_layers(self.shared).items()}
+
+    @property
+    def batch_statistics(self) -> bool:
+        """Whether a prediction depends on the batch that it is made in."""
+        return any(isinstance(m, BATCH_NORMS) and m.running_mean is None for m in self.features.modules())
+
+    def train_weights_alone(self) -> None:
+        """Of what is shared, keep the biases and batch-norm's parameters as they are from now on."""
+        weights = set(self.weights.values())
+        for parameter in self.shared.parameters():
+            parameter.requires_grad_(parameter in weights)
+
     def logits_of(self, hidden: Tensor, tasks: Tensor) -> Tensor:
         """Logits of each row's own task, by `features`' output (n, width) and numbers of tasks (n,).
 
         (n, most classes of a task); a task of fewer classes has -inf for those that it lacks.
         """
+        if self.one_head:
+            logits: Tensor = self.heads[0](hidden)
+            return logits
         outputs = [head(hidden) for head in self.heads]  # all, since shapes must not depend on numbers on the device
         most = max(output.shape[1] for output in outputs)
         logits = hidden.new_full((len(hidden), most), -math.inf)
@@ -166,7 +213,8 @@ class MultiHeadNetwork(nn.Module):
     def parameters_of(self, task: int) -> dict[str, nn.Parameter]:
         """Of the features and of the head of `task`, by name; there may be no such task."""
         named = ((name, name.split("."), p) for name, p in self.named_parameters())
-        return {name: p for name, parts, p in named if parts[0] == "features" or parts[1] == str(task)}
+        head = "0" if self.one_head else str(task)
+        return {name: p for name, parts, p in named if parts[0] == "features" or parts[1] == head}
 
     def freeze_statistics(self) -> None:
         """Keep the running statistics of batch-norm layers as they are from now on (paper: after the first task)."""
@@ -178,25 +226,32 @@ class MultiHeadNetwork(nn.Module):
         super().train(mode)
         if self.statistics_frozen:
             for module in self.features.modules():
-                if isinstance(module, nn.BatchNorm2d):
+                if isinstance(module, BATCH_NORMS):
                     module.eval()
         return self
 
 
-def build_network(settings: AnyNetworkConfig, shape: tuple[int, ...], classes: list[int]) -> MultiHeadNetwork:
+def build_network(
+    settings: AnyNetworkConfig, shape: tuple[int, ...], classes: list[int], *, one_head: bool = False
+) -> MultiHeadNetwork:
     """A network for images of `shape` and tasks of so many classes, initialised from torch's global generator.
 
     Raises BlipError where it is larger than this machine's memory.
     """
+    bias = isinstance(settings, ResNet18Config) or settings.bias
+
+    def build() -> MultiHeadNetwork:
+        return MultiHeadNetwork(*settings.features(shape), classes, bias=bias, one_head=one_head)
+
     with torch.device("meta"):  # shapes alone
-        count = sum(p.numel() for p in MultiHeadNetwork(*settings.features(shape), classes).parameters())
+        count = sum(p.numel() for p in build().parameters())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     if 2 * 4 * count > memory:
         raise BlipError(
             f"network: {count:,} parameters and their gradients take {8 * count / 2**30:,.0f} GiB, "
             f"this machine has {memory / 2**30:,.0f}"
         )
-    return MultiHeadNetwork(*settings.features(shape), classes)
+    return build()
 
 
 class FeaturesConfig(Protocol):

@@ -68,6 +68,13 @@ COST = Table(
 )
 
 
+MEMORY = Table(
+    name="memory",
+    about="What the method keeps beside the network between tasks.",
+    columns={"task_learned": INDEX, "bytes": Column(type="int64", unit="bytes")},
+)
+
+
 class Score(Schema):
     """What an experiment measures of a task, and in which table and column it stands."""
 

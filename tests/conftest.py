@@ -30,6 +30,11 @@ methods:
   imm-mode: {fisher_batch_size: 32}
   single-task: {}
   joint: {}
+  si: {}
+  mas: {}
+  gpm: {}
+  packnet: {retrain_epochs: 1}
+  hat: {s_max: 50, strength: 0.05}
 """
 
 

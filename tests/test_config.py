@@ -68,7 +68,7 @@ PUBLISHED_METHODS = {
 def test_published_experiments_have_the_published_values(name: str) -> None:
     source, hidden, lr, batch, epochs, f_prior = PUBLISHED[name]
     experiment = load_experiment(EXPERIMENTS / f"{name}.yaml")
-    assert [s.model_dump(exclude_defaults=True) for s in experiment.data.sources] == [source]
+    assert [s.model_dump(exclude_unset=True) for s in experiment.data.sources] == [source]
     assert not experiment.stand_in
     assert experiment.data.validation == 0, "validation on the training set"
     assert not experiment.data.shuffle_tasks
@@ -81,6 +81,7 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         "lr_patience": 5,
         "lr_factor": 3,
         "lr_min": 1e-4,
+        "keep": "best",
         "precision": "float32",
     }
     assert set(PUBLISHED_METHODS) <= set(experiment.methods)

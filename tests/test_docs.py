@@ -26,21 +26,21 @@ def test_python_in_the_pages_runs(page: Path) -> None:
 
 
 def test_a_method_of_ones_own_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = ROOT / "docs" / "examples" / "mas.py"
-    assert len(source.read_text().splitlines()) <= 80
+    source = ROOT / "docs" / "examples" / "imm_mean.py"
+    assert len(source.read_text().splitlines()) <= 60
     monkeypatch.setattr("blip.methods.base.METHODS", METHODS)
-    spec = importlib.util.spec_from_file_location("blip.methods.mas", source)
+    spec = importlib.util.spec_from_file_location("blip.methods.imm_mean", source)
     assert spec
     assert spec.loader
     try:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
         config = tmp_path / "tiny.yaml"
-        config.write_text(TINY + "  mas: {strength: 0.5}\n")
+        config.write_text(TINY + "  imm-mean: {strength: 0.5}\n")
         folders = ["--data", tmp_path / "data", "--out", tmp_path / "runs", "--checkpoints", tmp_path / "c"]
-        assert main(["train", str(config), "--method", "mas", *map(str, folders)]) == 0
+        assert main(["train", str(config), "--method", "imm-mean", *map(str, folders)]) == 0
     finally:
-        METHODS.pop("mas", None)
-    assert (tmp_path / "runs" / "tiny" / "mas" / "seed0" / "accuracy.csv").exists()
+        METHODS.pop("imm-mean", None)
+    assert (tmp_path / "runs" / "tiny" / "imm-mean" / "seed0" / "accuracy.csv").exists()
 
 
 def test_a_data_set_of_ones_own_is_a_config_entry(tmp_path: Path) -> None:

@@ -18,27 +18,27 @@ from blip.record import run_files
 from blip.runs.train import train_run
 
 CONFIG = ROOT / "config"
-ALEXNET = {"name": "alexnet", "dropout": (0.2,) * 5}
+ALEXNET = {"name": "alexnet", "dropout": (0.2,) * 5, "bias": True, "batch_norm": False}
 
 # From the paper and its published code. Nothing here is read from the configuration.
 PUBLISHED: dict[str, dict[str, Any]] = {
     "mnist2": {
         "tasks": 2,
-        "network": {"name": "mlp", "hidden": [1200]},
+        "network": {"name": "mlp", "hidden": [1200], "bias": True},
         "training": (0.01, 64, 200),
         "f_prior": 1e-15,
         "validation": 0,
     },
     "mnist5": {
         "tasks": 5,
-        "network": {"name": "mlp", "hidden": [1200]},
+        "network": {"name": "mlp", "hidden": [1200], "bias": True},
         "training": (0.01, 64, 200),
         "f_prior": 1e-15,
         "validation": 0,
     },
     "pmnist": {
         "tasks": 10,
-        "network": {"name": "mlp", "hidden": [1200]},
+        "network": {"name": "mlp", "hidden": [1200], "bias": True},
         "training": (0.01, 64, 200),
         "f_prior": 1e-15,
         "validation": 0,
@@ -89,6 +89,11 @@ CLIP = {
     "ewc": 100,
     "lwf": 100,
     "imm-mode": 1000,
+    "si": None,
+    "mas": None,
+    "gpm": None,
+    "packnet": None,
+    "hat": 10_000,
 }
 
 every_experiment = pytest.mark.parametrize("name", PUBLISHED)

@@ -17,6 +17,7 @@ from blip.data import Examples
 from blip.methods import METHODS, Method
 from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, MultiHeadNetwork, ResNet18Config, build_network
 from blip.seeding import generator
+from blip.training.loop import tensor_bytes
 
 CLASSES = [2, 3, 2]
 NETWORKS: dict[str, tuple[AnyNetworkConfig, tuple[int, int, int]]] = {
@@ -24,10 +25,17 @@ NETWORKS: dict[str, tuple[AnyNetworkConfig, tuple[int, int, int]]] = {
     "mlp, two layers": (MLPConfig(name="mlp", hidden=[8, 6]), (2, 3, 3)),
     "alexnet": (AlexNetConfig(name="alexnet", mul=0.05, hidden=(12, 10)), (3, 30, 30)),
     "resnet18": (ResNet18Config(name="resnet18", mul=0.05), (3, 32, 32)),
+    "alexnet, batch-norm": (
+        AlexNetConfig(name="alexnet", mul=0.1, hidden=(12, 10), bias=False, batch_norm=True),
+        (3, 30, 30),
+    ),
 }
 SETTINGS: dict[str, dict[str, Any]] = {
     "blip": {"f_prior": 1e-9, "fisher_batch_size": 8},
     "ewc": {"strength": 100},  # 5000 is too stiff for so few images at this learning rate
+    "hat": {"s_max": 20, "strength": 0.05},  # few steps an epoch, few units
+    "si": {"strength": 1},
+    "packnet": {"retrain_lr": 0.1, "retrain_batch_size": 8},
 }
 """Of methods whose defaults do not fit here."""
 
@@ -46,11 +54,12 @@ def examples(network: str, task: int, n: int = 24) -> Examples:
     return Examples((images + pattern[labels]).to(torch.uint8), labels, scale, shift)
 
 
-def make(name: str, network: str = "mlp", seed: int = 0, **settings: Any) -> Method:
+def make(name: str, network: str = "mlp", seed: int = 0, *, one_head: bool = False, **settings: Any) -> Method:
     torch.manual_seed(seed)
     config, shape = NETWORKS[network]
     method = METHODS[name]
-    return method(build_network(config, shape, CLASSES), method.Settings(**(SETTINGS.get(name, {}) | settings)), seed)
+    built = build_network(config, shape, CLASSES, one_head=one_head)
+    return method(built, method.Settings(**(SETTINGS.get(name, {}) | settings)), seed)
 
 
 def loss_of(method: Method, task: int, x: Tensor, labels: Tensor) -> Tensor:
@@ -64,6 +73,7 @@ def step(method: Method, optimizer: SGD, task: int, x: Tensor, labels: Tensor) -
     """One step of the training loop, with the hooks as the loop calls them."""
     optimizer.zero_grad()
     loss_of(method, task, x, labels).backward()
+    method.before_step()
     if method.clip_norm is not None:
         nn.utils.clip_grad_norm_(method.trained_parameters(), method.clip_norm)
     optimizer.step()
@@ -77,6 +87,7 @@ def train(method: Method, task: int, data: Examples, epochs: int = 3, lr: float 
     torch.manual_seed(task)
     optimizer = SGD([p for p in method.trained_parameters() if p.requires_grad], lr=lr)
     for _ in range(epochs):
+        method.before_epoch(len(data.indices(8)))
         for x, labels in data.batches(8):
             step(method, optimizer, task, x, labels)
 
@@ -155,19 +166,21 @@ def test_two_tasks_lower_the_loss_of_each(name: str) -> None:
         losses = []
         for epochs in (0, 30):
             train(method, task, data, epochs)
+            method.network.eval()
             losses.append(F.cross_entropy(method.network(x, task), labels).item())
         assert losses[1] < 0.9 * losses[0]
         method.after_task(task, data)
 
 
+@pytest.mark.parametrize("one_head", [False, True], ids=["heads", "one head"])
 @every_method
 @every_network
-def test_a_saved_state_goes_on_identically(name: str, network: str, tmp_path: Path) -> None:
-    first = make(name, network)
+def test_a_saved_state_goes_on_identically(name: str, network: str, one_head: bool, tmp_path: Path) -> None:
+    first = make(name, network, one_head=one_head)
     learn(first, 0, network)
     torch.save({"method": first.state_dict(), "network": first.network.state_dict()}, tmp_path / "state.pt")
     state = torch.load(tmp_path / "state.pt", weights_only=True)
-    second = make(name, network, seed=9)
+    second = make(name, network, seed=9, one_head=one_head)
     second.seed = first.seed
     second.network.load_state_dict(state["network"])
     second.load_state_dict(state["method"])
@@ -701,3 +714,250 @@ def loss_on_the_first_of_two_tasks(name: str) -> float:
 @pytest.mark.parametrize("name", [name for name in METHODS if name not in ("sgd", "joint")])
 def test_the_first_task_is_remembered_better_than_by_fine_tuning(name: str) -> None:
     assert loss_on_the_first_of_two_tasks(name) < 0.85 * loss_on_the_first_of_two_tasks("sgd")
+
+
+# si, mas
+
+
+def linear_network() -> MultiHeadNetwork:
+    """One input and two outputs without hidden units: one weight w = 2, and a head of weights 1 and 3."""
+    features = nn.Sequential(nn.Flatten(), nn.Linear(1, 1, bias=False))
+    network = MultiHeadNetwork(features, 1, [2, 2], bias=False)
+    with torch.no_grad():
+        features[1].weight.fill_(2)
+        for head in network.heads:
+            head.weight.copy_(torch.tensor([[1.0], [3.0]]))
+    return network
+
+
+def one_pixel(*values: int) -> Examples:
+    """Images of one pixel that are not normalised."""
+    images = torch.tensor(values, dtype=torch.uint8).view(-1, 1, 1, 1)
+    one = torch.ones(1, 1, 1)
+    return Examples(images, torch.zeros(len(values), dtype=torch.int64), one, 0 * one)
+
+
+def test_mas_importance_is_the_mean_absolute_gradient_of_the_squared_output() -> None:
+    method: Any = METHODS["mas"](linear_network(), METHODS["mas"].Settings(strength=0.5, batch_size=1), 0)
+    method.after_task(0, one_pixel(1, 2))
+    # ‖f‖² = (w x)² (1² + 3²), by w: 20 w x² = 40 for x = 1 and 160 for x = 2.
+    assert method.importance["1.weight"].item() == pytest.approx(100)
+    method.after_task(1, one_pixel(1))
+    assert method.importance["1.weight"].item() == pytest.approx(140), "tasks add up"
+    with torch.no_grad():
+        method.network.features[1].weight += 0.1
+    penalty = method.penalty(torch.empty(0), torch.empty(0))
+    assert penalty.item() == pytest.approx(0.5 * 140 * 0.1**2, rel=1e-4)
+
+
+def test_si_importance_is_the_fall_of_the_loss_over_the_squared_way() -> None:
+    method: Any = METHODS["si"](linear_network(), METHODS["si"].Settings(strength=0.5, damping=0.25), 0)
+    weight = method.network.features[1].weight
+    expected = {}
+    for task, gradients in enumerate([(3.0, 1.0), (-2.0, 4.0)]):
+        for gradient in gradients:
+            pulled = method.penalty(torch.empty(0), torch.empty(0))
+            force = torch.autograd.grad(pulled, weight)[0] if pulled is not None else torch.zeros(1, 1)
+            weight.grad = force + gradient
+            method.before_step()
+            with torch.no_grad():
+                weight -= 0.1 * weight.grad
+            expected[task] = expected.get(task, 0.0) + 0.1 * gradient * (gradient + force.item())
+            method.after_step()
+        start = float(method.anchor["1.weight"])
+        method.after_task(task, one_pixel(1))
+        expected[task] /= (weight.item() - start) ** 2 + 0.25
+        assert method.importance["1.weight"].item() == pytest.approx(sum(expected.values()), rel=1e-4)
+    with torch.no_grad():
+        weight += 0.1
+    penalty = method.penalty(torch.empty(0), torch.empty(0))
+    assert penalty.item() == pytest.approx(0.5 * sum(expected.values()) * 0.1**2, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["si", "mas"])
+def test_a_weight_that_matters_is_held_and_one_that_does_not_is_free(name: str) -> None:
+    method: Any = make(name)
+    with torch.no_grad():
+        method.network.features[1].weight[3] = 0
+        method.network.features[1].bias[3] = -100  # a unit that never fires
+    learn(method, 0)
+    importance = method.state_dict()["importance"]["1.weight"]
+    assert not importance[3].any()
+    assert (importance.sum(1) > 0).sum() >= 6
+
+
+# gpm
+
+
+@pytest.mark.parametrize("network", ["mlp, two layers", "alexnet"])
+def test_gpm_leaves_what_layers_make_of_stored_inputs(network: str) -> None:
+    outputs = {}
+    for name in ("gpm", "sgd"):
+        settings = {"images": [4], "threshold": [1.0], "threshold_step": 0} if name == "gpm" else {}
+        method: Any = make(name, network, **settings)
+        learn(method, 0, network)
+        index = examples(network, 0).indices(4, generator(0, "gpm images", 0))[0]
+        x, _ = examples(network, 0).batch(index)
+        if name == "gpm":  # the first basis is one direction short, as in the authors' code
+            method.after_task(0, examples(network, 0))
+        method.network.eval()
+        before = method.network(x, 0).detach()
+        weight = method.network.features[-3 if network == "alexnet" else 1].weight.detach().clone()
+        train(method, 1, examples(network, 1), epochs=6)
+        method.network.eval()
+        assert not torch.equal(weight, method.network.features[-3 if network == "alexnet" else 1].weight)
+        outputs[name] = (method.network(x, 0) - before).abs().max().item()
+    assert outputs["gpm"] < 1e-4 < 1e-3 < outputs["sgd"]
+
+
+def test_gpm_bases_grow_are_orthonormal_and_hold_the_energy() -> None:
+    from blip.methods.gpm import grown
+
+    random = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(12, 5, generator=random) for _ in range(2))
+    sizes = torch.linalg.svdvals(first).square()
+    shares = sizes.cumsum(0) / sizes.sum()
+    basis = grown(None, first, 0.8)
+    assert basis.shape[1] == int((shares < 0.8).sum())
+    both = grown(basis, second, 0.9)
+    assert_same(both[:, : basis.shape[1]], basis)
+    torch.testing.assert_close(both.T @ both, torch.eye(both.shape[1]), rtol=0, atol=1e-5)
+    held = [float((b.T @ second).square().sum() / second.square().sum()) for b in (both[:, :-1], both)]
+    assert held[0] < 0.9 <= held[1]
+    assert_same(grown(both, second, 0.9), both)
+    full = grown(grown(both, torch.randn(12, 90, generator=random), 1.0), first, 1.0)
+    assert full.shape == (12, 12)
+
+
+def test_gpm_projects_by_either_basis_alike() -> None:
+    from blip.methods.gpm import _smaller
+
+    weight = torch.randn(3, 10, generator=torch.Generator().manual_seed(0))
+    basis = torch.linalg.qr(torch.randn(10, 7, generator=torch.Generator().manual_seed(1)))[0]
+    free, is_free = _smaller(basis)
+    assert is_free
+    assert free.shape == (10, 3)
+    torch.testing.assert_close(weight @ free @ free.T, weight - weight @ basis @ basis.T)
+
+
+# packnet, hat
+
+
+@pytest.mark.parametrize("network", list(NETWORKS))
+@pytest.mark.parametrize("name", ["packnet", "hat"])
+def test_outputs_for_earlier_tasks_never_change(name: str, network: str) -> None:
+    settings = {"s_max": 4000.0} if name == "hat" else {}  # so few steps leave gates half open below it
+    method = make(name, network, **settings)
+    ended: list[Tensor] = []
+
+    def outputs(task: int) -> Tensor:
+        x, _ = examples(network, task).batch(torch.arange(24))
+        method.network.eval()
+        with method.as_seen_by(task):
+            return method.network(x, task).detach()
+
+    for task in range(3):
+        learn(method, task, network, epochs=10)
+        if task == 0:
+            method.network.freeze_statistics()
+        ended.append(outputs(task))
+        for earlier, expected in enumerate(ended):
+            if name == "packnet":
+                assert_same(outputs(earlier), expected)
+            else:  # a gate is not quite 0 or 1
+                torch.testing.assert_close(outputs(earlier), expected, rtol=0, atol=1e-4)
+
+
+def test_packnet_gives_each_task_a_part_of_every_layer() -> None:
+    method: Any = make("packnet", "mlp, two layers")
+    for task in range(3):
+        method.before_task(task)
+        start = weights(method.network.features)
+        learn(method, task, "mlp, two layers", epochs=2)
+        for name, weight in method.weights.items():
+            assert int((method.owner[name] == task).sum()) == pytest.approx(weight.numel() / 3, abs=1)
+            assert not weight[method.owner[name] == 255].any(), "free ones are zero"
+            earlier = method.owner[name] < task
+            assert_same(weight[earlier].detach(), start[f"{name}.weight"][earlier])
+        assert_same(
+            [bool((o == 255).any()) for o in method.owner.values()], [task < 2] * len(method.owner)
+        )  # the last task takes what is left
+
+
+def test_packnet_keeps_the_largest_of_the_free_weights() -> None:
+    from blip.methods.packnet import largest
+
+    weight = torch.tensor([[5.0, -4.0, 3.0], [-2.0, 1.0, 0.0]])
+    free = torch.tensor([[False, True, True], [True, True, False]])
+    assert largest(weight, free, 0.5).tolist() == [[False, True, True], [False, False, False]]
+    assert not largest(weight, torch.zeros_like(free), 0.5).any()
+
+
+def test_packnet_retrains_what_it_keeps() -> None:
+    losses = []
+    for epochs in (0, 20):
+        method = make("packnet", retrain_epochs=epochs, keep=0.2)
+        learn(method, 0, epochs=10)
+        x, labels = examples("mlp", 0).batch(torch.arange(24))
+        losses.append(F.cross_entropy(method.network(x, 0), labels).item())
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_hat_anneals_within_an_epoch_and_tests_with_hard_gates() -> None:
+    method: Any = make("hat", s_max=50.0)
+    method.before_task(0)
+    method.before_epoch(5)
+    seen = []
+    for _ in range(5):
+        seen.append(float(method.s))
+        method.after_step()
+    assert seen == pytest.approx([0.02 + (50 - 0.02) * i / 5 for i in range(5)])
+    e = method.e["1"].detach()
+    method.network.train()
+    method.s.fill_(2.0)
+    torch.testing.assert_close(method.gate("1").detach(), torch.sigmoid(2 * e))
+    method.network.eval()
+    torch.testing.assert_close(method.gate("1").detach(), torch.sigmoid(50 * e))
+
+
+def test_hat_restricts_a_weight_by_the_less_used_of_its_two_units() -> None:
+    method: Any = make("hat", "mlp, two layers")
+    first, second = torch.linspace(0, 1, 8), torch.linspace(1, 0, 6)
+    method.gates = [{"1": first, "3": second}]
+    method.before_task(1)
+    movable = {id(parameter): value for parameter, value in method.movable}
+    layers = method.network.features
+    expected = 1 - torch.minimum(second.view(-1, 1), first.view(1, -1))
+    torch.testing.assert_close(movable[id(layers[3].weight)], expected)
+    torch.testing.assert_close(movable[id(layers[3].bias)], 1 - second)
+    torch.testing.assert_close(movable[id(layers[1].weight)].flatten(), 1 - first)
+    gates = torch.cat([method.gate(name) for name in ("1", "3")])
+    free = 1 - torch.cat([first, second])
+    torch.testing.assert_close(method.penalty(torch.empty(0), torch.empty(0)), 0.05 * (gates * free).sum() / free.sum())
+
+
+def test_hat_compensates_the_gradient_of_its_embeddings() -> None:
+    method: Any = make("hat", s_max=50.0)
+    method.before_task(0)
+    method.s.fill_(5.0)
+    e = method.e["1"]
+    torch.sigmoid(5 * e).sum().backward()
+    method.before_step()
+    # As if the gate were σ(e), times s_max: Eq. 5.
+    torch.testing.assert_close(e.grad, 50 * torch.sigmoid(e) * (1 - torch.sigmoid(e)), rtol=1e-3, atol=0)
+
+
+@every_method
+def test_what_a_method_keeps_is_counted_in_bytes(name: str) -> None:
+    kept = []
+    method = make(name)
+    for task in range(2):
+        learn(method, task)
+        kept.append(tensor_bytes(method.state_dict()))
+    if name in ("sgd", "sgd-frozen", "joint"):
+        assert kept == [0, 0]
+    elif name in ("hat", "gpm", "single-task"):
+        assert 0 < kept[0] < kept[1]
+    else:
+        assert kept[0] > 0
+        assert (kept[0] == kept[1]) == (name != "imm-mode"), "which keeps a head, and heads differ in size here"

@@ -147,12 +147,14 @@ def test_markdown_table(root: Path, tmp_path: Path) -> None:
     half = 12.706 * 0.0707107 / 2**0.5 * 100  # t quantile for one degree of freedom
     spread = f"65.00 ± 7.07 [{65 - half:.2f}, {65 + half:.2f}]"
     assert cells(text, "ewc")[:3] == ["ewc", "2", spread]
-    acc, bwt, published, forgetting, capacity, minutes = cells(text, "blip")[2:]
+    acc, bwt, published, forgetting, capacity, memory, minutes = cells(text, "blip")[2:]
+    assert memory == "–", "these runs have no such table"
     assert acc == "**87.50 ± 0.00** [87.50, 87.50]"
     assert bwt == "**-5.00 ± 0.00** [-5.00, -5.00]"
     assert published == "-2.50 ± 0.00 [-2.50, -2.50]"
     assert forgetting == "**5.00 ± 0.00** [5.00, 5.00]"
     assert capacity.startswith("27.00")
+    assert memory == "–", "not measured by these runs"
     assert minutes == "2.0 ± 0.0 [2.0, 2.0]"
     assert not any("**" in cell for cell in cells(text, "sgd"))
     assert cells(text, "sgd")[6] == "–"
@@ -201,7 +203,7 @@ def test_latex_table(tmp_path: Path) -> None:
     assert r"my\_way & 2 & 65.00 $\pm$ 0.00 & $-$40.00" in text
     assert r"\scriptsize [$-$5.00, $-$5.00]" in text
     rows = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
-    assert {row.count("&") for row in rows} == {7}
+    assert {row.count("&") for row in rows} == {8}
     assert all(row.endswith(r" \\") for row in rows)
     assert not re.search(r"(?<!\\)[_%#]", text)
 

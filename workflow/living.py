@@ -1,7 +1,7 @@
-"""Tells a Snakemake that lives in this folder from one that was killed and has left its lock.
+"""Whether a lock of Snakemake's in this folder may be there for a reason.
 
-Exit status 1 where a lock can be taken away. 0 where there is none, or a Snakemake lives here, or where processes
-cannot be looked at.
+Exit status 0 where a Snakemake lives here, or there is no lock; 1 where a killed one has left it. Where processes
+cannot be looked at, a lock is left alone.
 """
 
 import sys
@@ -11,11 +11,11 @@ from pathlib import Path
 def lives(process: Path) -> bool:
     """Whether a process of /proc is a Snakemake in this folder."""
     try:
-        words = (process / "cmdline").read_bytes().split(b"\0")[:3]
-        here = (process / "cwd").resolve() == Path.cwd()
+        command = (process / "cmdline").read_bytes().split(b"\0")
+        named = any(word.rpartition(b"/")[2] == b"snakemake" for word in command[:3])
+        return named and (process / "cwd").resolve() == Path.cwd()
     except OSError:
         return False
-    return here and any(word.rpartition(b"/")[2] == b"snakemake" for word in words)
 
 
 processes = list(Path("/proc").glob("[0-9]*"))

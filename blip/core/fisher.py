@@ -234,7 +234,7 @@ def _per_sample_gradient(layer: Layer, x: Tensor, g: Tensor) -> Tensor:
     if isinstance(layer, nn.Linear):
         return g.reshape(len(g), -1, layer.out_features).mT @ x.reshape(len(x), -1, layer.in_features)
     # (n, groups, out / groups, positions) @ (n, groups, positions, taps)
-    return g.reshape(len(g), layer.groups, -1, g[0, 0].numel()) @ _unfold(layer, x).mT
+    return g.reshape(len(g), layer.groups, -1, g[0, 0].numel()) @ unfold(layer, x).mT
 
 
 def _unfolded_elements(layer: Layer, x: Tensor, g: Tensor) -> int:
@@ -242,7 +242,7 @@ def _unfolded_elements(layer: Layer, x: Tensor, g: Tensor) -> int:
     return 0 if isinstance(layer, nn.Linear) else layer.groups * layer.weight[0].numel() * g[0, 0].numel()
 
 
-def _unfold(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+def unfold(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
     """Input of every output position: (n, channels, *size) to (n, groups, taps, positions), any dimension."""
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     padded = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode).contiguous()

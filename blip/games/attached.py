@@ -34,11 +34,12 @@ class _Tied(torch.autograd.Function):
 
 @contextmanager
 def attached(method: Method, optimizer: Optimizer) -> Iterator[None]:
-    """Let such a loop call `penalty` and `after_step`, while the block runs.
+    """Let such a loop call `penalty`, `before_step` and `after_step`, while the block runs.
 
     The penalty's gradient is there with the loss's after `backward`, so both are clipped together. It comes through
     the output of the features, once for each of their calls that is differentiated. How far gradients are clipped is
-    the loop's business: `method.clip_norm` is not looked at.
+    the loop's business: `method.clip_norm` is not looked at, and
+    `before_step` comes after it.
     """
 
     def add_penalty(_: nn.Module, inputs: tuple[Tensor, ...], hidden: Tensor) -> Tensor | None:
@@ -49,6 +50,7 @@ def attached(method: Method, optimizer: Optimizer) -> Iterator[None]:
 
     handles = [
         method.network.features.register_forward_hook(add_penalty),
+        optimizer.register_step_pre_hook(lambda *_: method.before_step()),
         optimizer.register_step_post_hook(lambda *_: method.after_step()),
     ]
     try:

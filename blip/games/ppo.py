@@ -131,6 +131,8 @@ class PublishedPPO(PPO):
         loss, statistics = self._loss(images, *(v.index_select(0, index) for v in vectors))
         self.policy.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        if self.method:
+            self.method.before_step()
         nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
         if self.method:

@@ -1,7 +1,7 @@
 """Classification: a task sequence of images, a network, and a schedule."""
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -23,7 +23,7 @@ class _OneNetwork(Schema):
 
 
 class ImageExperiment(Experiment):
-    """Classification of images, a head for each task."""
+    """Classification of images."""
 
     key: ClassVar[str] = "data"
     score: ClassVar[Score] = Score(name="accuracy", table=ACCURACY.name, column="accuracy")
@@ -31,6 +31,8 @@ class ImageExperiment(Experiment):
 
     data: DataConfig
     network: NetworkConfig
+    heads: Literal["separate", "shared"] = "separate"
+    """One for each task, which must then be known in testing, or one for all: class k of each task is its output k."""
     training: TrainingConfig
     network_changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Keys of the network that are different for a method."""
@@ -88,7 +90,10 @@ class ImageExperiment(Experiment):
         cuda_graphs: bool = True,
     ) -> ImageTrainer:
         torch.manual_seed(address(seed, "network"))
-        network = build_network(self.network_of(method), inputs.image_shape, inputs.outputs).to(device)
+        network = build_network(
+            self.network_of(method), inputs.image_shape, inputs.outputs, one_head=self.heads == "shared"
+        )
+        network = network.to(device)
         return ImageTrainer(
             self.training,
             inputs,

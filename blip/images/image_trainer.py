@@ -52,6 +52,8 @@ class TrainingConfig(Schema):
     lr_factor: float = Field(default=3, gt=1)
     lr_min: PositiveFloat = 1e-4
     """A task ends when its learning rate falls below this."""
+    keep: Literal["best", "last"] = "best"
+    """Which epoch's weights a task ends with: those of the lowest validation loss, or the last ones."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
     """Of the shared features in training and evaluation; weights, heads, penalties and Fisher information are float32
     always. `tf32` is of products and convolutions on a GPU, and float32 elsewhere."""
@@ -105,7 +107,8 @@ class ImageTrainer(Trainer):
                     "schedule": asdict(schedule),
                 }
             )
-        self.network.load_state_dict(self.best_weights)
+        if config.keep == "best":
+            self.network.load_state_dict(self.best_weights)
         self.network.freeze_statistics()
 
     def _restore(self, saved: Row) -> None:
@@ -138,6 +141,7 @@ class ImageTrainer(Trainer):
     def _train_step(self, descent: GradientDescent, train: Examples, index: Tensor) -> None:
         loss, _, labels = self._loss(train, index, self.task, penalty=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        self.method.before_step()
         if self.method.clip_norm is not None:
             nn.utils.clip_grad_norm_(descent.parameters, self.method.clip_norm)
         descent.step()
@@ -149,7 +153,9 @@ class ImageTrainer(Trainer):
         self.network.train()
         torch.manual_seed(address(self.seed, "dropout", self.task, self.done))
         self._total_loss.zero_()
-        for index in train.indices(self.config.batch_size, generator(self.seed, "shuffle", self.task, self.done)):
+        batches = train.indices(self.config.batch_size, generator(self.seed, "shuffle", self.task, self.done))
+        self.method.before_epoch(len(batches))
+        for index in batches:
             step(index)
         return float(self._total_loss) / len(train)
 
@@ -175,7 +181,7 @@ class ImageTrainer(Trainer):
         self.network.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for index in examples.indices(examples.batch_size):
+        for index in examples.indices(self.config.batch_size if self.network.batch_statistics else examples.batch_size):
             loss, logits, labels = self._loss(examples, index, task, penalty=penalty)
             total += loss * len(labels)
             correct += (logits.argmax(1) == labels).sum()

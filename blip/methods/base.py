@@ -37,8 +37,9 @@ class Method:
     """Largest norm of the gradient over all parameters; larger ones are scaled down before the step."""
 
     cuda_graphs: ClassVar[bool] = True
-    """Whether `penalty` and `after_step` may be recorded as a CUDA graph: they never wait for the device (`.item()`,
-    `if` on a tensor), and the tensors that they read stay the same ones while a task trains."""
+    """Whether `penalty`, `before_step` and `after_step` may be recorded as a CUDA graph: they never wait
+    for the device (`.item()`, `if` on a tensor), and the tensors that they read stay the same ones while a task trains.
+    """
 
     games: ClassVar[bool] = True
     """Whether it can learn games; `data_for` is for images alone."""
@@ -71,6 +72,12 @@ class Method:
         `inputs` is the batch, `hidden` = `network.features(inputs)`. Called in training and validation alike.
         """
         return None
+
+    def before_epoch(self, batches: int) -> None:
+        """Called before each epoch of so many batches; of images alone."""
+
+    def before_step(self) -> None:
+        """Called with the loss's gradients in place, before they are clipped and used; it may change them."""
 
     def after_step(self) -> None:
         """Called after every optimizer step."""

@@ -71,7 +71,7 @@ class BitPreserving(Method):
     def __init__(self, network: MultiHeadNetwork, settings: "BitPreserving.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
         self.blip = BLIP(
-            network.features,
+            network.shared,
             settings.f_prior,
             max_bits=settings.max_bits,
             weight_range=settings.weight_range,
@@ -91,7 +91,7 @@ class BitPreserving(Method):
         used = settings.fisher_batches * settings.fisher_batch_size
         index = train.indices(used, generator(self.seed, "fisher", task))[0]
         fisher = diagonal_fisher(
-            self.network.features,
+            self.network.shared,
             lambda x: self.network(x, task),
             (train.batch(part)[0] for part in torch.split(index, train.batch_size)),
             loss_batch_size=settings.fisher_batch_size,

@@ -22,9 +22,10 @@ class EWC(Method):
     """EWC (Kirkpatrick et al., 2017): penalty λ/2 · Σ F (θ - θ*)², F averaged or summed over the tasks so far.
 
     Over all parameters, as published: but the Fisher information of a head is zero until its task, and after it the
-    head never moves, so heads add nothing and are left out. Offline, each task has a penalty of its own, around the
-    weights that it ended with. Their sum is kept as one, with the sum of the F and, for θ*, the mean of those weights
-    weighted by F: the same but for a number that no gradient sees, and no larger with every task.
+    head never moves, so heads add nothing and are left out (but for one that all tasks share). Offline, each task has a
+    penalty of its own, around the weights that it ended with. Their sum is kept as one, with the sum of the F and, for
+    θ*, the mean of those weights weighted by F: the same but for a number that no gradient sees, and no larger with
+    every task.
     """
 
     name = "ewc"
@@ -48,7 +49,7 @@ class EWC(Method):
 
     def __init__(self, network: MultiHeadNetwork, settings: "EWC.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
-        self.parameters = dict(network.features.named_parameters())
+        self.parameters = dict(network.shared.named_parameters())
         self.fisher: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
 
@@ -86,14 +87,14 @@ class EWC(Method):
         torch.manual_seed(address(self.seed, "fisher dropout", task))
         self.network.train()
         return batch_gradient_fisher(
-            self.network.features,
+            self.network.shared,
             lambda x: self.network(x, task),
             self._batches(task, train),
         )
 
     def _sampled(self, task: int, train: Examples) -> dict[str, Tensor]:
         fisher = diagonal_fisher(
-            self.network.features,
+            self.network.shared,
             lambda x: self.network(x, task),
             (x for x, _ in self._batches(task, train)),
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),

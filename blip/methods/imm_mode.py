@@ -21,7 +21,7 @@ class ModeIMM(Method):
     """Mode-IMM (Lee et al., 2017): L2-transfer while training, then θ ← (ΣF_old·θ_old + F·θ) / (ΣF_old + F).
 
     The published code computes this merge and drops the result; here it is carried out. A weight that no task's Fisher
-    information says anything about keeps its new value, as do heads, about which a single task does.
+    information says anything about keeps its new value, as do heads of one task.
     """
 
     name = "imm-mode"
@@ -55,7 +55,7 @@ class ModeIMM(Method):
         torch.manual_seed(address(self.seed, "fisher dropout", task))
         self.network.train()
         fisher = batch_gradient_fisher(
-            self.network.features,
+            self.network.shared,
             lambda x: self.network(x, task),
             train.batches(self.settings.fisher_batch_size, generator(self.seed, "fisher", task)),
         )
@@ -67,10 +67,10 @@ class ModeIMM(Method):
 
     @torch.no_grad()
     def _merge(self, fisher: dict[str, Tensor]) -> None:
-        for name, parameter in self.network.features.named_parameters():
+        for name, parameter in self.network.shared.named_parameters():
             total = self.fisher[name] + fisher[name]
             share = torch.where(total > 0, fisher[name] / total, 1.0)  # of the new weight
-            old = self.old[f"features.{name}"]
+            old = self.old[name if self.network.one_head else f"features.{name}"]
             parameter.copy_(old + share * (parameter - old))
             self.fisher[name] = total
 

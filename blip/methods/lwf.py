@@ -49,14 +49,14 @@ class LwF(Method):
             targets = F.softmax(self._predictions(self.teacher.features(inputs), self.teacher_heads), 1)
         predictions = self._predictions(hidden, self.heads)
         # The mean over images and tasks, times the tasks: the sum of what each earlier head has lost.
-        penalty: Tensor = self.settings.strength * self.tasks * F.cross_entropy(predictions, targets)
+        penalty: Tensor = self.settings.strength * len(self.heads[0]) * F.cross_entropy(predictions, targets)
         return penalty
 
     def _predictions(self, hidden: Tensor, heads: tuple[nn.Parameter, nn.Parameter]) -> Tensor:
         """Logits / temperature of the earlier heads: (images · tasks, classes)."""
         weight, bias = heads
         logits: Tensor = F.linear(hidden, weight.flatten(0, 1), bias.flatten()) / self.settings.temperature
-        return logits.view(len(hidden) * self.tasks, -1)
+        return logits.view(len(hidden) * len(weight), -1)
 
     def after_task(self, task: int, train: Examples) -> None:
         self._set_teacher(deepcopy(self.network), task + 1)
@@ -92,6 +92,11 @@ def _one_layer(heads: Iterable[nn.Module]) -> tuple[nn.Parameter, nn.Parameter]:
     weight = nn.Parameter(first.new_zeros(len(layers), classes, layers[0].in_features), first.requires_grad)
     bias = nn.Parameter(first.new_full((len(layers), classes), NEVER), first.requires_grad)
     for layer, rows, biases in zip(layers, weight.data, bias.data, strict=True):
-        rows[: layer.out_features], biases[: layer.out_features] = layer.weight.data, layer.bias.data
-        layer.weight.data, layer.bias.data = rows[: layer.out_features], biases[: layer.out_features]
+        rows[: layer.out_features] = layer.weight.data
+        layer.weight.data = rows[: layer.out_features]
+        biases[: layer.out_features] = 0 if layer.bias is None else layer.bias.data
+        if layer.bias is None:
+            bias.requires_grad_(False)
+        else:
+            layer.bias.data = biases[: layer.out_features]
     return weight, bias

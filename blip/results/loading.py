@@ -16,7 +16,10 @@ from blip.results.matrix import score_matrix
 KEYS = ["experiment", "method", "seed"]
 REFERENCES = ("single-task", "joint")
 """Methods that do not learn continually: what a task gives without the others, and with all of them at once."""
-METHOD_ORDER = ("blip", "ewc", "imm-mode", "lwf", "sgd-frozen", "sgd", *REFERENCES)
+METHOD_ORDER = (
+    *("blip", "ewc", "imm-mode", "lwf", "si", "mas", "hat", "packnet", "gpm"),
+    *("sgd-frozen", "sgd", *REFERENCES),
+)
 # What the runs of one experiment should share, and what to call it when they do not.
 SHARED = {
     "commit": "commits",

@@ -86,6 +86,7 @@ def run_metrics(runs: Runs) -> pd.DataFrame:
     """
     seconds = runs.tables["cost"].groupby(KEYS)["seconds"].sum().to_dict()
     memory = runs.runs.set_index(KEYS)["peak_memory_mb"].to_dict()
+    kept = runs.tables["memory"].groupby(KEYS)["bytes"].last().to_dict() if "memory" in runs.tables else {}
     bits = dict(list(runs.tables["bits"].groupby(KEYS))) if "bits" in runs.tables else {}
     rows = {}
     for key, frame in score_shares(runs).groupby(KEYS):
@@ -97,6 +98,7 @@ def run_metrics(runs: Runs) -> pd.DataFrame:
             "forgetting": forgetting(R),
             "learning_acc": just_learned(R),
             "capacity": capacity(bits[key]).iloc[-1] if key in bits else float("nan"),
+            "memory_mb": kept.get(key, float("nan")) / 1e6,
             "minutes": seconds[key] / 60,
             "peak_memory_mb": memory[key],
         }

@@ -23,13 +23,13 @@ STYLE = {
 CAPTION = {"x": 0.01, "ha": "left", "size": 7, "color": "0.3"}
 """A small line of explanation below a figure, as its `supxlabel`."""
 
-PALETTE = (0, 1, 2, 4, 9, 3, 7, 5, 6, 8)
-"""Indices in seaborn's "colorblind" palette: those of METHOD_ORDER, then what others take in turn."""
+PALETTE = (0, 1, 2, 4, 16, 13, 12, 18, 10, 9, 3, 7, 5, 6, 8)
+"""Indices in seaborn's palettes "colorblind" and "dark": those of METHOD_ORDER, then what others take in turn."""
 
 
 def method_colours(methods: Sequence[str]) -> dict[str, Colour]:
     """A colour for each method; those in METHOD_ORDER keep theirs whatever else is shown."""
-    palette = sns.color_palette("colorblind")
+    palette = [*sns.color_palette("colorblind"), *sns.color_palette("dark")]
     others = [method for method in methods if method not in METHOD_ORDER]
     return {method: palette[PALETTE[i % len(PALETTE)]] for i, method in enumerate([*METHOD_ORDER, *others])}
 

@@ -39,6 +39,7 @@ COLUMNS = (
     Column("bwt_published_percent", "BWT (published ÷T) %"),
     Column("forgetting_percent", "forgetting %", best="min"),
     Column("capacity_percent", "capacity %"),
+    Column("memory_mb", "memory MB", decimals=3),
     Column("minutes", "minutes", decimals=1),
 )
 GUIDE = """\
@@ -55,6 +56,7 @@ joint (all tasks so far together) are references, not continual learning, and ne
 * **Forgetting**: mean drop on earlier tasks from the best accuracy seen on them before the last
   task. Lower is better.
 * **Capacity**: share of all bits that are frozen after the last task, for methods that freeze bits.
+* **Memory**: what the method keeps beside the network after the last task, in 10⁶ bytes.
 * **Minutes**: time of a whole run, evaluation included.
 
 Games have returns instead of accuracies. The normalised return is 0 % for an agent that acts at

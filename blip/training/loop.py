@@ -2,21 +2,30 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from blip.data import Examples
 from blip.methods import Method
 from blip.networks import MultiHeadNetwork
 from blip.progress import Progress
-from blip.record import COST, Row, Table
+from blip.record import COST, MEMORY, Row, Table
 from blip.training.checkpoint import Checkpoint
 
 SECONDS_BETWEEN_CHECKPOINTS = 10.0
 """What takes less is sooner done again than written and synced to disk."""
+
+
+def tensor_bytes(state: Any) -> int:
+    """Of the tensors in nested dicts and lists."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    parts = state.values() if isinstance(state, Mapping) else state if isinstance(state, list | tuple) else ()
+    return sum(map(tensor_bytes, parts))
 
 
 class Trainer(ABC):
@@ -99,6 +108,7 @@ class Trainer(ABC):
         result = self._test()
         for table, rows in self.method.measurements().items():
             self.tables[table].extend({"task_learned": self.task, **row} for row in rows)
+        self._record(MEMORY, self.task, tensor_bytes(self.method.state_dict()))
         for phase, seconds in self._seconds.items():
             self._record(COST, self.task, phase, round(seconds, 3))
         self.trained.append(self._trained())

@@ -1,0 +1,136 @@
+"""Hard attention to the task: each task learns which units it uses, and later ones leave what these compute alone."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import torch
+from pydantic import Field, NonNegativeFloat
+from torch import Tensor, nn
+
+from blip.core.fisher import named_layers
+from blip.data import Examples
+from blip.methods.base import Method, register
+from blip.networks import BATCH_NORMS, MultiHeadNetwork
+from blip.schema import Schema
+from blip.seeding import generator
+
+
+@register
+class HAT(Method):
+    """HAT (Serrà et al., 2018): units are multiplied by σ(s·e), s rising in each epoch from 1/s_max to s_max (Eq. 3).
+
+    A weight's gradient is multiplied by 1 - min(a_out, a_in) of earlier tasks' largest gates (Eq. 2), that of e by
+    what the steep σ has taken from it (Eq. 5), and the loss has λ · the share of free units used (Eq. 6). After ReLU or
+    before makes no difference to a gate, but it comes after batch-norm. Where the layer before is not simply the one
+    before in a row, a_in is taken for 1: that keeps more than is needed.
+    """
+
+    name = "hat"
+    clip_norm = 10_000.0
+    games = False
+
+    class Settings(Schema):
+        strength: NonNegativeFloat = 0.75
+        """λ"""
+        s_max: float = Field(default=400.0, gt=1)
+
+    def __init__(self, network: MultiHeadNetwork, settings: "HAT.Settings", seed: int) -> None:
+        super().__init__(network, settings, seed)
+        self.layers = named_layers(network.features)
+        self.norms = {a: b for m in network.features.modules() if isinstance(m, nn.Sequential) for a, b in pairwise(m)}
+        self.norms = {a: b for a, b in self.norms.items() if isinstance(b, BATCH_NORMS)}
+        self.e = {name: nn.Parameter(p.weight.new_zeros(len(p.weight))) for name, p in self.layers.items()}
+        """Embeddings of the present task. In the network, so that they are trained and restored with it."""
+        network.embeddings = nn.ParameterDict({f"of {name}".replace(".", "_"): e for name, e in self.e.items()})
+        for name, layer in self.layers.items():
+            self.norms.get(layer, layer).register_forward_hook(
+                lambda _, inputs, y, name=name: y * _along(self.gate(name), y[0], 0)
+            )
+        self.gates: list[dict[str, Tensor]] = []
+        """Of each task learned."""
+        self.begun, self.seen = -1, -1
+        """The task that the embeddings are of, and the learned one whose gates are to be used (-1: none)."""
+        self.used: dict[str, Tensor] = {}
+        self.movable: list[tuple[Tensor, Tensor]] = []
+        self.s, self.rise = (next(network.parameters()).new_tensor(x) for x in (1 / settings.s_max, 0.0))
+
+    def gate(self, name: str) -> Tensor:
+        """Of a layer's units (n,), as training or testing uses them."""
+        if self.seen >= 0:
+            return self.gates[self.seen][name]
+        return torch.sigmoid(self.e[name] * (self.s if self.network.training else self.settings.s_max))
+
+    def before_task(self, task: int) -> None:
+        if self.begun != task:  # and not merely resumed
+            random, self.begun = generator(self.seed, "gates", task), task
+            for e in self.e.values():
+                e.data.copy_(torch.randn(e.shape, generator=random))
+        self.used = {n: torch.stack([g[n] for g in self.gates]).amax(0) for n in self.layers} if self.gates else {}
+        self.movable = list(self._movable()) if self.gates else []
+
+    def _movable(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The shared parameters, and what their gradients are multiplied by."""
+        in_a_row = all(not list(module.children()) for module in self.network.features.children())
+        before: Tensor | None = None
+        for name, layer in named_layers(self.network.shared).items():
+            after = self.used.get(name.removeprefix("features."), layer.weight.new_ones(len(layer.weight)))
+            kept = _along(after, layer.weight, 0)
+            if before is not None and in_a_row:
+                inputs = before.repeat_interleave(layer.weight.shape[1] // len(before))
+                kept = torch.minimum(kept, _along(inputs, layer.weight, 1))
+            yield layer.weight, 1 - kept
+            norm, before = self.norms.get(layer), after
+            for parameter in (layer.bias, *(norm.parameters() if norm else ())):
+                if parameter is not None:
+                    yield parameter, 1 - after
+
+    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+        gates = torch.cat([self.gate(name) for name in self.layers])
+        free = 1 - torch.cat([self.used[name] for name in self.layers]) if self.used else torch.ones_like(gates)
+        penalty: Tensor = self.settings.strength * (gates * free).sum() / free.sum().clamp(min=1)
+        return penalty
+
+    def before_epoch(self, batches: int) -> None:
+        low, high = 1 / self.settings.s_max, self.settings.s_max
+        self.s.fill_(low)
+        self.rise.fill_((high - low) / batches)
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        for parameter, movable in self.movable:
+            if parameter.grad is not None:
+                parameter.grad *= movable
+        for e in self.e.values():
+            steepness = ((self.s * e).clamp(-50, 50).cosh() + 1) / (e.cosh() + 1)
+            e.grad = e.grad * steepness * self.settings.s_max / self.s if e.grad is not None else None
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        for e in self.e.values():
+            e.clamp_(-6, 6)
+        self.s += self.rise
+
+    def after_task(self, task: int, train: Examples) -> None:
+        self.network.eval()
+        self.gates.append({name: self.gate(name).detach() for name in self.layers})
+
+    @contextmanager
+    def as_seen_by(self, task: int) -> Iterator[None]:
+        self.seen = task if task < len(self.gates) else -1
+        try:
+            yield
+        finally:
+            self.seen = -1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"gates": self.gates, "begun": self.begun}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.gates, self.begun = state["gates"], state["begun"]
+
+
+def _along(values: Tensor, other: Tensor, dimension: int) -> Tensor:
+    """`values` (n,) in a shape that is broadcast along all dimensions of `other` but this one."""
+    return values.view([-1 if d == dimension else 1 for d in range(other.dim())])

@@ -1,0 +1,62 @@
+"""Memory aware synapses: a weight is important by how much the output changes with it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from blip.core.penalties import quadratic_penalty
+from blip.data import Examples
+from blip.methods.base import Method, register
+from blip.networks import MultiHeadNetwork
+from blip.schema import Schema
+from blip.seeding import generator
+
+
+@register
+class MAS(Method):
+    """MAS (Aljundi et al., 2018): penalty λ · Σ Ω (θ - θ*)², Ω the mean of |∂‖f(x)‖² / ∂θ| over images (Eq. 2 to 4).
+
+    Labels are not looked at. Ω adds up over tasks and is of what they share.
+    """
+
+    name = "mas"
+
+    class Settings(Schema):
+        strength: NonNegativeFloat = 1.0
+        """λ"""
+        batch_size: PositiveInt = 20
+        """Absolute values are of the sum of so many images' gradients, as in the authors' code; 1: of each, as in the
+        paper, with a backward pass for every image."""
+
+    def __init__(self, network: MultiHeadNetwork, settings: "MAS.Settings", seed: int) -> None:
+        super().__init__(network, settings, seed)
+        self.parameters = dict(network.shared.named_parameters())
+        self.importance: dict[str, Tensor] = {}
+        self.anchor: dict[str, Tensor] = {}
+
+    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+        if not self.anchor:
+            return None
+        terms = [quadratic_penalty(p, self.anchor[n], self.importance[n]) for n, p in self.parameters.items()]
+        penalty: Tensor = 2 * self.settings.strength * torch.stack(terms).sum()
+        return penalty
+
+    def after_task(self, task: int, train: Examples) -> None:
+        self.network.eval()
+        for name, parameter in self.parameters.items():
+            self.importance.setdefault(name, torch.zeros_like(parameter))
+        for x, _ in train.batches(self.settings.batch_size, generator(self.seed, "mas", task)):
+            norms = self.network(x, task).square().sum() / len(train)
+            gradients = torch.autograd.grad(norms, list(self.parameters.values()))
+            for importance, gradient in zip(self.importance.values(), gradients, strict=True):
+                importance += gradient.abs()
+        self.anchor = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"importance": self.importance, "anchor": self.anchor}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.importance, self.anchor = state["importance"], state["anchor"]

@@ -1,0 +1,121 @@
+"""PackNet: each task gets weights of its own, which nothing moves afterwards."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from blip.data import Examples
+from blip.errors import BlipError
+from blip.methods.base import Method, register
+from blip.networks import MultiHeadNetwork
+from blip.schema import Schema
+from blip.seeding import address, generator
+
+FREE = 255
+"""The owner of a weight that no task has yet."""
+
+
+@register
+class PackNet(Method):
+    """PackNet (Mallya and Lazebnik, 2018): train all free weights, keep the largest, retrain these; the rest is free.
+
+    A task uses its own weights and those of earlier tasks, layer by layer; freed ones are 0 until the next task trains.
+    The last task keeps all that are left. Biases and batch-norm's parameters are learned in the first task alone.
+    """
+
+    name = "packnet"
+    games = False
+
+    class Settings(Schema):
+        keep: float | None = Field(default=None, gt=0, le=1)
+        """Share of each layer's free weights that a task keeps (the authors: 0.25 to 0.5). None: equal parts for all
+        tasks, which the paper does not have."""
+        retrain_epochs: NonNegativeInt = 5
+        """Of plain SGD on the weights that are kept."""
+        retrain_lr: PositiveFloat = 0.01
+        retrain_batch_size: PositiveInt = 32
+
+    def __init__(self, network: MultiHeadNetwork, settings: "PackNet.Settings", seed: int) -> None:
+        super().__init__(network, settings, seed)
+        if len(network.outputs) > FREE:
+            raise BlipError(f"packnet: expected at most {FREE} tasks, found {len(network.outputs)}")
+        self.weights = network.weights
+        self.owner = {name: torch.full_like(p, FREE, dtype=torch.uint8) for name, p in self.weights.items()}
+        """The task that each weight belongs to."""
+        self.trainable: dict[str, Tensor] = {}
+        """1 where a weight may move, else 0."""
+
+    def before_task(self, task: int) -> None:
+        if task:
+            self.network.train_weights_alone()
+        self._let_train(FREE)
+
+    def _let_train(self, owner: int) -> None:
+        self.trainable = {name: (owners == owner).to(self.weights[name]) for name, owners in self.owner.items()}
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        for name, weight in self.weights.items():
+            if weight.grad is not None:
+                weight.grad *= self.trainable[name]
+
+    def after_task(self, task: int, train: Examples) -> None:
+        tasks_left = len(self.network.outputs) - task
+        keep = (self.settings.keep or 1 / tasks_left) if tasks_left > 1 else 1.0
+        for name, weight in self.weights.items():
+            free = self.owner[name] == FREE
+            kept = largest(weight.detach(), free, keep)
+            self.owner[name][kept] = task
+            weight.data[free & ~kept] = 0
+        if keep < 1:
+            self._retrain(task, train)
+
+    def _retrain(self, task: int, train: Examples) -> None:
+        settings, network = self.settings, self.network
+        self._let_train(task)
+        parameters = [p for p in network.parameters_of(task).values() if p.requires_grad]
+        network.train()
+        for epoch in range(settings.retrain_epochs):
+            torch.manual_seed(address(self.seed, "retraining dropout", task, epoch))
+            shuffle = generator(self.seed, "retraining", task, epoch)
+            for x, labels in train.batches(settings.retrain_batch_size, shuffle):
+                network.zero_grad()
+                F.cross_entropy(network(x, task), labels).backward()  # type: ignore[no-untyped-call]
+                self.before_step()
+                for parameter in parameters:
+                    if parameter.grad is not None:
+                        parameter.data.sub_(parameter.grad, alpha=settings.retrain_lr)
+        network.zero_grad()
+
+    @contextmanager
+    def as_seen_by(self, task: int) -> Iterator[None]:
+        present = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        learned = any(bool((owner == task).any()) for owner in self.owner.values())
+        for name, weight in self.weights.items():
+            if learned:  # or it is the present one, which uses all
+                weight.data[self.owner[name] > task] = 0
+        try:
+            yield
+        finally:
+            for name, weight in self.weights.items():
+                weight.data.copy_(present[name])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"owner": self.owner}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.owner = state["owner"]
+
+
+def largest(weight: Tensor, free: Tensor, share: float) -> Tensor:
+    """Where the `share` of the `free` weights lies that is largest by magnitude; a layer's last one is never left."""
+    magnitude = torch.where(free, weight.abs(), -1.0).flatten()
+    count = max(round(share * int(free.sum())), min(1, int(free.sum())))
+    kept = torch.zeros_like(free).flatten()
+    kept[magnitude.topk(count).indices] = True
+    return kept.view_as(free)

@@ -1,0 +1,86 @@
+"""Synaptic intelligence: a weight is important by how much of the loss's fall it brought about."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat
+from torch import Tensor
+
+from blip.core.penalties import quadratic_penalty
+from blip.data import Examples
+from blip.methods.base import Method, register
+from blip.networks import MultiHeadNetwork
+from blip.schema import Schema
+
+
+@register
+class SI(Method):
+    """SI (Zenke et al., 2017): penalty c · Σ Ω (θ - θ*)², Ω a path integral over training (Eq. 3 to 5).
+
+    ω = -Σ g·Δθ over the steps of a task, g the gradient of its loss without the penalty: what the weight's way has
+    lowered the loss by. Ω ← max(Ω + ω / (Δ² + ξ), 0) with Δ the weight's whole way, to where the task left it; the
+    maximum is the authors' code's. Over what tasks share.
+    """
+
+    name = "si"
+
+    class Settings(Schema):
+        strength: NonNegativeFloat = 0.1
+        """c"""
+        damping: PositiveFloat = 0.1
+        """ξ"""
+
+    def __init__(self, network: MultiHeadNetwork, settings: "SI.Settings", seed: int) -> None:
+        super().__init__(network, settings, seed)
+        self.parameters = dict(network.shared.named_parameters())
+        self.importance: dict[str, Tensor] = {}
+        """Ω; nothing before the end of the first task."""
+        self.anchor = self._weights()
+        """θ*, and where the task began."""
+        self.path = {name: torch.zeros_like(p) for name, p in self.anchor.items()}
+        """ω of the present task."""
+        self.step: dict[str, tuple[Tensor, Tensor]] = {}
+        """Each weight and its gradient, between the hooks around a step."""
+
+    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+        if not self.importance:
+            return None
+        terms = [quadratic_penalty(p, self.anchor[n], self.importance[n]) for n, p in self.parameters.items()]
+        penalty: Tensor = 2 * self.settings.strength * torch.stack(terms).sum()
+        return penalty
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        for name, parameter in self.parameters.items():
+            if parameter.grad is None:
+                continue
+            gradient = parameter.grad
+            if self.importance:
+                force = (parameter - self.anchor[name]) * self.importance[name]
+                gradient = gradient.sub(force, alpha=2 * self.settings.strength)
+            self.step[name] = parameter.detach().clone(), gradient
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        for name, (before, gradient) in self.step.items():
+            self.path[name].addcmul_(gradient, before - self.parameters[name])
+        self.step = {}
+
+    def after_task(self, task: int, train: Examples) -> None:
+        weights = self._weights()
+        for name, path in self.path.items():
+            way = weights[name] - self.anchor[name]
+            new = path / (way.square() + self.settings.damping)
+            self.importance[name] = (new + self.importance.get(name, 0)).clamp(min=0)
+            self.path[name] = torch.zeros_like(path)
+        self.anchor = weights
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.network.shared.named_parameters()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"importance": self.importance, "anchor": self.anchor, "path": self.path}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.importance, self.anchor, self.path = state["importance"], state["anchor"], state["path"]

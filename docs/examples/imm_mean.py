@@ -1,0 +1,51 @@
+"""Incremental moment matching, mean mode (Lee et al., 2017), as an example of a method of one's own.
+
+A copy of this file in `blip/methods/` and a line `imm-mean: {}` under `methods` in an experiment file is all it takes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pydantic import NonNegativeFloat
+from torch import Tensor
+
+from blip.core.penalties import quadratic_penalty
+from blip.data import Examples
+from blip.methods.base import Method, register
+from blip.networks import MultiHeadNetwork
+from blip.schema import Schema
+
+
+@register
+class MeanIMM(Method):
+    """Mean-IMM: stay near the old weights, λ/2 · Σ (θ - θ_old)², then take the mean of those after each task."""
+
+    name = "imm-mean"
+
+    class Settings(Schema):
+        strength: NonNegativeFloat = 0.01
+        """λ"""
+
+    def __init__(self, network: MultiHeadNetwork, settings: Any, seed: int) -> None:
+        super().__init__(network, settings, seed)
+        self.old: dict[str, Tensor] = {}
+
+    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+        if not self.old:
+            return None
+        terms = [quadratic_penalty(p, self.old[name]) for name, p in self.network.shared.named_parameters()]
+        return self.settings.strength * torch.stack(terms).sum()
+
+    @torch.no_grad()
+    def after_task(self, task: int, train: Examples) -> None:
+        for name, p in self.network.shared.named_parameters():
+            if self.old:
+                p.copy_((task * self.old[name] + p) / (task + 1))
+        self.old = {name: p.detach().clone() for name, p in self.network.shared.named_parameters()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"old": self.old}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.old = state["old"]
