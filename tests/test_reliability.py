@@ -1,6 +1,7 @@
 """What a run survives: passing errors, altered files, killed processes; and that nothing is lost or mixed silently."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -8,13 +9,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
+from run_folders import write_run
 from shell import Shell, interrupt_after, refused
 
 from blip.data import storage
 from blip.files import atomic_path, atomic_write
+from blip.results import load_runs, write_tables
+from blip.results.tables import to_csv
 from blip.training.checkpoint import Checkpoint
 
 # Checkpoints
@@ -252,3 +258,84 @@ def test_a_record_that_lists_no_files_is_not_complete(shell: Shell) -> None:
     values["files"] = {}
     record.write_text(json.dumps(values))
     assert "weights.safetensors was changed, accuracy.csv was changed" in shell.train("sgd")[1][0]
+
+
+# What a user meets
+
+
+def test_what_nobody_foresaw_is_one_line_that_says_how_to_see_where(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("first line\nsecond line")
+
+    monkeypatch.setattr("blip.config.load_experiment", fail)
+    message = refused(shell("check", shell.config))
+    assert message == "blip: ZeroDivisionError: first line (BLIP_TRACEBACK=1 shows where)"
+    monkeypatch.setenv("BLIP_TRACEBACK", "1")
+    with pytest.raises(ZeroDivisionError):
+        shell("check", shell.config)
+
+
+@pytest.mark.parametrize("redirected", [">&-", ">/dev/full", ">&- 2>&-"])
+def test_output_that_goes_nowhere_leaves_no_traceback(redirected: str) -> None:
+    code = "import sys; from blip.cli import main; sys.exit(main(['methods']))"
+    command = ["sh", "-c", f'exec "$0" -c "{code}" {redirected}', sys.executable]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == (2 if "full" in redirected else 0)
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == (1 if "full" in redirected else 0)
+
+
+def test_a_terminal_of_ascii_shows_everything_else_escaped() -> None:
+    code = "import sys; from blip.cli import main; sys.exit(main(['methods']))"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
+    assert done.returncode == 0
+    assert rb"\u03bb" in done.stdout
+
+
+def test_a_record_has_no_absolute_path(shell: Shell, pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.config.write_text(shell.config.read_text().replace("folder: zoo", f"folder: {pictures}"))
+    arguments = ["blip", f"--out={shell.folder}/runs", "--set", f"about=see {shell.folder}/about", "[{a: /home/me}]"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    assert shell.train("sgd", "--set", f"about=see {shell.folder}/about")[0] == 0
+    text = (shell.runs / "tiny/sgd/seed0/run.json").read_text()
+    assert str(shell.folder) not in text
+    assert json.loads(text)["provenance"]["command"] == "blip --out=runs --set about=see about [{a: me}]"
+    assert '"folder": "zoo"' in text or '"folder":"zoo"' in text
+
+
+def test_markup_and_formulas_from_records_are_neutralised(tmp_path: Path) -> None:
+    for seed, cpu in enumerate(("<script>|", "a CPU")):
+        write_run(tmp_path / "runs", seed=seed, cpu=cpu)
+    text = write_tables(load_runs([tmp_path / "runs"]), tmp_path / "out")
+    assert "<script>" not in text
+    assert r"&lt;script&gt;\|" in text
+    frame = pd.DataFrame({"game": ["=cmd", "+1", "@x", "-x", "fine"], "return": [-1.0, 2, 3, 4, 5]})
+    cells = [line.split(",") for line in to_csv(frame).splitlines()]
+    assert [cell for cell, _ in cells] == ["game", "'=cmd", "'+1", "'@x", "'-x", "fine"]
+    assert cells[1][1] == "-1.0"
+
+
+def test_the_lock_of_a_killed_workflow_is_known_from_that_of_a_living_one(tmp_path: Path) -> None:
+    def status() -> int:
+        command = [sys.executable, str(ROOT / "workflow/living.py")]
+        return subprocess.run(command, cwd=tmp_path, check=False).returncode
+
+    assert status() == 0, "there is no lock"
+    locks = tmp_path / ".snakemake/locks"
+    locks.mkdir(parents=True)
+    (locks / "0.input.lock").write_text("x")
+    assert status() == 1, "nobody holds it"
+    program = tmp_path / "bin" / "snakemake"
+    program.parent.mkdir()
+    program.write_text("import sys; print('up', flush=True); sys.stdin.read()")
+    command = [sys.executable, str(program)]
+    with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as living:
+        assert living.stdout
+        living.stdout.readline()
+        assert status() == 0, "a Snakemake lives here"
+        living.kill()
+    assert status() == 1

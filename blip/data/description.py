@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, field_serializer, model_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
 
 from blip.data.sources import SOURCES
 from blip.schema import NAME, Schema
@@ -41,11 +41,6 @@ class SourceConfig(Schema):
     raw_classes: PositiveInt | None = None
     raw_images_per_class: PositiveInt | None = None
     """What the raw images of miniimagenet are expected to be; 100 and 600 where left out."""
-
-    @field_serializer("folder", when_used="json")
-    def _without_place(self, folder: Path | None) -> str | None:
-        """No absolute path is recorded; the data are known by their checksum."""
-        return None if folder is None else folder.name if folder.is_absolute() else str(folder)
 
     @model_validator(mode="after")
     def _complete(self) -> "SourceConfig":

@@ -59,6 +59,9 @@ class ImageExperiment(Experiment):
     def run_config(self, method: str, seed: int) -> dict[str, Any]:
         config = super().run_config(method, seed)
         del config["network_changes"]
+        for source in config["data"]["sources"]:  # no absolute path is recorded: the data are known by their checksum
+            if source["folder"] and Path(source["folder"]).is_absolute():
+                source["folder"] = Path(source["folder"]).name
         return config | {"network": self.network_of(method).model_dump(mode="json")}
 
     @property
