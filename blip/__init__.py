@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blip.core.fisher import diagonal_fisher
     from blip.core.freezing import BLIP
+    from blip.core.layers import UnprotectedWarning
 
-__all__ = ["BLIP", "diagonal_fisher"]
+__all__ = ["BLIP", "UnprotectedWarning", "diagonal_fisher"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from blip.core.fisher import diagonal_fisher
 
         return diagonal_fisher
+    if name == "UnprotectedWarning":
+        from blip.core.layers import UnprotectedWarning
+
+        return UnprotectedWarning
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

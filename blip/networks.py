@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from blip.core.fisher import named_layers
+from blip.core.layers import named_layers
 from blip.errors import BlipError
 from blip.schema import Schema
 

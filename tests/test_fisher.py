@@ -7,11 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
 from blip import diagonal_fisher
-from blip.core import fisher as fisher_module
-from blip.core.fisher import _weighted_labels, batch_gradient_fisher, layer_parameters, named_layers
+from blip.core import per_sample
+from blip.core.fisher import _weighted_labels, batch_gradient_fisher
+from blip.core.layers import covered_layers, layer_parameters
 
 SAMPLES, CLASSES = 5, 3
 
@@ -79,6 +82,72 @@ def convolutions() -> Iterable[tuple[str, Callable[[], nn.Module], tuple[int, ..
     yield "Conv2d-uneven", lambda: nn.Conv2d(2, 3, **uneven), (2, 6, 5)  # type: ignore[arg-type]
 
 
+def transposed() -> Iterable[tuple[str, Callable[[], nn.Module], tuple[int, ...]]]:
+    options: dict[str, dict[str, object]] = {
+        "plain": {},
+        "stride": {"stride": 2, "output_padding": 1},
+        "padding": {"padding": 1, "bias": False},
+        "dilation": {"dilation": 3, "output_padding": 2},
+        "all": {"stride": 2, "padding": 2, "dilation": 3, "groups": 2, "output_padding": 2},
+    }
+    kinds = {nn.ConvTranspose1d: (4,), nn.ConvTranspose2d: (4, 3), nn.ConvTranspose3d: (2, 3, 2)}
+    for kind, size in kinds.items():
+        for name, option in options.items():
+            yield f"{kind.__name__}-{name}", lambda k=kind, o=option: k(4, 6, 2, **o), (4, *size)  # type: ignore[misc]
+
+
+def random_parameters(module: nn.Module) -> nn.Module:
+    """So that no gradient is right by chance, as with a norm's weights of 1; statistics of batch-norms too."""
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, mean=0.5)
+    for name, buffer in module.named_buffers():
+        if buffer.is_floating_point() and not name.endswith(("_u", "_v")):
+            nn.init.uniform_(buffer, 0.5, 1.5)
+    return module
+
+
+class Language(nn.Module):
+    """Words, some of them padding or twice in a sentence; the decoder's weights may be the embedding's."""
+
+    def __init__(self, *, tied: bool = False, padding: int | None = None) -> None:
+        super().__init__()
+        self.words = nn.Embedding(5, 3, padding_idx=padding)
+        self.decoder = nn.Linear(3, 5)
+        if tied:
+            self.decoder.weight = self.words.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        words = (x.abs() * 3).long() % 5
+        result: Tensor = self.decoder(torch.tanh(self.words(words)))
+        return result
+
+
+NORMED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "BatchNorm1d": (lambda: nn.BatchNorm1d(4), (4,)),
+    "BatchNorm1d-positions": (lambda: nn.BatchNorm1d(4), (4, 3)),
+    "BatchNorm2d": (lambda: nn.BatchNorm2d(2), (2, 3, 3)),
+    "BatchNorm3d": (lambda: nn.BatchNorm3d(2), (2, 2, 3, 2)),
+    "LayerNorm": (lambda: nn.LayerNorm(4), (3, 4)),
+    "LayerNorm-two": (lambda: nn.LayerNorm((3, 4)), (2, 3, 4)),
+    "RMSNorm": (lambda: nn.RMSNorm(4), (3, 4)),
+    "GroupNorm": (lambda: nn.GroupNorm(2, 4), (4, 3)),
+    "InstanceNorm1d": (lambda: nn.InstanceNorm1d(3, affine=True), (3, 4)),
+    "InstanceNorm2d": (lambda: nn.InstanceNorm2d(3, affine=True, track_running_stats=True), (3, 4, 2)),
+    "InstanceNorm3d": (lambda: nn.InstanceNorm3d(2, affine=True), (2, 3, 2, 2)),
+    "norms between": (
+        lambda: nn.Sequential(nn.Conv2d(2, 4, 2), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.GroupNorm(2, 4)),
+        (2, 4, 4),
+    ),
+    "norm twice": (lambda: Twice(nn.LayerNorm(4)), (3, 4)),
+    "embedding": (Language, (6,)),
+    "embedding-padding": (lambda: Language(padding=2), (6,)),
+    "embedding-tied": (lambda: Language(tied=True, padding=1), (2, 3)),
+    "ConvTranspose twice": (lambda: Twice(nn.ConvTranspose1d(3, 3, 3, padding=1)), (3, 5)),
+    "weight_norm": (lambda: nn.Sequential(weight_norm(nn.Linear(4, 3)), nn.Tanh(), nn.Linear(3, 2)), (3, 4)),
+    "weight_norm convolution": (lambda: weight_norm(nn.Conv1d(2, 3, 2)), (2, 4)),
+    "weight_norm twice": (lambda: Twice(weight_norm(nn.Linear(4, 4))), (4,)),
+    "spectral_norm": (lambda: spectral_norm(nn.Linear(4, 3)), (4,)),
+}
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(4, 3), (4,)),
     "linear without bias": (lambda: nn.Linear(4, 3, bias=False), (4,)),
@@ -97,7 +166,8 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "tied linear": (lambda: Tied(nn.Linear(4, 4), nn.Linear(4, 4)), (4,)),
     "tied convolutions": (lambda: Tied(nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3, padding=1, bias=False)), (2, 5, 5)),
     "unused": (SideBranch, (4,)),
-    **{name: (build, shape) for name, build, shape in convolutions()},
+    **{name: (build, shape) for name, build, shape in (*convolutions(), *transposed())},
+    **{name: (lambda build=build: random_parameters(build()), shape) for name, (build, shape) in NORMED.items()},  # type: ignore[misc]
 }
 
 
@@ -142,12 +212,12 @@ def close(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
-@pytest.mark.parametrize("chunk", [fisher_module.CHUNK_ELEMENTS, 1], ids=["whole", "chunks"])
+@pytest.mark.parametrize("chunk", [per_sample.CHUNK_ELEMENTS, 1], ids=["whole", "chunks"])
 @pytest.mark.parametrize("case", CASES)
 def test_fisher_is_the_mean_squared_gradient_sample_by_sample(
     case: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fisher_module, "CHUNK_ELEMENTS", chunk)
+    monkeypatch.setattr(per_sample, "CHUNK_ELEMENTS", chunk)
     network = Network(*CASES[case])
     expected = network.brute_force()
     assert any(value.any() for value in expected.values())
@@ -168,17 +238,97 @@ def test_frozen_layers_are_left_out_and_the_others_get_what_they_had() -> None:
     close(network.fisher(), {name: value for name, value in before.items() if name.startswith("3.")})
 
 
-def test_weights_used_without_calling_their_layer_are_refused() -> None:
-    """Zeros would be wrong, and BLIP would then reset the weights to zero."""
-    torch.manual_seed(0)
-    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+@pytest.mark.parametrize("also_called", [False, True])
+def test_weights_used_without_calling_their_layer_are_refused(also_called: bool) -> None:
+    """Zeros, or a part of the gradient, would be wrong, and BLIP would then reset or move the weights."""
+    features = nn.Linear(3, 3)
 
     def logits(x: Tensor) -> Tensor:
-        output: Tensor = attention(x, x, x)[0].mean(1)
-        return output
+        return F.linear(features(x) if also_called else x, features.weight)
 
-    with pytest.raises(ValueError, match=r"out_proj\.weight is used without calling its layer"):
-        diagonal_fisher(attention, logits, [torch.randn(5, 3, 4)])
+    with pytest.raises(ValueError, match="weight is used without calling its layer"):
+        diagonal_fisher(features, logits, [torch.randn(5, 3)])
+    assert all(p.requires_grad for p in features.parameters())
+
+
+class Scaled(nn.Linear):
+    """A linear layer whose forward is its own."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * super().forward(x)
+
+
+def test_layers_whose_forward_is_not_theirs_are_refused_unless_left_out() -> None:
+    features = nn.Sequential(Scaled(4, 3), nn.Linear(3, 3))
+    with pytest.raises(ValueError, match=r"0 \(Scaled\)"):
+        diagonal_fisher(features, features, [torch.randn(5, 4)])
+    fisher = diagonal_fisher(features, features, [torch.randn(5, 4)], unprotected=["0"])
+    assert fisher.keys() == {"1.weight", "1.bias"}
+    features[1].forward = lambda x: x  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match=r"1 \(Linear\)"):
+        diagonal_fisher(features, features, [torch.randn(5, 4)], unprotected=["0"])
+
+
+def test_batch_norm_over_the_batch_is_refused() -> None:
+    features = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3, affine=False, track_running_stats=False))
+    with pytest.raises(ValueError, match="1 has no running statistics"):
+        diagonal_fisher(features, features, [torch.randn(5, 4)])
+
+
+def test_a_hook_that_changes_the_output_changes_no_layers_own_gradient() -> None:
+    network = Network(*CASES["linear"])
+    network.features.register_forward_hook(lambda layer, inputs, output: 3 * output)
+    close(network.fisher(), network.brute_force())
+
+
+def test_recomputed_activations_give_the_same() -> None:
+    network = Network(*CASES["in-place"])
+    expected = network.fisher()
+    plain = network.features.forward
+    network.features.forward = lambda x: checkpoint(plain, x, use_reentrant=False)  # type: ignore[method-assign]
+    close(network.fisher(), expected)
+    close(estimate(network, labels="exact"), expectation(network))
+
+
+@pytest.mark.parametrize(
+    ("features", "options", "message"),
+    [
+        (nn.Linear(3, 2), {"loss_batch_size": 0}, "loss_batch_size"),
+        (nn.Linear(3, 2), {"labels": "exact", "max_classes": 0}, "max_classes"),
+        (nn.Linear(3, 2).requires_grad_(False), {}, "no parameter that trains"),
+        (nn.PReLU(), {}, "no parameter that trains"),
+        (nn.Linear(3, 2), {"unprotected": ["typo"]}, "no parameter or module named typo"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(features: nn.Module, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        diagonal_fisher(features, features, [torch.randn(4, 3)], **options)
+
+
+def test_no_batches_and_a_network_without_the_features_are_refused() -> None:
+    features = nn.Linear(3, 2)
+    with pytest.raises(ValueError, match="at least one sample"):
+        diagonal_fisher(features, features, [])
+    with pytest.raises(ValueError, match="depends on no layer"):
+        diagonal_fisher(features, lambda x: x, [torch.randn(4, 3)])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_under_autocast_it_is_that_of_full_precision(dtype: torch.dtype) -> None:
+    network = Network(*CASES["in-place"])
+    network.features, network.head, network.x = network.features.float(), network.head.float(), network.x.float()
+    expected = network.fisher()
+    with torch.autocast("cpu", dtype):
+        close(network.fisher(), expected)
+
+    def cast_inside(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype):
+            return network(x)
+
+    rough = diagonal_fisher(network.features, cast_inside, [(network.x, network.labels)])
+    for name, value in expected.items():
+        assert rough[name].dtype == torch.float32
+        torch.testing.assert_close(rough[name], value, rtol=0.1, atol=0.05 * float(value.max()))
 
 
 @pytest.mark.parametrize("case", ["linear", "sequence", "in-place", "Conv3d-all", "tied linear"])
@@ -197,7 +347,7 @@ def test_the_batch_size_of_the_loss_scales_by_its_inverse_square(loss_batch_size
 
 def expectation(network: Network) -> dict[str, Tensor]:
     """Σ_y p(y) (∂ log p(y) / ∂θ)², the mean over samples, by the definition."""
-    parameters = {name: p for name, (p, _) in layer_parameters(network.features).items()}
+    parameters = {name: covered.parameter for name, covered in layer_parameters(network.features).items()}
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     network.features.eval()
     for x in network.x:
@@ -280,7 +430,7 @@ def test_dropout_is_off_and_batch_norm_and_training_flags_are_left_alone() -> No
     torch.testing.assert_close(dict(features[2].state_dict()), statistics, rtol=0, atol=0)
     assert [module.training for module in features.modules()] == flags
     assert all(p.grad is None for p in features.parameters())
-    assert not any(layer._forward_hooks for layer in named_layers(features).values())
+    assert not any(layer._forward_hooks for layer in covered_layers(features).values())
 
 
 def test_training_flags_and_hooks_are_restored_after_an_error() -> None:
@@ -335,11 +485,11 @@ def test_a_convolution_keeps_to_the_chunk_size(monkeypatch: pytest.MonkeyPatch) 
     features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten())
     x = torch.randn(64, 3, 6, 6)
     taps, positions = 27, 16
-    per_sample = 8 * taps + taps * positions
-    monkeypatch.setattr(fisher_module, "CHUNK_ELEMENTS", 4 * per_sample)
+    elements = 8 * taps + taps * positions
+    monkeypatch.setattr(per_sample, "CHUNK_ELEMENTS", 4 * elements)
     with LargestTensor() as largest:
         diagonal_fisher(features, features, [x])
-    assert largest.elements <= max(4 * per_sample, 64 * 8 * positions)
+    assert largest.elements <= max(4 * elements, 64 * 8 * positions)
 
 
 def two_layers() -> nn.Sequential:

@@ -1,8 +1,12 @@
 """BLIP around any network and any optimizer: what its docstring promises."""
 
+import copy
 import math
+import re
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,10 +14,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn.utils import weight_norm as old_weight_norm
+from torch.nn.utils.parametrizations import weight_norm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
-from blip import BLIP, diagonal_fisher
-from blip.core.freezing import fan_in
+from blip import BLIP, UnprotectedWarning, diagonal_fisher
+from blip.core.layers import fan_in
 
 
 class Tied(nn.Module):
@@ -32,6 +38,10 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "conv2d": lambda: nn.Sequential(nn.Conv2d(4, 4, (1, 2), groups=2), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1)),
     "conv3d": lambda: nn.Sequential(nn.Conv3d(1, 2, 2, bias=False)),
     "tied": Tied,
+    "transposed": lambda: nn.Sequential(nn.ConvTranspose2d(4, 2, 3, groups=2), nn.GroupNorm(1, 2)),
+    "norms": lambda: nn.Sequential(nn.Linear(3, 4), nn.LayerNorm((2, 4)), nn.BatchNorm1d(2), nn.RMSNorm(4)),
+    "embedding": lambda: nn.Sequential(nn.Embedding(5, 3, padding_idx=1), nn.Linear(3, 2)),
+    "weight_norm": lambda: nn.Sequential(weight_norm(nn.Linear(4, 3)), nn.ReLU(), nn.Linear(3, 2)),
 }
 OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
     "sgd": lambda p: SGD(p, lr=0.3, momentum=0.9),
@@ -59,6 +69,10 @@ def random_step(optimizer: Optimizer, parameters: list[nn.Parameter], random: to
     optimizer.step()
 
 
+def centre(blip: BLIP, name: str) -> Tensor:
+    return blip.centres.get(name, torch.zeros(()))
+
+
 def values(blip: BLIP) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in blip.parameters.items()}
 
@@ -84,7 +98,7 @@ def test_parameters_stay_in_their_ranges_and_anchors_move_by_one_step(
     blip = BLIP(module, 1e-3, max_bits=max_bits)
     blip.clamp_()
     parameters = list(module.parameters())
-    anchors = {name: torch.zeros_like(p) for name, p in blip.parameters.items()}
+    anchors = {name: torch.zeros_like(p) + centre(blip, name) for name, p in blip.parameters.items()}
     bits = {name: torch.zeros(p.shape, dtype=torch.uint8) for name, p in blip.parameters.items()}
     for count in steps:
         opt = OPTIMIZERS[optimizer](parameters)
@@ -95,8 +109,9 @@ def test_parameters_stay_in_their_ranges_and_anchors_move_by_one_step(
                 bound = blip.bounds[name]
                 radius = bound * torch.exp2(-bits[name].float())
                 limit = bound * (1 - 0.5**max_bits)
-                assert (p.abs() <= limit).all()
-                nearest = anchors[name].clamp(-limit, limit)  # an anchor of ±B lies just outside
+                middle = centre(blip, name)
+                assert ((p - middle).abs() <= limit + (rounding(bound) if middle.any() else 0)).all()
+                nearest = (anchors[name] - middle).clamp(-limit, limit) + middle  # an anchor of ±B lies just outside
                 assert ((p - nearest).abs() <= radius + rounding(bound)).all()
         handle.remove()
         blip.consolidate(random_fisher(blip, random))
@@ -106,7 +121,7 @@ def test_parameters_stay_in_their_ranges_and_anchors_move_by_one_step(
             assert (blip.bits[name] <= max_bits).all()
             radius = bound * torch.exp2(-bits[name].float())
             assert ((p - anchors[name]).abs() <= radius + rounding(bound)).all()
-            levels = p.double() / bound * torch.exp2(blip.bits[name].double())
+            levels = (p.double() - centre(blip, name)) / bound * torch.exp2(blip.bits[name].double())
             assert ((levels - levels.round()).abs() <= 2.0 ** (max_bits - 22)).all(), "the anchor is on its grid"
             anchors[name], bits[name] = p.detach().clone(), blip.bits[name]
 
@@ -142,7 +157,7 @@ def test_fully_frozen_parameters_move_by_at_most_the_last_bit(optimizer: str, ma
 def test_parameters_without_frozen_bits_are_free() -> None:
     layer = nn.Linear(4, 3)
     blip = BLIP(layer, 1e-3)
-    blip.consolidate({name: torch.zeros_like(p) for name, p in blip.parameters.items()})
+    blip.consolidate({name: torch.full_like(p, 1e-9) for name, p in blip.parameters.items()})
     with torch.no_grad():
         layer.weight.fill_(2.9)  # B = 3
         layer.bias.fill_(5.0)
@@ -152,9 +167,9 @@ def test_parameters_without_frozen_bits_are_free() -> None:
 
 
 def test_the_head_and_layers_of_other_kinds_are_untouched() -> None:
-    features, head = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), nn.Linear(3, 2)
+    features, head = nn.Sequential(nn.Linear(4, 3), nn.PReLU(3)), nn.Linear(3, 2)
     parameters = [*features.parameters(), *head.parameters()]
-    blip = BLIP(features, 1e-3)
+    blip = BLIP(features, 1e-3, unprotected=["1"])
     assert set(blip.parameters) == {"0.weight", "0.bias"}
     opt = SGD(parameters, lr=100)
     blip.attach(opt)
@@ -289,7 +304,13 @@ def test_bad_fisher_information_is_refused_and_changes_nothing(
         (nn.Linear(2, 2), {"f_prior": 1e-3, "bias_range": 0}, "positive"),
         (nn.Linear(2, 2), {"f_prior": 1e-3, "max_bits": 0}, "between 1 and 24"),
         (nn.Linear(2, 2), {"f_prior": 1e-3, "max_bits": 25}, "between 1 and 24"),
-        (nn.Sequential(nn.ReLU(), nn.LayerNorm(3)), {"f_prior": 1e-3}, "no nn.Linear"),
+        (nn.Sequential(nn.ReLU(), nn.PReLU(3)), {"f_prior": 1e-3}, "no layer"),
+        (nn.Linear(2, 2), {"f_prior": 1e-60}, "0 or infinite in float32"),
+        (nn.Linear(200, 2), {"f_prior": 1e38}, "0 or infinite in float32"),
+        (nn.Linear(2, 2), {"f_prior": 1e-3, "unprotected": ["wieght"]}, "named wieght"),
+        (nn.Linear(2, 2), {"f_prior": 1e-3, "unprotected": "weight"}, "list of names"),
+        (nn.Linear(2, 2).half(), {"f_prior": 1e-3}, "weight is float16, which cannot hold frozen bits"),
+        (nn.Linear(2, 2).bfloat16(), {"f_prior": 1e-3}, "weight is bfloat16, which cannot hold frozen bits"),
     ],
 )
 def test_bad_arguments_are_refused(features: nn.Module, options: dict[str, float], message: str) -> None:
@@ -321,6 +342,9 @@ def test_capacity_does_not_overflow_the_integers_of_the_bits() -> None:
         (nn.Conv2d(4, 2, (3, 5)), 60),
         (nn.Conv2d(4, 2, 3, groups=2), 18),
         (nn.Conv3d(2, 1, 2), 16),
+        (nn.ConvTranspose2d(6, 2, 3, groups=2), 27),
+        (nn.LayerNorm(7), 1),
+        (nn.BatchNorm2d(7), 1),
     ],
 )
 def test_ranges_and_priors_follow_the_fan_in(layer: nn.Linear, n: int) -> None:
@@ -355,6 +379,188 @@ def test_initial_weights_are_clamped_to_their_range_and_follow_the_generator() -
     assert 0.2 < (weights[0].abs() == 1 / 8).double().mean() < 0.45
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+MODULES: dict[str, tuple[Callable[[], nn.Module], set[str]]] = {
+    "lstm": (lambda: nn.LSTM(3, 2), {"weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"}),
+    "prelu": (nn.PReLU, {"weight"}),
+    "bilinear": (lambda: nn.Bilinear(2, 2, 2), {"weight", "bias"}),
+    "bare": (lambda: nn.ParameterList([torch.zeros(2)]), {"0"}),
+    "attention": (
+        lambda: nn.MultiheadAttention(4, 2),
+        {"in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias"},
+    ),
+    "max_norm": (lambda: nn.Embedding(3, 2, max_norm=1), {"weight"}),
+    "norm over the batch": (lambda: nn.BatchNorm1d(2, track_running_stats=False), {"weight", "bias"}),
+    "parametrised norm": (
+        lambda: weight_norm(nn.LayerNorm(2), dim=0),
+        {"parametrizations.weight.original0", "parametrizations.weight.original1"},
+    ),
+    "old weight_norm": (lambda: old_weight_norm(nn.Linear(3, 2)), {"weight_g", "weight_v"}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize("kind", MODULES)
+def test_what_trains_without_protection_is_named(kind: str) -> None:
+    build, expected = MODULES[kind]
+    features = nn.ModuleDict({"a": nn.Linear(2, 2), "b": build()})
+    names = {f"b.{name}" for name in expected}
+    with pytest.warns(UnprotectedWarning) as warned:
+        blip = BLIP(features, 1e-3)
+    message = str(warned[0].message)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    assert all(name in message for name in names)
+    assert set(blip.parameters) == {name for name, _ in features.named_parameters()} - names
+    with pytest.raises(ValueError, match=re.escape(message)):
+        BLIP(features, 1e-3, strict=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        BLIP(features, 1e-3, strict=True, unprotected=names)
+        assert set(BLIP(features, 1e-3, strict=True, unprotected=["b"]).parameters) == {"a.weight", "a.bias"}
+        features["b"].requires_grad_(False)
+        BLIP(features, 1e-3, strict=True)
+
+
+def test_the_state_is_float32_for_parameters_of_double_precision_too() -> None:
+    blip = consolidated(nn.Linear(4, 3).double(), 2)
+    kinds = {t.dtype for t in tensors(blip.state_dict())}
+    assert kinds == {torch.float32, torch.uint8}
+    blip.clamp_()
+    assert blip.parameters["weight"].dtype == torch.float64
+
+
+def ones(blip: BLIP) -> dict[str, Tensor]:
+    return {name: torch.ones_like(p) for name, p in blip.parameters.items()}
+
+
+def replace(features: nn.Module) -> None:
+    features[2].weight = nn.Parameter(features[2].weight.detach().clone())  # type: ignore[index,operator]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (replace, r"2\.weight was replaced"),
+        (lambda f: f[0].requires_grad_(True), r"0\.bias, 0\.weight: trains now"),
+        (lambda f: f[2].requires_grad_(False), r"2\.weight .* does not any more"),
+        (lambda f: f.append(nn.PReLU()), r"3\.weight: trains now"),
+        (lambda f: f.half(), r"2\.weight is float16"),
+    ],
+    ids=["replaced", "unfrozen", "frozen", "added", "half"],
+)
+def test_a_network_that_changed_is_noticed_at_the_next_consolidation(
+    change: Callable[[nn.Module], object], message: str
+) -> None:
+    features = nn.Sequential(nn.Linear(4, 3).requires_grad_(False), nn.ReLU(), nn.Linear(3, 2))
+    blip = BLIP(features, 1e-3)
+    blip.consolidate(ones(blip))
+    change(features)
+    with pytest.raises(ValueError, match=message):
+        blip.consolidate(ones(blip))
+    assert blip.tasks == 1
+
+
+@pytest.mark.parametrize("tasks", [0, 2])
+@pytest.mark.parametrize(
+    ("value", "message"), [(math.nan, "not finite"), (math.inf, "not finite"), (400.0, "outside of their range")]
+)
+def test_weights_that_training_cannot_have_left_are_refused(tasks: int, value: float, message: str) -> None:
+    features = NETWORKS["norms"]()
+    blip = consolidated(features, tasks)
+    blip.clamp_()
+    with torch.no_grad():
+        features[1].weight[0, 1] = value
+    before, bits = values(blip), dict(blip.bits)
+    with pytest.raises(ValueError, match=rf"1\.weight.*{message}"):
+        blip.consolidate(ones(blip))
+    torch.testing.assert_close([values(blip), blip.bits], [before, bits], rtol=0, atol=0, equal_nan=True)
+    if value == 400:
+        blip.clamp_()
+        blip.consolidate(ones(blip))
+
+
+def test_fisher_information_that_is_zero_everywhere_is_refused() -> None:
+    blip = BLIP(NETWORKS["mlp"](), 1e-3)
+    fisher = {name: torch.zeros_like(p) for name, p in blip.parameters.items()}
+    with pytest.raises(ValueError, match="zero everywhere"):
+        blip.consolidate(fisher)
+    fisher["0.bias"][0] = 1e-9
+    blip.consolidate(fisher)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_fisher_information_whose_average_would_overflow_is_refused(dtype: torch.dtype) -> None:
+    """The bits of the first task were lost, and the capacity 0 again."""
+    blip = BLIP(nn.Linear(4, 3), 10)
+    blip.consolidate({name: torch.full_like(p, 3e38) for name, p in blip.parameters.items()})
+    capacity, running = blip.capacity(), dict(blip.running_fisher)
+    assert capacity > 0.9
+    huge = 3e38 if dtype == torch.float32 else 1e300
+    with pytest.raises(ValueError, match="overflows"):
+        blip.consolidate({name: torch.full_like(p, huge, dtype=dtype) for name, p in blip.parameters.items()})
+    assert blip.capacity() == capacity
+    torch.testing.assert_close(blip.running_fisher, running, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("bits"), "has no bits"),
+        (lambda s: s.update(tasks=-1), "tasks: expected a whole number"),
+        (lambda s: s.update(tasks=1.5), "tasks: expected a whole number"),
+        (lambda s: s["bits"]["1.bias"].fill_(21), "bits of 1.bias: expected values from 0 to 20"),
+        (lambda s: s["bits"].update({"1.bias": torch.zeros(2, 4)}), "bits of 1.bias: expected uint8, found float32"),
+        (lambda s: s["bits"].update({"1.bias": None}), "bits of 1.bias: expected a tensor, found NoneType"),
+        (lambda s: s["running_fisher"].pop("1.bias"), "running_fisher: .* other layers"),
+        (lambda s: s["running_fisher"].update({"1.bias": torch.ones(4)}), r"other layers: \(4,\), not \(2, 4\)"),
+        (lambda s: s["running_fisher"]["1.bias"].fill_(math.nan), "running_fisher of 1.bias: has values that are not"),
+        (lambda s: s["running_fisher"]["1.bias"].fill_(0), "running_fisher of 1.bias: expected values"),
+        (lambda s: s["ranges"].clear(), "ranges: .* other layers"),
+        (lambda s: s["ranges"].update({"1.weight": None}), "ranges of 1.weight: expected the lowest and the highest"),
+        (lambda s: s["ranges"]["1.weight"].reverse(), "ranges of 1.weight: expected lowest ≤ highest"),
+        (lambda s: s["ranges"]["0.weight"][1].fill_(9), "ranges of 0.weight: expected lowest ≤ highest"),
+        (lambda s: s["ranges"]["0.weight"][1].fill_(math.inf), "ranges of 0.weight: has values that are not finite"),
+        (lambda s: s.pop("centres"), "centres: .* other layers"),
+        (lambda s: s["centres"]["1.weight"].fill_(math.nan), "centres of 1.weight: has values that are not finite"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused_and_changes_nothing(
+    change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    state = copy.deepcopy(consolidated(NETWORKS["norms"](), 2).state_dict())
+    change(state)
+    blip = consolidated(NETWORKS["norms"]())
+    before = copy.deepcopy(blip.state_dict())
+    with pytest.raises(ValueError, match=message):
+        blip.load_state_dict(state)
+    torch.testing.assert_close(blip.state_dict(), before, rtol=0, atol=0)
+
+
+def test_what_says_nothing_returns_to_where_it_says_nothing() -> None:
+    """0 for weights and biases; 1 for norms, or the network would be cut there; its start for a parametrised weight."""
+    features = nn.Sequential(weight_norm(nn.Linear(3, 4)), nn.LayerNorm(4), nn.Linear(4, 2))
+    started = {name: p.detach().clone() for name, p in features.named_parameters()}
+    blip = BLIP(features, 1e-3)
+    with torch.no_grad():
+        for p in features.parameters():
+            p.add_(0.1)
+    blip.clamp_()
+    fisher = {name: torch.full_like(p, 1e-9) for name, p in blip.parameters.items()}
+    blip.consolidate(fisher)
+    for name, p in features.named_parameters():
+        expected = started[name] if "parametrizations" in name or name == "1.weight" else torch.zeros_like(p)
+        assert torch.equal(p, expected), name
+    assert features(torch.randn(2, 3)).isfinite().all()
+
+
+def test_initial_values_of_embeddings_norms_and_padding() -> None:
+    features = nn.Sequential(nn.Embedding(500, 40, padding_idx=7), nn.LayerNorm(40))
+    BLIP(features, 1e-3).initialise_(torch.Generator().manual_seed(0))
+    assert features[0].weight.std().item() == pytest.approx(1, rel=0.02)
+    assert not features[0].weight[7].any()
+    assert torch.equal(features[1].weight, torch.ones(40))
 
 
 def products(task: int) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Exact diagonal Fisher information of linear and convolution layers, sample by sample.
+"""Exact diagonal Fisher information of the layers that BLIP covers, sample by sample.
 
 The Fisher information of a weight is the mean over samples of its squared gradient of the log-likelihood. The gradient
 of one sample is the outer product of the layer's output gradient and its input, so its square never needs per-sample
@@ -6,39 +6,26 @@ weights for a linear layer: Σ_n (g_n xₙᵀ)² = (G∘G)ᵀ(X∘X). A convolut
 squaring; there the per-sample gradients of one chunk of samples are made by a batched matrix product.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.nn.modules.batchnorm import _BatchNorm
 
-Layer: TypeAlias = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-CHUNK_ELEMENTS = 2**24
-"""Most elements of per-sample gradients and unfolded inputs held at once for a convolution (64 MiB of float32)."""
-
-
-def named_layers(module: nn.Module) -> dict[str, Layer]:
-    """The linear and convolution layers of `module`, by name; their weights and biases are what BLIP freezes."""
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, LAYERS)}
-
-
-def layer_parameters(module: nn.Module) -> dict[str, tuple[nn.Parameter, list[Layer]]]:
-    """Weights and biases of those layers that train, and the layers that use each.
-
-    Tied ones are there once, by the first name; those with `requires_grad` off are not.
-    """
-    found: dict[nn.Parameter, tuple[str, list[Layer]]] = {}
-    for layer_name, layer in named_layers(module).items():
-        for kind, parameter in layer.named_parameters(recurse=False):
-            if parameter.requires_grad:
-                name = f"{layer_name}.{kind}" if layer_name else kind
-                found.setdefault(parameter, (name, []))[1].append(layer)
-    return {name: (parameter, layers) for parameter, (name, layers) in found.items()}
+from blip.core.layers import (
+    Covered,
+    Layer,
+    check_names,
+    covered_layers,
+    foreign_layers,
+    layer_parameters,
+    smallest_input,
+)
+from blip.core.per_sample import Call, add_squares
 
 
 def diagonal_fisher(
@@ -49,9 +36,11 @@ def diagonal_fisher(
     loss_batch_size: int = 1,
     labels: Literal["sampled", "exact"] = "sampled",
     max_classes: int = 10,
+    batch_statistics: bool = False,
     generator: torch.Generator | None = None,
+    unprotected: Collection[str] = (),
 ) -> dict[str, Tensor]:
-    """Diagonal Fisher information of every linear and convolution layer in `features`, as far as it trains.
+    """Diagonal Fisher information of every layer in `features` that BLIP covers, as far as it trains.
 
     `logits(x)` runs the whole network, (n, ...) to (n, classes), and must pass through `features`. A batch is x, and
     labels are then those of the network's own prediction (the Fisher information proper), or (x, labels), and the given
@@ -65,25 +54,48 @@ def diagonal_fisher(
     carries a factor 1/N² against the usual definition (N = 1). F_prior of the paper holds for its N only. The batches
     given here may have any size: only N scales the result.
 
-    Returns tensors of the parameters' shapes, keyed like `features.named_parameters()`: zeros where no gradient comes.
-    Extra memory: those tensors, the activations of one batch, and CHUNK_ELEMENTS floats for convolutions. Raises
-    ValueError where the first dimension of a layer's input is not the batch, or where a layer's weights are used
-    without calling it, as nn.MultiheadAttention does.
+    `unprotected` names parameters or modules to leave out, as `BLIP` has it. Autocast is off in here.
+    Returns tensors of the parameters' shapes (float32 for those in half precision), keyed like
+    `features.named_parameters()`: zeros where no gradient comes. Extra memory: those tensors, the activations of one
+    batch, and CHUNK_ELEMENTS floats for what is not a linear layer.
+
+    Raises ValueError where the first dimension of a layer's input is not the batch; where a weight is used otherwise
+    than by calling its layer, as well or alone; where a layer computes something else than PyTorch's; where nothing in
+    `features` trains; and where samples depend on each other, by a batch-norm without running statistics, unless
+    `batch_statistics` says that each sample's gradient may hold some of the others'.
     """
-    fisher = {name: torch.zeros_like(parameter) for name, (parameter, _) in layer_parameters(features).items()}
+    over_batch = _over_batch(features, batch_statistics)
+    parameters = _checked(features, loss_batch_size, max_classes, [*unprotected, *over_batch])
+    fisher = {name: torch.zeros_like(c.parameter, dtype=_accumulated(c.parameter)) for name, c in parameters.items()}
     exact = max_classes if labels == "exact" else 0
     samples = 0
-    with _evaluation_mode(features), torch.enable_grad():
+    with _evaluation_mode(features), torch.enable_grad(), _full_precision(parameters):
         for batch in batches:
-            x, given = batch if isinstance(batch, tuple) else (batch, None)
-            with _recorded_calls(features) as calls:
-                output = logits(x)
-            chosen = _weighted_labels(output.detach(), exact, generator) if given is None else [(given, None)]
-            _add_squared_gradients(fisher, features, calls, output, chosen)
-            samples += len(x)
+            samples += _add_batch(fisher, features, parameters, logits, batch, exact, generator)
+    if not samples:
+        raise ValueError("batches: expected at least one sample, found none")
     for value in fisher.values():
         value.div_(samples * loss_batch_size**2)
     return fisher
+
+
+def _add_batch(
+    fisher: dict[str, Tensor],
+    features: nn.Module,
+    parameters: dict[str, Covered],
+    logits: Callable[[Tensor], Tensor],
+    batch: Tensor | tuple[Tensor, Tensor],
+    exact: int,
+    generator: torch.Generator | None,
+) -> int:
+    """Add the squared gradients of a batch, in place; how many samples it has."""
+    x, given = batch if isinstance(batch, tuple) else (batch, None)
+    with _recorded_calls(features, parameters) as calls:
+        output = logits(x)
+        seen = {layer: list(layer_calls) for layer, layer_calls in calls.items()}
+        chosen = _weighted_labels(output.detach(), exact, generator) if given is None else [(given, None)]
+        _add_squared_gradients(fisher, parameters, seen, output, chosen)
+    return len(x)
 
 
 def batch_gradient_fisher(
@@ -112,8 +124,6 @@ def batch_gradient_fisher(
 
 
 _Calls: TypeAlias = dict[Layer, list[tuple[Tensor, GradientEdge]]]
-_Uses: TypeAlias = list[tuple[Layer, Tensor, Tensor]]
-"""Layer, input and output gradient of every call that uses a parameter."""
 _Labels: TypeAlias = tuple[Tensor, Tensor | None]
 """A label for each sample (n,), and what its squared gradient weighs (n,), 1 where left out."""
 
@@ -136,19 +146,66 @@ def _weighted_labels(logits: Tensor, exact: int, generator: torch.Generator | No
 
 
 def _add_squared_gradients(
-    fisher: dict[str, Tensor], features: nn.Module, calls: _Calls, output: Tensor, chosen: Sequence[_Labels]
+    fisher: dict[str, Tensor], parameters: dict[str, Covered], calls: _Calls, output: Tensor, chosen: Sequence[_Labels]
 ) -> None:
     """Add the samples' squared gradients of the log-likelihood to `fisher`, in place, for all `chosen` labels."""
-    parameters = layer_parameters(features)
-    idle = {name: p for name, (p, layers) in parameters.items() if not any(calls[layer] for layer in layers)}
+    if not output.requires_grad:
+        raise ValueError("logits: the output depends on no layer of features that trains")
+    output = output.to(_accumulated(output))
     for left, (labels, weight) in zip(reversed(range(len(chosen))), chosen, strict=True):
         losses = F.cross_entropy(output, labels, reduction="none")
         loss = (losses if weight is None else losses * weight.sqrt()).sum()  # weighs squares by `weight`
-        gradients = _output_gradients(calls, idle, loss, len(labels), retain_graph=left > 0)
-        for name, (_, layers) in parameters.items():
-            uses = [(layer, *pair) for layer in layers for pair in gradients[layer]]
+        gradients = _output_gradients(calls, parameters, loss, len(labels), retain_graph=left > 0)
+        for name, covered in parameters.items():
+            total = fisher[name]
+            uses = [
+                Call(layer, kind, x.to(total.dtype) if x.is_floating_point() else x, g.to(total.dtype))
+                for layer, kind in covered.uses
+                for x, g in gradients[layer]
+            ]
             if uses:
-                (_add_bias if fisher[name].dim() == 1 else _add_weight)(fisher[name], uses)
+                add_squares(total, covered, uses)
+
+
+def _over_batch(features: nn.Module, allowed: bool) -> list[str]:
+    """The batch-norms without running statistics, which have no Fisher information; ValueError unless allowed."""
+    names = [n for n, m in features.named_modules() if isinstance(m, _BatchNorm) and m.running_mean is None]
+    if names and not allowed:
+        raise ValueError(
+            f"{names[0]} has no running statistics: samples depend on each other, none has its own gradient"
+        )
+    return names
+
+
+def _checked(
+    features: nn.Module, loss_batch_size: int, max_classes: int, unprotected: Collection[str]
+) -> dict[str, Covered]:
+    """The parameters whose Fisher information can be had; ValueError where some cannot, or arguments are bad."""
+    if loss_batch_size < 1 or max_classes < 1:
+        raise ValueError(f"expected loss_batch_size and max_classes ≥ 1, found {loss_batch_size} and {max_classes}")
+    names = check_names(features, unprotected)
+    foreign = foreign_layers(features, names)
+    if foreign:
+        described = ", ".join(f"{name} ({type(layer).__name__})" for name, layer in foreign.items())
+        raise ValueError(
+            f"layers that compute something else than PyTorch's own: {described}; name them in `unprotected`"
+        )
+    parameters = layer_parameters(features, names)
+    if not parameters:
+        raise ValueError("features has no parameter that trains in any layer that BLIP covers")
+    return parameters
+
+
+def _accumulated(tensor: Tensor) -> torch.dtype:
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+@contextmanager
+def _full_precision(parameters: dict[str, Covered]) -> Iterator[None]:
+    with ExitStack() as stack:
+        for device in {"cpu", *(covered.parameter.device.type for covered in parameters.values())}:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        yield
 
 
 @contextmanager
@@ -163,104 +220,64 @@ def _evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _recorded_calls(module: nn.Module) -> Iterator[_Calls]:
-    """Input and output edge of every call of every layer.
+def _recorded_calls(module: nn.Module, parameters: dict[str, Covered]) -> Iterator[_Calls]:
+    """Input and output edge of every call of every layer that has one of `parameters`.
 
-    The edge, not the output, is kept: an in-place activation afterwards changes the tensor, not the edge.
+    The edge, not the output, is kept: an in-place activation afterwards changes the tensor, not the edge. Within a call
+    the layer's parameters are constants, so that a gradient reaches them only where they are used outside of one.
+    The block must hold the backward pass too, which runs layers again where activations are recomputed.
     """
-    calls: _Calls = {layer: [] for layer in named_layers(module).values()}
+    calls: _Calls = {layer: [] for layer in covered_layers(module).values()}
+    own = {layer: {c.parameter for c in parameters.values() if any(u is layer for u, _ in c.uses)} for layer in calls}
 
-    def record(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        if output.requires_grad:  # not of frozen layers
-            calls[layer].append((inputs[0].detach(), get_gradient_edge(output)))  # type: ignore[index]
+    def hide(layer: nn.Module, _: Any) -> None:
+        for parameter in own[layer]:
+            parameter.requires_grad_(False)
 
-    handles = [layer.register_forward_hook(record) for layer in calls]
+    def record(layer: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
+        for parameter in own[layer]:
+            parameter.requires_grad_(True)
+        if not torch.is_grad_enabled():
+            return output
+        if not output.requires_grad:
+            output = output.requires_grad_().clone()  # no leaf, which nothing may change in place
+        x = inputs[0] if inputs else named["input"]
+        calls[layer].append((x.detach(), get_gradient_edge(output)))
+        return output
+
+    handles = []
+    for layer in (layer for layer, used in own.items() if used):
+        handles.append(layer.register_forward_pre_hook(hide))
+        handles.append(layer.register_forward_hook(record, prepend=True, with_kwargs=True))
     try:
         yield calls
     finally:
         for handle in handles:
             handle.remove()
+        for covered in parameters.values():
+            covered.parameter.requires_grad_(True)
 
 
 def _output_gradients(
-    calls: _Calls, idle: dict[str, nn.Parameter], loss: Tensor, samples: int, *, retain_graph: bool
+    calls: _Calls, parameters: dict[str, Covered], loss: Tensor, samples: int, *, retain_graph: bool
 ) -> dict[Layer, list[tuple[Tensor, Tensor]]]:
     """Input and gradient of the summed `loss` by the output, for every call that reaches the loss.
 
-    The loss must not depend on `idle`, the parameters of which no call was seen.
+    The loss must not depend on `parameters` but through those calls.
     """
-    wanted: list[Any] = [edge for layer_calls in calls.values() for _, edge in layer_calls]
-    grad = torch.autograd.grad(loss, [*wanted, *idle.values()], retain_graph=retain_graph, allow_unused=True)
+    for covered in parameters.values():
+        covered.parameter.requires_grad_(True)  # a recomputation in the backward pass may have stopped half-way
+    edges: list[Any] = [edge for layer_calls in calls.values() for _, edge in layer_calls]
+    wanted = [*edges, *(covered.parameter for covered in parameters.values())]
+    grad = torch.autograd.grad(loss, wanted, retain_graph=retain_graph, allow_unused=True)
     gradients = iter(grad)
     pairs: dict[Layer, list[tuple[Tensor, Tensor]]] = {}
     for layer, layer_calls in calls.items():
         pairs[layer] = [(x, g) for x, _ in layer_calls if (g := next(gradients)) is not None]
         for x, _ in pairs[layer]:
-            if len(x) != samples:
+            if not len(x) == samples or x.dim() < smallest_input(layer):
                 raise ValueError(f"{layer}: input of shape {tuple(x.shape)}, expected the batch of {samples} first")
-    for name, gradient in zip(idle, gradients, strict=True):
+    for name, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
             raise ValueError(f"{name} is used without calling its layer, so its Fisher information cannot be seen")
     return pairs
-
-
-def _add_weight(total: Tensor, uses: _Uses) -> None:
-    """Add the per-sample squared gradients of a weight, in place; all its uses are summed before squaring."""
-    layer, x, g = uses[0]
-    if len(uses) == 1 and isinstance(layer, nn.Linear) and x.dim() == 2:
-        total.addmm_(g.square().T, x.square())
-        return
-    per_sample = total.numel() + sum(_unfolded_elements(*use) for use in uses)
-    for rows in _chunks(len(x), per_sample):
-        gradient: Tensor | None = None
-        for layer, x, g in uses:
-            product = _per_sample_gradient(layer, x[rows], g[rows]).flatten(1)
-            gradient = product if gradient is None else gradient.add_(product)
-        assert gradient is not None
-        total += gradient.square_().sum(0).view_as(total)
-
-
-def _add_bias(total: Tensor, uses: _Uses) -> None:
-    """Add the per-sample squared gradients of a bias, in place."""
-    sums = [
-        g.reshape(len(g), -1, len(total)).sum(1) if isinstance(layer, nn.Linear) else g.flatten(2).sum(2)
-        for layer, _, g in uses
-    ]
-    total += torch.stack(sums).sum(0).square_().sum(0)
-
-
-def _per_sample_gradient(layer: Layer, x: Tensor, g: Tensor) -> Tensor:
-    """Gradient of each sample's loss by the weight: n samples first, then the weight's elements in their order."""
-    if isinstance(layer, nn.Linear):
-        return g.reshape(len(g), -1, layer.out_features).mT @ x.reshape(len(x), -1, layer.in_features)
-    # (n, groups, out / groups, positions) @ (n, groups, positions, taps)
-    return g.reshape(len(g), layer.groups, -1, g[0, 0].numel()) @ unfold(layer, x).mT
-
-
-def _unfolded_elements(layer: Layer, x: Tensor, g: Tensor) -> int:
-    """Elements of one sample's unfolded input; a linear layer's input is as it is."""
-    return 0 if isinstance(layer, nn.Linear) else layer.groups * layer.weight[0].numel() * g[0, 0].numel()
-
-
-def unfold(layer: nn.Conv1d | nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
-    """Input of every output position: (n, channels, *size) to (n, groups, taps, positions), any dimension."""
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    padded = F.pad(x, layer._reversed_padding_repeated_twice, mode=mode).contiguous()
-    n, channels, *size = padded.shape
-    geometry = zip(size, layer.kernel_size, layer.stride, layer.dilation, strict=True)
-    positions = [(s - d * (k - 1) - 1) // t + 1 for s, k, t, d in geometry]
-    strides = padded.stride()[2:]
-    windows = padded.as_strided(
-        (n, channels, *layer.kernel_size, *positions),
-        (
-            *padded.stride()[:2],
-            *(s * d for s, d in zip(strides, layer.dilation, strict=True)),
-            *(s * t for s, t in zip(strides, layer.stride, strict=True)),
-        ),
-    )
-    return windows.reshape(n, layer.groups, channels // layer.groups * layer.weight[0, 0].numel(), -1)
-
-
-def _chunks(samples: int, elements_per_sample: int) -> Iterator[slice]:
-    step = max(1, CHUNK_ELEMENTS // elements_per_sample)
-    return (slice(start, start + step) for start in range(0, samples, step))

@@ -1,34 +1,33 @@
 """BLIP for any network and any optimizer: freeze bits after a task, keep them frozen while training."""
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from blip.core import checks
 from blip.core import formulas as q
-from blip.core.fisher import Layer, layer_parameters
+from blip.core.layers import (
+    Covered,
+    UnprotectedWarning,
+    check_names,
+    layer_parameters,
+    other_parameters,
+)
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
-def fan_in(layer: Layer) -> int:
-    """Inputs of one output unit: in_features, or in_channels / groups · kernel size."""
-    return layer.weight[0].numel()
-
-
-def max_fan_in_outputs(layer: Layer) -> int:
-    """The larger of the fan-in and the number of output units: out_features, or out_channels without the kernel."""
-    return max(fan_in(layer), layer.weight.shape[0])
-
-
 class BLIP:
-    """Bit-level information preserving for the linear and convolution layers of `features`.
+    """Bit-level information preserving for `features`: linear layers, convolutions, embeddings, affine norms.
 
-    Parameters that do not train (`requires_grad` off when this is built) are left alone.
+    Parameters that do not train (`requires_grad` off when this is built) are left alone. Those that train and belong to
+    no layer that is covered are not protected: a warning names them (`UnprotectedWarning`).
 
     After t tasks, with quantised values ("anchors") a and k frozen bits:
 
@@ -40,7 +39,9 @@ class BLIP:
     place per task, not as a bit pattern (0.0111… may become 0.1000…).
 
     State: per parameter its lowest and highest value (float32), running Fisher information (float32) and frozen bits
-    (uint8), 13 bytes, however many tasks there have been. Build it after moving the network to its device.
+    (uint8), 13 bytes, however many tasks there have been; 4 more for norms' weights and parametrised ones, whose range
+    lies around the value that they have here, not around 0. Build it after moving the network to its device. Parameters
+    are float32 or float64: half precision cannot hold what is promised (train under `torch.autocast` instead).
 
     Args:
         features: the shared part of the network; heads stay outside.
@@ -50,7 +51,9 @@ class BLIP:
         weight_range: weights lie in ±`weight_range`/√n.
         bias_range: biases lie in ±`bias_range`.
         n: the layer's size in ranges and prior: its fan-in, or, published for games, the larger of fan-in and number
-            of output units (of a convolution max(out_channels, in_channels·k·k)).
+            of output units (of a convolution max(out_channels, in_channels·k·k)). 1 for norms and embeddings.
+        unprotected: names of parameters or modules in `features` that are meant to train without protection.
+        strict: raise ValueError where the warning would be.
     """
 
     def __init__(
@@ -62,6 +65,8 @@ class BLIP:
         weight_range: float = 6.0,
         bias_range: float = 1.0,
         n: Literal["fan-in", "max-fan-in-outputs"] = "fan-in",
+        unprotected: Collection[str] = (),
+        strict: bool = False,
     ) -> None:
         if not all(0 < v < math.inf for v in (f_prior, weight_range, bias_range)) or not 1 <= max_bits <= 24:
             raise ValueError("f_prior and ranges must be positive and finite, max_bits between 1 and 24")
@@ -71,37 +76,71 @@ class BLIP:
         self.bounds: dict[str, float] = {}
         self.running_fisher: dict[str, Tensor] = {}
         self.bits: dict[str, Tensor] = {}
-        for name, (parameter, layers) in layer_parameters(features).items():
-            size = fan_in(layers[0]) if n == "fan-in" else max_fan_in_outputs(layers[0])
-            self.parameters[name] = parameter
-            self.bounds[name] = weight_range / math.sqrt(size) if parameter.dim() > 1 else bias_range
-            self.running_fisher[name] = torch.full_like(parameter, f_prior * size)
-            self.bits[name] = torch.zeros_like(parameter, dtype=torch.uint8)
+        self.centres: dict[str, Tensor] = {}
+        """Where the ranges of those parameters lie whose rest is not at 0."""
+        self.unprotected = check_names(features, unprotected)
+        self._features = features
+        self._covered = layer_parameters(features, self.unprotected)
+        for name, covered in self._covered.items():
+            self._add(name, covered, f_prior, n, bias_range if covered.is_bias else weight_range)
         if not self.parameters:
-            raise ValueError("features has no nn.Linear or nn.Conv1d/2d/3d layer that trains")
+            raise ValueError("features has no layer that trains and is covered, such as nn.Linear or nn.Conv1d/2d/3d")
+        self._others = other_parameters(features, self.unprotected)
+        if self._others:
+            unseen = f"BLIP does not protect {', '.join(self._others)}: freeze them, or name them in `unprotected`"
+            if strict:
+                raise ValueError(unseen)
+            warnings.warn(unseen, UnprotectedWarning, stacklevel=2)
         self._ranges = self._first_ranges()
+
+    def _add(self, name: str, covered: Covered, f_prior: float, n: str, reach: float) -> None:
+        """Start the books of one parameter; `reach` is the range of its kind, for n = 1."""
+        parameter = covered.parameter
+        size = covered.fan_in() if n == "fan-in" else covered.max_fan_in_outputs()
+        checks.check_precision(name, parameter)
+        checks.check_prior(name, f_prior * size)
+        self.parameters[name] = parameter
+        self.bounds[name] = reach if covered.is_bias else reach / math.sqrt(size)
+        self.running_fisher[name] = torch.full_like(parameter, f_prior * size, dtype=torch.float32)
+        self.bits[name] = torch.zeros_like(parameter, dtype=torch.uint8)
+        if not covered.rests_at_zero:
+            self.centres[name] = parameter.detach().to(torch.float32, copy=True)
 
     def _first_ranges(self) -> dict[str, tuple[Tensor, Tensor] | tuple[float, float]]:
         # Before the first consolidation every parameter of a tensor has one range: two numbers do, and a clamp by
         # numbers reads no further memory.
         limits = {name: q.range_limit(bound, self.max_bits) for name, bound in self.bounds.items()}
-        return {name: (-limit, limit) for name, limit in limits.items()}
+        return {
+            name: (centre - limits[name], centre + limits[name])
+            if (centre := self.centres.get(name)) is not None
+            else (-limits[name], limits[name])
+            for name in limits
+        }
 
     @torch.no_grad()
     def initialise_(self, generator: torch.Generator | None = None) -> None:
-        """Draw weights from N(0, 1/n) clamped to their range and set biases to 0, as published."""
+        """Draw weights from N(0, 1/fan-in) clamped to their range and set biases to 0, as published.
+
+        Norms' and parametrised weights return to where they were when this was built; padding rows become 0.
+        """
         self.zero_biases_()
-        for name, parameter in self.parameters.items():
-            if parameter.dim() > 1:
-                noise = torch.randn(parameter.shape, generator=generator) / math.sqrt(parameter[0].numel())
+        for name, covered in self._covered.items():
+            parameter = covered.parameter
+            if name in self.centres:
+                parameter.copy_(self.centres[name])
+            elif not covered.is_bias:
+                noise = torch.randn(parameter.shape, generator=generator) / math.sqrt(covered.fan_in())
                 parameter.copy_(noise.clamp_(-self.bounds[name], self.bounds[name]))
+                padding = getattr(covered.uses[0][0], "padding_idx", None)
+                if padding is not None:
+                    parameter[padding] = 0
 
     @torch.no_grad()
     def zero_biases_(self) -> None:
         """Set biases to 0 and leave the weights as the network has them, as published for mini-ImageNet."""
-        for parameter in self.parameters.values():
-            if parameter.dim() == 1:
-                parameter.zero_()
+        for name, covered in self._covered.items():
+            if covered.is_bias and name not in self.centres:
+                covered.parameter.zero_()
 
     def attach(self, optimizer: "Optimizer") -> RemovableHandle:
         """Clamp after every step of `optimizer`; call `remove()` on what is returned to stop."""
@@ -118,21 +157,37 @@ class BLIP:
         """Freeze what a finished task taught: grow bits, quantise, move anchors, average the Fisher information.
 
         `fisher` is the diagonal Fisher information of the task at the trained (not yet quantised) weights, keyed as
-        `diagonal_fisher` returns it. Raises ValueError where it is missing, of another shape, negative or not finite.
+        `diagonal_fisher` returns it. Raises ValueError, and changes nothing, where it is missing, of another shape,
+        negative, not finite, zero everywhere or too large for float32; where weights are not finite or outside of their
+        range; and where the network's parameters are others than when this was built.
         """
-        for name, parameter in self.parameters.items():
-            if name not in fisher or fisher[name].shape != parameter.shape:
-                raise ValueError(f"fisher has no tensor of shape {tuple(parameter.shape)} for {name}")
-            if not bool((torch.isfinite(fisher[name]) & (fisher[name] >= 0)).all()):
-                raise ValueError(f"the Fisher information of {name} is negative or not finite")
-        for name, parameter in self.parameters.items():
-            running, bound = self.running_fisher[name], self.bounds[name]
-            gain = q.information_gain(fisher[name], running, self.tasks)
-            self.bits[name] = bits = q.grow_bits(self.bits[name], gain, self.max_bits)
-            parameter.copy_(q.quantise(parameter, bits, bound))
-            self._ranges[name] = q.allowed_range(parameter.detach(), bits, bound, self.max_bits)
-            self.running_fisher[name] = q.update_running_fisher(fisher[name], running, self.tasks)
+        checks.check_same_parameters(self._features, self.parameters, self._others, self.unprotected)
+        checks.check_fisher(fisher, self.parameters)
+        checks.check_weights(self.parameters, self._ranges, self.bounds, self.max_bits)
+        new = {}
+        for name, running in self.running_fisher.items():
+            task = fisher[name].to(running)
+            gain = q.information_gain(task, running, self.tasks)
+            average = q.update_running_fisher(task, running, self.tasks)
+            checks.check_average(name, gain, average)
+            new[name] = q.grow_bits(self.bits[name], gain, self.max_bits), average
+        for name, (bits, average) in new.items():
+            self.bits[name], self.running_fisher[name] = bits, average
+            self._freeze(name)
         self.tasks += 1
+
+    def _freeze(self, name: str) -> None:
+        """Quantise a parameter to the bits that it has, and keep it there."""
+        parameter, bits, bound = self.parameters[name], self.bits[name], self.bounds[name]
+        centre = self.centres.get(name)
+        if centre is None:
+            parameter.copy_(q.quantise(parameter, bits, bound))
+            low, high = q.allowed_range(parameter.detach(), bits, bound, self.max_bits)
+        else:
+            anchor = q.quantise(parameter - centre, bits, bound)
+            parameter.copy_(centre + anchor)
+            low, high = (centre + end for end in q.allowed_range(anchor, bits, bound, self.max_bits))
+        self._ranges[name] = (low.float(), high.float())
 
     def capacity(self) -> float:
         """Share of all bits that are frozen, Σk / (Q · number of parameters), in [0, 1]."""
@@ -142,22 +197,25 @@ class BLIP:
     def state_dict(self) -> dict[str, Any]:
         """Everything but the network's weights, as tensors and numbers."""
         ranges = {name: list(r) for name, r in self._ranges.items()} if self.tasks else {}
-        return {
+        state = {
             "tasks": self.tasks,
             "bits": dict(self.bits),
             "running_fisher": dict(self.running_fisher),
             "ranges": ranges,
         }
+        return {**state, "centres": dict(self.centres)} if self.centres else state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up the state of another instance for the same network; copies nothing that is already in place."""
-        if {name: b.shape for name, b in state["bits"].items()} != {n: p.shape for n, p in self.parameters.items()}:
-            raise ValueError("the state belongs to a network with other layers")
-        self.tasks = int(state["tasks"])
+        """Take up the state of another instance for the same network; copies nothing that is already in place.
+
+        Raises ValueError, and changes nothing, where it is incomplete, of another network, or impossible.
+        """
+        checks.check_state(state, self._covered, self.bounds, self.max_bits)
+        place = {name: parameter.device for name, parameter in self.parameters.items()}
+        self.tasks = state["tasks"]
+        self.centres = {name: centre.to(place[name]) for name, centre in state.get("centres", {}).items()}
+        self.bits = {name: state["bits"][name].to(place[name]) for name in place}
+        self.running_fisher = {name: state["running_fisher"][name].to(place[name]) for name in place}
         self._ranges = self._first_ranges()
-        for name, parameter in self.parameters.items():
-            self.bits[name] = state["bits"][name].to(parameter.device)
-            self.running_fisher[name] = state["running_fisher"][name].to(parameter.device)
-            if self.tasks:
-                low, high = state["ranges"][name]
-                self._ranges[name] = (low.to(parameter.device), high.to(parameter.device))
+        for name, (low, high) in state["ranges"].items():
+            self._ranges[name] = (low.to(place[name]), high.to(place[name]))

@@ -97,6 +97,7 @@ class BitPreserving(Method):
             loss_batch_size=settings.fisher_batch_size,
             labels=settings.labels,
             max_classes=settings.max_classes,
+            batch_statistics=True,
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
         self.blip.consolidate(fisher)

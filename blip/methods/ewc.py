@@ -97,6 +97,7 @@ class EWC(Method):
             self.network.shared,
             lambda x: self.network(x, task),
             (x for x, _ in self._batches(task, train)),
+            batch_statistics=True,
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
         return {name: value / self.settings.fisher_batch_size for name, value in fisher.items()}

@@ -8,7 +8,8 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from blip.core.fisher import Layer, named_layers, unfold
+from blip.core.layers import Layer, named_layers
+from blip.core.per_sample import unfold
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork

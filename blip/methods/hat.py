@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
-from blip.core.fisher import named_layers
+from blip.core.layers import named_layers
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import BATCH_NORMS, MultiHeadNetwork
@@ -46,9 +46,8 @@ class HAT(Method):
         """Embeddings of the present task. In the network, so that they are trained and restored with it."""
         network.embeddings = nn.ParameterDict({f"of {name}".replace(".", "_"): e for name, e in self.e.items()})
         for name, layer in self.layers.items():
-            self.norms.get(layer, layer).register_forward_hook(
-                lambda _, inputs, y, name=name: y * _along(self.gate(name), y[0], 0)
-            )
+            gated: Any = self.norms.get(layer, layer)
+            gated.register_forward_hook(lambda _, inputs, y, name=name: y * _along(self.gate(name), y[0], 0))
         self.gates: list[dict[str, Tensor]] = []
         """Of each task learned."""
         self.begun, self.seen = -1, -1
