@@ -17,7 +17,7 @@ from shell import Shell, interrupt_after, refused
 import blip.training.loop
 from blip.methods import METHODS
 
-COMMON = ["accuracy.csv", "cost.csv", "history.csv", "run.json", "weights.safetensors"]
+COMMON = ["accuracy.csv", "cost.csv", "history.csv", "memory.csv", "run.json", "weights.safetensors"]
 FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "trace.csv"])}
 
 
@@ -66,7 +66,9 @@ def test_bad_input_is_refused_in_one_line(
 ) -> None:
     monkeypatch.chdir(shell.folder)
     Path("CONFIG").write_text(shell.config.read_text())
-    Path("TYPO").write_text(shell.config.read_text().replace("epochs", "epoks"))
+    Path("TYPO").write_text(
+        shell.config.read_text().replace("{lr: 0.1, batch_size: 32, epochs", "{lr: 0.1, batch_size: 32, epoks")
+    )
     Path("FILE").write_text("not a folder, and no experiment")
     assert expected in refused(shell(*arguments))
     assert not shell.runs.exists()
@@ -114,7 +116,8 @@ def test_check_names_each_experiment_and_its_methods(shell: Shell) -> None:
         [],
     )
     tiny, mnist = shell.out.splitlines()
-    assert tiny == f"{shell.config}: tiny: blip, sgd, sgd-frozen, ewc, lwf, imm-mode, single-task, joint"
+    methods = "blip, sgd, sgd-frozen, ewc, lwf, imm-mode, single-task, joint, si, mas, gpm, packnet, hat"
+    assert tiny == f"{shell.config}: tiny: {methods}"
     assert "mnist5: blip" in mnist
 
 

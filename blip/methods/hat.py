@@ -35,6 +35,7 @@ class HAT(Method):
         strength: NonNegativeFloat = 0.75
         """λ"""
         s_max: float = Field(default=400.0, gt=1)
+        """Slope of the gates when a task has been learned; it grows from 1 / s_max to this in each epoch."""
 
     def __init__(self, network: MultiHeadNetwork, settings: "HAT.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)

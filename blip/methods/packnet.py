@@ -38,7 +38,9 @@ class PackNet(Method):
         retrain_epochs: NonNegativeInt = 5
         """Of plain SGD on the weights that are kept."""
         retrain_lr: PositiveFloat = 0.01
+        """Its learning rate."""
         retrain_batch_size: PositiveInt = 32
+        """Its batch size."""
 
     def __init__(self, network: MultiHeadNetwork, settings: "PackNet.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
