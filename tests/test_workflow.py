@@ -194,7 +194,9 @@ def test_a_profile_has_no_key_that_the_default_one_takes_back(name: str) -> None
 def test_a_failed_job_keeps_its_log_and_the_others_go_on(clone: Path) -> None:
     (clone / "tiny.yaml").write_text(TINY)
     # Larger than the machine's memory, which only training looks at.
-    (clone / "bad.yaml").write_text(SUITE.replace("small", "bad") + "    set: {network_changes.ewc.hidden: [100000000000]}\n")
+    (clone / "bad.yaml").write_text(
+        SUITE.replace("small", "bad") + "    set: {network_changes.ewc.hidden: [100000000000]}\n"
+    )
     status, output = snakemake(clone, "--config", "suite=bad.yaml")
     assert status == 1
     assert "parameters and their gradients take" in output
