@@ -19,7 +19,7 @@ from PIL import Image
 from test_data import one_line
 from test_sources import Malicious
 
-from blip.data import DataConfig, SourceConfig, load_sequence, prepare_dataset, prepare_experiment, sequences
+from blip.data import DataConfig, SourceConfig, load_sequence, prepare_dataset, prepare_experiment, sequences, storage
 from blip.data import miniimagenet as mini
 from blip.data.preparation import read_source
 from blip.errors import BlipError
@@ -320,9 +320,10 @@ def test_a_sequence_is_made_of_raw_images_with_their_class_names(raw: Path, tmp_
 
 
 def test_raw_images_are_not_needed_once_the_pickles_are_there(raw: Path, tmp_path: Path) -> None:
-    first = prepare_dataset(SOURCE, raw, tmp_path).read_bytes()
+    _, first = storage.read_dataset(prepare_dataset(SOURCE, raw, tmp_path))
     (raw / "MI_raw").rename(raw / "gone")
-    assert prepare_dataset(SOURCE, raw, tmp_path).read_bytes() == first
+    _, again = storage.read_dataset(prepare_dataset(SOURCE, raw, tmp_path))
+    assert again["content"] == first["content"]
 
 
 def test_loading_reads_each_file_once_however_many_tasks_there_are(
@@ -331,7 +332,8 @@ def test_loading_reads_each_file_once_however_many_tasks_there_are(
     split = prepare_experiment("mini", DataConfig(sources=[SOURCE]), 0, raw, tmp_path)
     opened: list[Path] = []
     read = sequences.read_tensors
-    monkeypatch.setattr(sequences, "read_tensors", lambda path: opened.append(path) or read(path))
+    for module in (sequences, storage):
+        monkeypatch.setattr(module, "read_tensors", lambda path: opened.append(path) or read(path))
     sequence = load_sequence(split, tmp_path)
     for t in range(len(sequence)):
         sequence.task(t)

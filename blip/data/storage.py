@@ -59,8 +59,9 @@ def _version(path: Path) -> tuple[str, int, int, int]:
 
 
 def content_checksum(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
-    """SHA-256 of named tensors and a description; the entry `content` of the latter is left out."""
-    parts = {key: value for key, value in about.items() if key != "content"}
+    """SHA-256 of named tensors and a description, without its entries `content` and `raw`: the same images are the same
+    data, wherever they come from."""
+    parts = {key: value for key, value in about.items() if key not in ("content", "raw")}
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for key in sorted(tensors):
         tensor = tensors[key].contiguous()
