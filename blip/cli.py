@@ -157,6 +157,7 @@ def _add_train_command(commands: Any) -> None:
         "the one that is known to be faster; each rounds differently",
     )
     train.add_argument("--again", action="store_true", help="replace finished runs that were trained on other data")
+    train.add_argument("--no-weights", action="store_true", help="run folders without the network's weights")
     train.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
     _add_set(train)
     train.set_defaults(run=_train)
@@ -294,6 +295,7 @@ def _train(options: argparse.Namespace) -> None:
                     cuda_graphs=not options.eager,
                     products=options.products,
                     again=options.again,
+                    weights=not options.no_weights,
                 )
             )
 

@@ -88,6 +88,8 @@ class Suite(Schema):
 
     name: str = Field(pattern=NAME)
     seeds: Seeds
+    weights: bool = True
+    """Whether run folders hold the networks' weights, which tables and figures do not need."""
     experiments: list[SuiteEntry] = Field(min_length=1)
 
 
@@ -99,6 +101,7 @@ class PlannedExperiment(Schema):
     experiment: SerializeAsAny[Experiment]
     methods: list[str]
     seeds: list[int]
+    weights: bool
 
 
 def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]]:
@@ -125,5 +128,6 @@ def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]
             experiment=experiment,
             methods=methods,
             seeds=entry.seeds or suite.seeds,
+            weights=suite.weights,
         )
     return suite.name, planned

@@ -87,7 +87,7 @@ class Plan:
 
     def _run(self, planned: PlannedExperiment, method: str, seed: Any) -> list[str]:
         folder = run_folder(Path(self.out, "runs"), planned.experiment.name, method, seed)
-        return [str(folder / file) for file in run_files(planned.experiment.tables_of(method))]
+        return [str(folder / file) for file in run_files(planned.experiment.tables_of(method), planned.weights)]
 
     @cached_property
     def datasets(self) -> dict[str, tuple[PlannedExperiment, SourceConfig]]:

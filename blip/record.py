@@ -146,18 +146,20 @@ def run_folder(out: Path, experiment: str, method: str, seed: int | str) -> Path
     return out / experiment / method / f"seed{seed}"
 
 
-def run_files(tables: Iterable[Table]) -> list[str]:
-    """What a finished run folder holds."""
-    return [WEIGHTS, *(table.file for table in tables), RECORD]
+def run_files(tables: Iterable[Table], weights: bool = True) -> list[str]:
+    """What a finished run folder holds, with or without the network's weights; the record is the last."""
+    return [*([WEIGHTS] if weights else []), *(table.file for table in tables), RECORD]
 
 
-def write_run(folder: Path, record: Row, weights: bytes, tables: Mapping[str, list[Row]]) -> None:
+def write_run(folder: Path, record: Row, weights: bytes | None, tables: Mapping[str, list[Row]]) -> None:
     """Write a run folder: `record` holds the fields of a `RunRecord` but `files`."""
-    (folder / RECORD).unlink(missing_ok=True)
-    atomic_write(folder / WEIGHTS, weights)
+    for name in (RECORD, WEIGHTS):  # those of an earlier run
+        (folder / name).unlink(missing_ok=True)
+    if weights is not None:
+        atomic_write(folder / WEIGHTS, weights)
     for table in record["tables"]:
         atomic_write(folder / table.file, table.to_csv(tables[table.name]))
-    names = run_files(record["tables"])[:-1]
+    names = run_files(record["tables"], weights is not None)[:-1]
     complete = RunRecord(format=FORMAT, **record, files={name: sha256(folder / name) for name in names})
     atomic_write(folder / RECORD, complete.model_dump_json(indent=1) + "\n")
 
@@ -179,9 +181,14 @@ def read_record(folder: Path) -> RunRecord:
         raise BlipError(f"{path}: expected the record of a run, in JSON: {error}") from None
 
 
-def changed_files(folder: Path, record: RunRecord) -> list[str]:
-    """What is missing from a run folder, or is not as it was written; nothing where it is complete."""
-    names = dict.fromkeys([*run_files(record.tables)[:-1], *record.files])
+def changed_files(folder: Path, record: RunRecord, weights: bool = True) -> list[str]:
+    """What is missing from a run folder, or is not as it was written; nothing where it is complete.
+
+    Where weights are not asked for, they may be missing.
+    """
+    names = dict.fromkeys([*run_files(record.tables, weights)[:-1], *record.files])
+    if not weights and not (folder / WEIGHTS).exists():
+        names.pop(WEIGHTS, None)
     return [
         f"{name} is missing" if not (folder / name).is_file() else f"{name} was changed"
         for name in names

@@ -172,6 +172,18 @@ def test_a_finished_run_is_trained_again_where_a_file_is_missing_or_changed(shel
     assert {name: (folder / name).read_bytes() for name in before} == before
 
 
+def test_a_run_without_weights_is_complete_until_they_are_asked_for(shell: Shell) -> None:
+    folder = shell.runs / "tiny" / "sgd" / "seed0"
+    short = ("sgd", "--set", "training.epochs=1")
+    shell.train(*short, "--no-weights")
+    assert shell.files(folder) == [name for name in FILES["sgd"] if name != "weights.safetensors"]
+    assert shell.train(*short, "--no-weights")[1] == [f"{folder}: complete already"]
+    assert shell.train(*short)[1][0] == f"{folder}: weights.safetensors is missing: trained again"
+    assert shell.files(folder) == FILES["sgd"]
+    (folder / "weights.safetensors").unlink()
+    assert shell.train(*short, "--no-weights")[1] == [f"{folder}: complete already"], "they were not needed"
+
+
 def test_settings_may_be_given_together_or_one_by_one(shell: Shell) -> None:
     shell.train("sgd", "--set", "training.epochs=2", "--set", "training.lr=0.05", "data.validation=0.1")
     history = pd.read_csv(shell.runs / "tiny/sgd/seed0/history.csv")

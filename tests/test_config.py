@@ -238,6 +238,13 @@ def test_suites_resolve_methods_seeds_and_overrides(tiny: Path) -> None:
     assert other.experiment.training.epochs == 9
 
 
+def test_a_suite_may_leave_weights_out_of_its_run_folders(tiny: Path) -> None:
+    suite = write_suite(tiny.parent, "  - {config: tiny.yaml}")
+    assert load_suite(suite, tiny.parent)[1]["tiny"].weights
+    suite.write_text(f"weights: false\n{suite.read_text()}")
+    assert not load_suite(suite, tiny.parent)[1]["tiny"].weights
+
+
 @pytest.mark.parametrize(
     ("experiments", "seeds", "expected"),
     [

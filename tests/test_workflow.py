@@ -133,12 +133,12 @@ def test_short_runs_share_a_job_and_only_a_new_one_is_trained(clone: Path) -> No
     suite, short = clone / "short.yaml", ("--config", "suite=short.yaml")
     (clone / "long.yaml").write_text(TINY.replace("tiny", "long"))
     entries = "  - {config: long.yaml, methods: [sgd], seeds: [0]}\n"
-    suite.write_text(SUITE.replace("small", "short").replace("[0]", "[0, 1]") + entries)
+    suite.write_text("weights: false\n" + SUITE.replace("small", "short").replace("[0]", "[0, 1]") + entries)
     status, output = snakemake(clone, *short)
     assert status == 0, output
     out = clone / "results" / "short"
     before = {p: p.read_bytes() for p in (out / "runs").rglob("*") if p.is_file()}
-    assert len(before) == 2 * (8 + 6) + 6, "two more tables of blip"
+    assert len(before) == 2 * (7 + 5) + 5, "no weights; two more tables of blip"
     assert sorted(log.name for log in (out / "logs" / "train").iterdir()) == [
         "long-sgd-seed0.log",
         "tiny-blip.log",

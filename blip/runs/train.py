@@ -34,12 +34,14 @@ def train_run(
     cuda_graphs: bool = True,
     products: str = AUTO,
     again: bool = False,
+    weights: bool = True,
 ) -> Path:
     """Train one run and write its folder below `out`; a finished one of the same configuration is left alone.
 
     A finished one of another configuration is replaced; one of the same on other data only where `again` says so. Goes
     on from the run's checkpoint where a process was stopped before, and removes it at the end. `products`: see
-    `choose`. Raises BlipError for bad input, a full disk or a diverging loss.
+    `choose`. `weights`: whether the folder holds the network's, which tables and figures do not need. Raises BlipError
+    for bad input, a full disk or a diverging loss.
     """
     folder = run_folder(out, experiment.name, method, seed)
     config = experiment.run_config(method, seed)
@@ -49,7 +51,7 @@ def train_run(
     library = choose(products, target, experiment.largest_product(method, inputs))
     # Other roundings: a run is not resumed with them.
     checkpoint = Checkpoint(checkpoints / (key if library == DEFAULT else f"{key}-{library}"))
-    if _is_complete(folder, key, config, inputs.checksum, again):
+    if _is_complete(folder, key, config, inputs.checksum, again, weights):
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
@@ -68,12 +70,14 @@ def train_run(
             "provenance": made_by,
             "tasks": [TaskRecord(name=name, outputs=n, trained=trained) for name, n, trained in tasks],
         }
-        _write(folder, experiment, method, about, trainer)
+        _write(folder, experiment, method, about, trainer, weights)
         checkpoint.remove()
     return folder
 
 
-def _write(folder: Path, experiment: Experiment, method: str, about: dict[str, Any], trainer: Trainer) -> None:
+def _write(
+    folder: Path, experiment: Experiment, method: str, about: dict[str, Any], trainer: Trainer, with_weights: bool
+) -> None:
     state = trainer.network.state_dict()
     weights = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     record = about | {
@@ -83,10 +87,10 @@ def _write(folder: Path, experiment: Experiment, method: str, about: dict[str, A
         "score": experiment.score,
         "tables": experiment.tables_of(method),
     }
-    write_run(folder, record, safetensors.torch.save(weights), trainer.tables)
+    write_run(folder, record, safetensors.torch.save(weights) if with_weights else None, trainer.tables)
 
 
-def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, again: bool) -> bool:
+def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, again: bool, weights: bool) -> bool:
     """Whether the folder holds this run; says what is wrong with it where it holds it in part.
 
     Raises BlipError where it holds a run of the same configuration on other data, unless asked to train it again.
@@ -103,7 +107,7 @@ def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, agai
             f"{folder}: a finished run on other data than are prepared now: keep it and give another --out, "
             "or replace it with --again"
         )
-    changed = changed_files(folder, record) if record.key == key else []
+    changed = changed_files(folder, record, weights) if record.key == key else []
     if changed:
         print(f"{folder}: {', '.join(changed)}: trained again", file=sys.stderr)
     return record.key == key and not changed

@@ -38,9 +38,12 @@ for job in PLAN.training:
             data=lambda w, input: (
                 ["--data", parent(input.split[0], 3)] if input.split else []
             ),
+            weights=lambda w, output, job=job: (
+                [] if job.planned.weights else ["--no-weights"]
+            ),
             runs=lambda w, output: parent(output[0], 4),
         # The checkpoint is no output, which Snakemake would delete when a job fails: a killed run goes on from it.
         # No variable of the loop in here: the text is put together when the job starts, after the loop's last turn.
         shell:
             f"{ON_GPU}blip train {{params.arguments:q}} --seed {{params.seeds}} {RAW_FOLDER}"
-            f" {{params.data:q}} --out {{params.runs:q}} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"
+            f" {{params.data:q}} {{params.weights}} --out {{params.runs:q}} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"
