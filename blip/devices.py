@@ -31,3 +31,15 @@ def pick_device(name: str) -> torch.device:
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
     """`tensor`, of the CPU, on `device`; a GPU copies it in its turn, from pinned memory, and is not waited for."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def host_memory(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory of the host, pinned where a GPU copies from and to it."""
+    return torch.empty(shape, dtype=dtype, pin_memory=device.type == "cuda")
+
+
+def download(tensor: Tensor, into: Tensor) -> None:
+    """Copy `tensor` into memory of the host, and wait until it is there."""
+    into.copy_(tensor, non_blocking=True)
+    if tensor.device.type == "cuda":
+        torch.cuda.current_stream(tensor.device).synchronize()

@@ -108,7 +108,7 @@ def evaluation(trainer: GameTrainer, setting: Setting) -> Row:
     lengths: list[int] = []
 
     def work() -> None:
-        act = by_network(trainer.network, 0, setting.device)
+        act = by_network(trainer.network, 0, setting.device, graphs=True)
         played = play(GAME, act, count, 0, max_frames=frames, threads=torch.get_num_threads())
         lengths.append(sum(game.length for game in played))
 

@@ -158,10 +158,17 @@ class NativeGame:
         self.native.close()
 
 
-def step_games(games: Sequence[NativeGame], actions: Sequence[int] | NDArray[np.int64], threads: int) -> list[GameStep]:
-    """Step each game by its action, at most `threads` of them at a time; no number depends on that."""
+Actions = Sequence[int] | NDArray[np.int64]
+
+
+def begin_steps(games: Sequence[NativeGame], actions: Actions, threads: int) -> None:
+    """Begin to step each game by its action, at most `threads` of them at a time; no number depends on that."""
     for game, action in zip(games[:threads], actions, strict=False):
         game.send(int(action))
+
+
+def end_steps(games: Sequence[NativeGame], actions: Actions, threads: int) -> list[GameStep]:
+    """End what `begin_steps` began with the same arguments."""
     steps = []
     for i, game in enumerate(games):
         steps.append(game.receive())
@@ -196,13 +203,22 @@ class NativeAtari(VecEnv):
         self._reset_options()
         return observations
 
-    def step_async(self, actions: NDArray[np.int64]) -> None:
-        self.actions = actions
+    def begin(self, part: slice, actions: NDArray[np.int64]) -> None:
+        """Begin a step of a part of the games; `end` must follow."""
+        self.actions[part] = actions
+        begin_steps(self.games[part], actions, self.threads)
 
-    def step_wait(self) -> Step:
-        steps = step_games(self.games, self.actions, self.threads)
+    def end(self, part: slice) -> Step:
+        """End a step of a part of the games."""
+        steps = end_steps(self.games[part], self.actions[part], self.threads)
         observations, rewards, dones, infos = zip(*steps, strict=True)
         return np.stack(observations), np.array(rewards, dtype=np.float32), np.array(dones), list(infos)
+
+    def step_async(self, actions: NDArray[np.int64]) -> None:
+        self.begin(slice(None), actions)
+
+    def step_wait(self) -> Step:
+        return self.end(slice(None))
 
     def close(self) -> None:
         for game in self.games:

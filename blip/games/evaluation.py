@@ -6,9 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from blip.games.atari import SEEDS, NativeGame, Observations, step_games
+from blip.devices import upload
+from blip.games.atari import SEEDS, NativeGame, Observations, begin_steps, end_steps
 from blip.networks import MultiHeadNetwork
+from blip.training.graphs import GraphedStep
 
 Act = Callable[[Observations], NDArray[np.int64]]
 
@@ -38,7 +41,9 @@ def play(game: str, act: Act, count: int, seed: int, *, max_frames: int, threads
     while len(played) < count:
         playing = [i for i in range(count) if i not in played]
         actions = act(np.stack([observations[i] for i in playing]))
-        for i, step in zip(playing, step_games([games[i] for i in playing], actions, threads), strict=True):
+        stepped = [games[i] for i in playing]
+        begin_steps(stepped, actions, threads)
+        for i, step in zip(playing, end_steps(stepped, actions, threads), strict=True):
             observations[i] = step.observation
             if ended := step.info.get("episode"):
                 played[i] = Played(seeds[i], ended["actions"], ended["l"], ended["r"])
@@ -47,13 +52,30 @@ def play(game: str, act: Act, count: int, seed: int, *, max_frames: int, threads
     return [played[i] for i in range(count)]
 
 
-def by_network(network: MultiHeadNetwork, task: int, device: torch.device, draw: torch.Generator | None = None) -> Act:
-    """The likeliest action in game `task`, or one drawn from the policy by `draw` (a generator of the CPU)."""
+def by_network(
+    network: MultiHeadNetwork,
+    task: int,
+    device: torch.device,
+    draw: torch.Generator | None = None,
+    *,
+    graphs: bool = False,
+) -> Act:
+    """The likeliest action in game `task`, or one drawn from the policy by `draw` (a generator of the CPU).
+
+    On a GPU the network is given as many games in every call as in the first, and `graphs` says whether that is
+    recorded; no number depends on it.
+    """
 
     @torch.no_grad()
+    def logits_of(images: Tensor) -> Tensor:
+        logits: Tensor = network(images.float().div_(255), task)
+        return logits
+
+    constant = _ConstantSize(logits_of, device, graphs=graphs) if graphs or device.type == "cuda" else None
+
     def act(observations: Observations) -> NDArray[np.int64]:
-        x = torch.from_numpy(observations).to(device).float().div_(255)
-        logits = network(x, task).cpu()
+        images = torch.from_numpy(observations)
+        logits = (constant(images) if constant else logits_of(upload(images, device))).cpu()
         if draw is None:
             actions: NDArray[np.int64] = logits.argmax(1).numpy()
         else:
@@ -61,6 +83,29 @@ def by_network(network: MultiHeadNetwork, task: int, device: torch.device, draw:
         return actions
 
     return act
+
+
+class _ConstantSize:
+    """`function` of images, always of as many as there were at first, which can be recorded: what is missing later is
+    computed in vain."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], device: torch.device, *, graphs: bool) -> None:
+        self.function, self.device, self.graphs = function, device, graphs
+        self.results: Tensor | None = None
+
+    def __call__(self, images: Tensor) -> Tensor:
+        if self.results is None:
+            self.images = upload(images, self.device).clone()
+            self.results = self.function(self.images)
+            self.every = torch.arange(len(images), device=self.device)
+            self.step = GraphedStep(self._compute, len(images), self.device) if self.graphs else self._compute
+        self.images[: len(images)].copy_(upload(images, self.device))
+        self.step(self.every)
+        return self.results[: len(images)]
+
+    def _compute(self, _: Tensor) -> None:
+        assert self.results is not None
+        self.results.copy_(self.function(self.images))
 
 
 def at_random(actions: int, seed: int) -> Act:

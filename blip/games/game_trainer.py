@@ -96,6 +96,7 @@ class GameTrainer(Trainer):
             device=self.device,
         )
         ppo.method, ppo.cuda_graphs = self.method, self.cuda_graphs
+        ppo.halves = self.device.type == "cuda" and config.backend == "native"
         ppo.begin(config.updates * config.steps_per_update, self.done * config.steps_per_update)
         return ppo
 
@@ -154,7 +155,8 @@ class GameTrainer(Trainer):
         greedy = self.evaluation.greedy
         draw = None if greedy else generator(self.seed, "evaluation actions", self.task, self.done, t)
         with self.method.as_seen_by(t):
-            return self._play(t, "greedy" if greedy else "sampled", by_network(self.network, t, self.device, draw))
+            act = by_network(self.network, t, self.device, draw, graphs=self.cuda_graphs)
+            return self._play(t, "greedy" if greedy else "sampled", act)
 
     def _play_at_random(self) -> None:
         """The random agent's returns, by which those of others are normalised."""
