@@ -829,6 +829,26 @@ def test_gpm_bases_grow_are_orthonormal_and_hold_the_energy() -> None:
     assert full.shape == (12, 12)
 
 
+def test_gpm_bases_of_many_inputs_are_those_of_the_plain_svd() -> None:
+    """With the reference in double precision; 1e-4 is what single precision leaves of the projections."""
+    from blip.methods.gpm import grown
+
+    def plain(basis: Tensor, inputs: Tensor, share: float) -> Tensor:
+        directions, sizes, _ = torch.linalg.svd(inputs - basis @ (basis.T @ inputs), full_matrices=False)
+        energy, parts = inputs.square().sum(), sizes.square()
+        held = (basis.T @ inputs).square().sum() + parts.cumsum(0) - (parts if basis.shape[1] else 0)
+        return torch.cat([basis, directions[:, held < share * energy]], 1)
+
+    random = torch.Generator().manual_seed(0)
+    mixed = torch.randn(24, 24, generator=random) * torch.logspace(0, -3, 24)
+    basis, expected = None, torch.empty(24, 0, dtype=torch.float64)
+    for share in (0.97, 0.99):
+        inputs = torch.relu(mixed @ torch.randn(24, 900, generator=random))
+        basis, expected = grown(basis, inputs, share), plain(expected, inputs.double(), share)
+        assert 0 < basis.shape[1] == expected.shape[1] < 24
+        torch.testing.assert_close((basis @ basis.T).double(), expected @ expected.T, rtol=0, atol=1e-4)
+
+
 def test_gpm_projects_by_either_basis_alike() -> None:
     from blip.methods.gpm import _smaller
 

@@ -83,6 +83,8 @@ def grown(basis: Tensor | None, inputs: Tensor, share: float) -> Tensor:
 
     The first basis is, as in the authors' code, the largest that holds less (Eq. 5 is about one direction more).
     """
+    if inputs.shape[1] > len(inputs):  # triangular, with the same directions and sizes: a smaller SVD, without squares
+        inputs = torch.linalg.qr(inputs.T, mode="r")[1].T
     old = inputs.new_empty(len(inputs), 0) if basis is None else basis
     directions, sizes, _ = torch.linalg.svd(inputs - old @ (old.T @ inputs), full_matrices=False)
     energy, parts = inputs.square().sum(), sizes.square()
