@@ -17,14 +17,15 @@ DIGITS = 15
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 2 for bad input, 130 when interrupted, 141 with no reader left.
+    """Run the command line; returns the exit status: 1 where what was checked failed, 2 for bad input, 130 when
+    interrupted, 141 with no reader left.
 
     Whatever goes wrong is told in one line; with BLIP_TRACEBACK in the environment by a traceback.
     """
     _complete_streams()
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        status: int | None = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as `head` has
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its end
@@ -37,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("blip: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def _complete_streams() -> None:
@@ -180,6 +181,10 @@ def _add_result_commands(commands: Any) -> None:
         if name == "figures":
             command.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
 
+    audit = commands.add_parser("audit", help="check that no anchor of BLIP's runs moved further than it may")
+    audit.add_argument("runs", type=_path, nargs="+", help="folders that hold run folders")
+    audit.set_defaults(run=_audit)
+
 
 def _add_on_gpu_command(commands: Any) -> None:
     on_gpu = commands.add_parser("on-gpu", help="run a command on a GPU that no other job of yours holds")
@@ -318,6 +323,15 @@ def _games(options: argparse.Namespace) -> None:
     from blip.results.game_page import write_game_page
 
     print(write_game_page(load_runs(options.runs), options.out))
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from blip.results import load_runs
+    from blip.results.audit import audit, report
+
+    audited = audit(load_runs(options.runs))
+    print(report(audited))
+    return int((audited["verdict"] == "FAIL").any())
 
 
 def _on_gpu(options: argparse.Namespace) -> None:

@@ -181,13 +181,13 @@ def read_record(folder: Path) -> RunRecord:
         raise BlipError(f"{path}: expected the record of a run, in JSON: {error}") from None
 
 
-def changed_files(folder: Path, record: RunRecord, weights: bool = True) -> list[str]:
+def changed_files(folder: Path, record: RunRecord, expected: Iterable[str]) -> list[str]:
     """What is missing from a run folder, or is not as it was written; nothing where it is complete.
 
-    Where weights are not asked for, they may be missing.
+    Weights may be missing where they are not expected.
     """
-    names = dict.fromkeys([*run_files(record.tables, weights)[:-1], *record.files])
-    if not weights and not (folder / WEIGHTS).exists():
+    names = dict.fromkeys([*expected, *record.files])
+    if WEIGHTS not in expected and not (folder / WEIGHTS).exists():
         names.pop(WEIGHTS, None)
     return [
         f"{name} is missing" if not (folder / name).is_file() else f"{name} was changed"

@@ -1,5 +1,6 @@
 """The command line: what it does, and that whatever goes wrong is told in one line."""
 
+import json
 import re
 import resource
 import subprocess
@@ -18,7 +19,7 @@ import blip.training.loop
 from blip.methods import METHODS
 
 COMMON = ["accuracy.csv", "cost.csv", "history.csv", "memory.csv", "run.json", "weights.safetensors"]
-FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "trace.csv"])}
+FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "moves.csv", "trace.csv"])}
 
 
 # Bad input
@@ -182,6 +183,19 @@ def test_a_run_without_weights_is_complete_until_they_are_asked_for(shell: Shell
     assert shell.files(folder) == FILES["sgd"]
     (folder / "weights.safetensors").unlink()
     assert shell.train(*short, "--no-weights")[1] == [f"{folder}: complete already"], "they were not needed"
+
+
+def test_a_finished_run_without_a_table_that_is_recorded_by_now_is_trained_again(shell: Shell) -> None:
+    shell.train("blip", "--set", "training.epochs=1")
+    folder = shell.runs / "tiny" / "blip" / "seed0"
+    record = json.loads((folder / "run.json").read_text())
+    record["tables"] = [table for table in record["tables"] if table["name"] != "moves"]
+    del record["files"]["moves.csv"]
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "moves.csv").unlink()
+    assert shell("tables", str(shell.runs), "--out", str(shell.runs / "tables"))[0] == 0, "what is there can be shown"
+    assert shell.train("blip", "--set", "training.epochs=1")[1][0] == f"{folder}: moves.csv is missing: trained again"
+    assert shell.files(folder) == FILES["blip"]
 
 
 def test_settings_may_be_given_together_or_one_by_one(shell: Shell) -> None:

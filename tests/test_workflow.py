@@ -138,7 +138,7 @@ def test_short_runs_share_a_job_and_only_a_new_one_is_trained(clone: Path) -> No
     assert status == 0, output
     out = clone / "results" / "short"
     before = {p: p.read_bytes() for p in (out / "runs").rglob("*") if p.is_file()}
-    assert len(before) == 2 * (7 + 5) + 5, "no weights; two more tables of blip"
+    assert len(before) == 2 * (8 + 5) + 5, "no weights; three more tables of blip"
     assert sorted(log.name for log in (out / "logs" / "train").iterdir()) == [
         "long-sgd-seed0.log",
         "tiny-blip.log",

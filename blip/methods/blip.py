@@ -5,8 +5,10 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
+from torch import Tensor
 
 from blip.core.fisher import diagonal_fisher
+from blip.core.formulas import anchor_moves
 from blip.core.freezing import BLIP
 from blip.data import Examples
 from blip.methods.base import Method, register
@@ -33,6 +35,12 @@ TRACE = Table(
         "max_bits": COUNT,
     },
 )
+MOVES = Table(
+    name="moves",
+    about="Largest move of an anchor in each layer when a task was consolidated, in units of the one that is allowed, "
+    "B·2^-k of the k before; and how many parameters lost frozen bits, which none may.",
+    columns={"task_learned": INDEX, "layer": TEXT, "largest_move": NUMBER, "lost_bits": COUNT},
+)
 TRACED = 16
 """Weights per layer whose values and frozen bits are recorded after each task, to be looked at."""
 
@@ -43,7 +51,7 @@ class BitPreserving(Method):
 
     name = "blip"
     version = 3
-    tables = (BITS, TRACE)
+    tables = (BITS, TRACE, MOVES)
 
     class Settings(Schema):
         f_prior: PositiveFloat
@@ -82,6 +90,7 @@ class BitPreserving(Method):
         elif settings.initialisation == "zero-biases":
             self.blip.zero_biases_()
         self.blip.clamp_()
+        self._moves: list[dict[str, Any]] = []
 
     def after_step(self) -> None:
         self.blip.clamp_()
@@ -100,7 +109,21 @@ class BitPreserving(Method):
             batch_statistics=True,
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
+        ranges, bits = self.blip.ranges(), dict(self.blip.bits)
         self.blip.consolidate(fisher)
+        self._moves = self._moved(ranges, bits)
+
+    def _moved(self, ranges: Mapping[str, tuple[Tensor, Tensor]], bits: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+        """Rows of MOVES, from the ranges and bits of before consolidation."""
+        now, anchors = self.blip.bits, self.blip.anchors()
+        moves = {
+            name: anchor_moves(*ranges[name], bits[name], anchors[name], now[name], self.blip.bounds[name])
+            for name in now
+        }
+        return [
+            {"layer": name, "largest_move": float(move.max()), "lost_bits": int((now[name] < bits[name]).sum())}
+            for name, move in moves.items()
+        ]
 
     def measurements(self) -> dict[str, list[dict[str, Any]]]:
         bits_rows, trace_rows = [], []
@@ -125,7 +148,7 @@ class BitPreserving(Method):
                         "max_bits": Q,
                     }
                 )
-        return {BITS.name: bits_rows, TRACE.name: trace_rows}
+        return {BITS.name: bits_rows, TRACE.name: trace_rows, MOVES.name: self._moves}
 
     def state_dict(self) -> dict[str, Any]:
         return self.blip.state_dict()

@@ -14,7 +14,7 @@ from blip.devices import pick_device
 from blip.errors import BlipError
 from blip.experiment import Experiment
 from blip.files import make_folder
-from blip.record import RECORD, TaskRecord, changed_files, read_record, run_folder, write_run
+from blip.record import RECORD, TaskRecord, changed_files, read_record, run_files, run_folder, write_run
 from blip.runs.provenance import provenance
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
@@ -44,14 +44,13 @@ def train_run(
     for bad input, a full disk or a diverging loss.
     """
     folder = run_folder(out, experiment.name, method, seed)
-    config = experiment.run_config(method, seed)
-    target = pick_device(device)
+    config, target = experiment.run_config(method, seed), pick_device(device)
     inputs = experiment.inputs(seed, raw, prepared, target)
     key = fingerprint([config, inputs.checksum, metadata.version("blip-continual")])
     library = choose(products, target, experiment.largest_product(method, inputs))
     # Other roundings: a run is not resumed with them.
     checkpoint = Checkpoint(checkpoints / (key if library == DEFAULT else f"{key}-{library}"))
-    if _is_complete(folder, key, config, inputs.checksum, again, weights):
+    if _is_complete(folder, key, config, inputs.checksum, again, run_files(experiment.tables_of(method), weights)[:-1]):
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
@@ -60,14 +59,13 @@ def train_run(
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, cuda_graphs)
         trainer.run(f"{experiment.name} {method} seed {seed}")
-        made_by = provenance(target, started, library, experiment.packages)
         tasks = zip(inputs.names, inputs.outputs, trainer.trained, strict=True)
         about = {
             "seed": seed,
             "config": config,
             "key": key,
             "data": inputs.checksum,
-            "provenance": made_by,
+            "provenance": provenance(target, started, library, experiment.packages),
             "tasks": [TaskRecord(name=name, outputs=n, trained=trained) for name, n, trained in tasks],
         }
         _write(folder, experiment, method, about, trainer, weights)
@@ -90,8 +88,8 @@ def _write(
     write_run(folder, record, safetensors.torch.save(weights) if with_weights else None, trainer.tables)
 
 
-def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, again: bool, weights: bool) -> bool:
-    """Whether the folder holds this run; says what is wrong with it where it holds it in part.
+def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, again: bool, expected: list[str]) -> bool:
+    """Whether the folder holds this run with the `expected` files; says what is wrong where it holds it in part.
 
     Raises BlipError where it holds a run of the same configuration on other data, unless asked to train it again.
     """
@@ -107,7 +105,7 @@ def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, agai
             f"{folder}: a finished run on other data than are prepared now: keep it and give another --out, "
             "or replace it with --again"
         )
-    changed = changed_files(folder, record, weights) if record.key == key else []
+    changed = changed_files(folder, record, expected) if record.key == key else []
     if changed:
         print(f"{folder}: {', '.join(changed)}: trained again", file=sys.stderr)
     return record.key == key and not changed

@@ -1,0 +1,61 @@
+"""`blip audit`: that it sees a run whose anchors moved further than they may."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from shell import Shell, refused
+
+from blip.files import sha256
+
+
+@pytest.fixture
+def run(shell: Shell) -> Path:
+    """A finished run of BLIP."""
+    shell.train("blip", "--set", "training.epochs=3")
+    return shell.runs / "tiny" / "blip" / "seed0"
+
+
+def change(folder: Path, task: int, column: str, value: float) -> None:
+    """Change what a run recorded of its first layer, as the run itself would have written it."""
+    table = pd.read_csv(folder / "moves.csv")
+    table.loc[table.index[table["task_learned"] == task][0], column] = value
+    table.to_csv(folder / "moves.csv", index=False)
+    record = json.loads((folder / "run.json").read_text())
+    record["files"]["moves.csv"] = sha256(folder / "moves.csv")
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def test_a_run_of_blip_kept_its_promise_in_every_task_and_layer(shell: Shell, run: Path) -> None:
+    assert shell("audit", shell.runs) == (0, [])
+    *lines, last = shell.out.splitlines()
+    assert last == "PASS: 4 of 4 kept", "two tasks, and one layer with weights and biases"
+    assert len(lines) == 4
+    moves = pd.read_csv(run / "moves.csv")
+    assert moves["largest_move"].between(0, 1).all()
+    assert (moves.groupby("task_learned")["largest_move"].max() > 0.01).all(), "it did move"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [("largest_move", 1.001, "largest move 1.001 of 1 allowed"), ("lost_bits", 2, "2 parameters lost frozen bits")],
+)
+def test_a_broken_promise_is_seen(column: str, value: float, said: str, shell: Shell, run: Path) -> None:
+    change(run, 1, column, value)
+    status, _ = shell("audit", run)
+    assert status == 1
+    failed = [line for line in shell.out.splitlines() if line.startswith("FAIL")]
+    assert len(failed) == 2
+    assert said in failed[0]
+    assert "tiny/blip/seed0  task 2" in failed[0]
+    assert failed[1] == "FAIL: 3 of 4 kept"
+
+
+def test_runs_that_cannot_be_audited_are_refused(shell: Shell, run: Path) -> None:
+    record = json.loads((run / "run.json").read_text())
+    record["tables"] = [table for table in record["tables"] if table["name"] != "moves"]
+    (run / "run.json").write_text(json.dumps(record))
+    assert "tiny/blip/seed0: no moves.csv, which older runs have not" in refused(shell("audit", run))
+    shell.train("sgd", "--set", "training.epochs=1")
+    assert "no run freezes bits" in refused(shell("audit", shell.runs / "tiny" / "sgd"))
