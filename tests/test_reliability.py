@@ -20,7 +20,7 @@ from shell import Shell, interrupt_after, refused
 from blip.data import storage
 from blip.files import atomic_path, atomic_write
 from blip.results import load_runs, write_tables
-from blip.results.tables import to_csv
+from blip.results.markup import to_csv
 from blip.training.checkpoint import Checkpoint
 
 # Checkpoints

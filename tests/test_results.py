@@ -4,19 +4,21 @@ import re
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import forgetting_matrix, write_run
+from scipy.stats import ttest_rel
 
 from blip.errors import BlipError
 from blip.results import find_runs, load_runs, mixed_runs, run_metrics, write_figures, write_tables
 from blip.results.bit_string import bit_digits, choose_parameter, draw_bit_string, named_trace
 from blip.results.figures import _drawn, draw_forgetting
 from blip.results.loading import method_order
+from blip.results.markup import latex_escape
 from blip.results.style import STYLE, method_colours
-from blip.results.tables import latex_escape
 
 BEST, WORST = [[0.9], [0.85, 0.9]], [[0.9], [0.5, 0.8]]
 
@@ -144,19 +146,16 @@ def test_markdown_table(root: Path, tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.6, 0.7)):
         write_run(root, method="ewc", seed=seed, R=[[0.9], [accuracy, accuracy]])
     text = write_tables(load_runs([root]), tmp_path / "out")
-    half = 12.706 * 0.0707107 / 2**0.5 * 100  # t quantile for one degree of freedom
-    spread = f"65.00 ± 7.07 [{65 - half:.2f}, {65 + half:.2f}]"
-    assert cells(text, "ewc")[:3] == ["ewc", "2", spread]
-    acc, bwt, published, forgetting, capacity, memory, minutes = cells(text, "blip")[2:]
-    assert memory == "–", "these runs have no such table"
-    assert acc == "**87.50 ± 0.00** [87.50, 87.50]"
-    assert bwt == "**-5.00 ± 0.00** [-5.00, -5.00]"
-    assert published == "-2.50 ± 0.00 [-2.50, -2.50]"
-    assert forgetting == "**5.00 ± 0.00** [5.00, 5.00]"
+    assert cells(text, "method") == [
+        *("method", "n", "ACC %", "BWT %", "BWT (published ÷T) %", "forgetting %", "capacity %", "minutes"),
+    ], "neither memory nor plasticity: nothing is known of them"
+    assert cells(text, "ewc")[:3] == ["ewc", "2", "65.00 ± 7.07"]
+    acc, bwt, published, forgetting, capacity, minutes = cells(text, "blip")[2:]
+    assert (acc, bwt, published, forgetting) == ("87.50 ± 0.00", "-5.00 ± 0.00", "-2.50 ± 0.00", "5.00 ± 0.00")
     assert capacity.startswith("27.00")
-    assert memory == "–", "not measured by these runs"
-    assert minutes == "2.0 ± 0.0 [2.0, 2.0]"
-    assert not any("**" in cell for cell in cells(text, "sgd"))
+    assert minutes == "2.0 ± 0.0"
+    assert "**" not in text.split("| method")[1].split("\n\n")[0], "two seeds tell nothing"
+    assert "Fewer than 5 seeds: too few for an interval" in text
     assert cells(text, "sgd")[6] == "–"
     assert "Highest average accuracy after 2 tasks: blip (87.50 %)" in text
     assert "forgets most: sgd (-40.00 points)" in text
@@ -166,12 +165,83 @@ def test_markdown_table(root: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out/tables.md").read_text() == text
 
 
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Six seeds: blip and ewc about equal, sgd clearly worse, single-task 2 points better at each new task."""
+    for seed in range(6):
+        noise = 0.01 * np.random.default_rng(seed).normal(size=3)
+        for method, last in (("blip", 0.8 + noise[0]), ("ewc", 0.8 + noise[1]), ("sgd", 0.6 + noise[2])):
+            write_run(tmp_path / "many", method=method, seed=seed, R=[[0.9], [last, 0.9]])
+        write_run(tmp_path / "many", method="single-task", seed=seed, R=[[0.92], [0.92, 0.92]])
+    return tmp_path / "many"
+
+
+def test_bold_are_all_that_cannot_be_told_from_the_best(many: Path, tmp_path: Path) -> None:
+    text = write_tables(load_runs([many]), tmp_path / "out")
+    assert [cells(text, method)[2].startswith("**") for method in ("blip", "ewc", "sgd", "single-task")] == [
+        *(True, True, False, False),
+    ]
+    table = pd.read_csv(tmp_path / "out/tables/mnist5.csv").set_index("method")
+    assert table["acc_percent_best"].tolist() == [True, True, False, False]
+    low, high = (table.loc["sgd", f"acc_percent_{end}"] for end in ("low", "high"))
+    assert low < table.loc["sgd", "acc_percent_mean"] < high
+    assert f"[{low:.2f}, {high:.2f}]" in cells(text, "sgd")[2]
+    assert table.loc["single-task", ["acc_percent_low", "acc_percent_high"]].tolist() == pytest.approx([92, 92])
+
+
+def test_plasticity_is_the_difference_to_a_network_of_its_own(many: Path) -> None:
+    metrics = run_metrics(load_runs([many])).set_index(["method", "seed"])["plasticity"]
+    assert metrics["blip"].tolist() == pytest.approx([-0.02] * 6)
+    assert metrics["single-task"].tolist() == [0] * 6
+    alone = run_metrics(load_runs([many / "mnist5/blip", many / "mnist5/single-task/seed3"]))
+    assert alone.set_index(["method", "seed"])["plasticity"]["blip"].notna().tolist() == [s == 3 for s in range(6)]
+
+
+def test_blip_is_compared_with_every_other_method_by_seed(many: Path, tmp_path: Path) -> None:
+    write_tables(load_runs([many]), tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out/comparison.csv").set_index(["metric", "method"])
+    assert len(table) == 2 * 3
+    row = table.loc["acc", "sgd"]
+    metrics = run_metrics(load_runs([many])).set_index(["method", "seed"])["acc"]
+    reference = ttest_rel(metrics["blip"], metrics["sgd"])
+    assert row["n"] == 6
+    assert row["p_t"] == pytest.approx(reference.pvalue)
+    assert row["p_t_holm"] == pytest.approx(6 * row["p_t"]) or row["p_t_holm"] > row["p_t"]
+    assert (row["low"], row["high"]) == pytest.approx(tuple(reference.confidence_interval()))
+    assert row["p_sign_flip"] == 2 / 2**6
+    assert table["verdict"].to_dict() == {
+        ("acc", "ewc"): "cannot be told apart",
+        ("acc", "sgd"): "blip is better",
+        ("acc", "single-task"): "single-task is better",
+        ("forgetting", "ewc"): "cannot be told apart",
+        ("forgetting", "sgd"): "blip is better",
+        ("forgetting", "single-task"): "single-task is better",
+    }
+    assert "| mnist5       | acc        | sgd " in (tmp_path / "out/comparison.md").read_text()
+    assert r"mnist5 & acc & sgd & 6 & +" in (tmp_path / "out/comparison.tex").read_text()
+
+
+def test_too_few_seeds_to_compare_are_said(root: Path, tmp_path: Path) -> None:
+    text = write_tables(load_runs([root]), tmp_path / "out")
+    assert "too few seeds in common (2) to tell" in text
+    assert pd.read_csv(tmp_path / "out/comparison.csv")["low"].isna().all()
+    alone = write_tables(load_runs([root / "mnist5/sgd"]), tmp_path / "alone")
+    assert "BLIP beside" not in alone
+
+
+def test_the_time_of_short_runs_is_in_seconds(tmp_path: Path) -> None:
+    write_run(tmp_path, R=[[0.9]])
+    text = write_tables(load_runs([tmp_path]), tmp_path / "out")
+    assert (cells(text, "method")[-1], cells(text, "blip")[-1]) == ("seconds", "60.0")
+    assert pd.read_csv(tmp_path / "out/tables/mnist5.csv")["minutes_mean"].tolist() == [1]
+
+
 def test_references_are_shown_and_not_compared(root: Path, tmp_path: Path) -> None:
     for name in ("single-task", "joint"):
         write_run(root, method=name, R=[[0.9], [0.9, 0.9]])
     text = write_tables(load_runs([root]), tmp_path / "out")
     assert cells(text, "joint")[2:4] == cells(text, "single-task")[2:4] == ["90.00", "0.00"]
-    assert cells(text, "blip")[2].startswith("**87.50")
+    assert cells(text, "blip")[2].startswith("87.50")
     assert "Highest average accuracy after 2 tasks: blip (87.50 %)" in text
     assert "keeps best what it learned: blip" in text
     alone = write_tables(load_runs([root / "mnist5/joint"]), tmp_path / "alone")
@@ -183,27 +253,27 @@ def test_files_of_tables(root: Path, tmp_path: Path) -> None:
     write_tables(load_runs([root]), tmp_path)
     assert len(pd.read_csv(tmp_path / "scores.csv")) == 4 * 3 + 1
     assert len(pd.read_csv(tmp_path / "metrics.csv")) == 5
-    assert {"mean", "std", "n", "ci95"} <= set(pd.read_csv(tmp_path / "summary.csv"))
+    assert {"mean", "std", "n", "low", "high"} <= set(pd.read_csv(tmp_path / "summary.csv"))
     table = pd.read_csv(tmp_path / "tables/mnist5.csv").set_index("method")
     assert table.loc["blip", "acc_percent_mean"] == pytest.approx(87.5)
-    assert table.loc["sgd", "minutes_ci95"] == 0
+    assert table.loc["sgd", "minutes_std"] == 0
     single = (tmp_path / "tables/one_task.md").read_text()
-    assert cells(single, "sgd")[2:5] == ["90.00", "–", "–"]
+    assert cells(single, "sgd") == ["sgd", "1", "90.00", "60.0"]
     assert "Average accuracy after 1 task: sgd (90.00 %)." in single
 
 
 def test_latex_table(tmp_path: Path) -> None:
-    for seed in (0, 1):
+    for seed in range(5):
         write_run(tmp_path, "my_set", "blip", seed, BEST, stand_in=True)
         write_run(tmp_path, "my_set", "my_way", seed, WORST, stand_in=True)
     write_tables(load_runs([tmp_path]), tmp_path / "out")
     text = (tmp_path / "out/tables/my_set.tex").read_text()
     assert r"\caption{my\_set (stand-in data): mean $\pm$ standard" in text
-    assert r"blip & 2 & \textbf{87.50 $\pm$ 0.00} & \textbf{$-$5.00 $\pm$ 0.00} &" in text
-    assert r"my\_way & 2 & 65.00 $\pm$ 0.00 & $-$40.00" in text
+    assert r"blip & 5 & \textbf{87.50 $\pm$ 0.00} & \textbf{$-$5.00 $\pm$ 0.00} &" in text
+    assert r"my\_way & 5 & 65.00 $\pm$ 0.00 & $-$40.00" in text
     assert r"\scriptsize [$-$5.00, $-$5.00]" in text
     rows = text.split(r"\midrule")[1].split(r"\bottomrule")[0].strip().splitlines()
-    assert {row.count("&") for row in rows} == {8}
+    assert {row.count("&") for row in rows} == {7}
     assert all(row.endswith(r" \\") for row in rows)
     assert not re.search(r"(?<!\\)[_%#]", text)
 
@@ -212,11 +282,9 @@ def test_latex_escape() -> None:
     assert latex_escape(r"a_b & 5% {x}\~") == (r"a\_b \& 5\% \{x\}\textbackslash{}\textasciitilde{}")
 
 
-def test_ties_are_all_bold_and_warnings_stand_below(root: Path, tmp_path: Path) -> None:
+def test_ties_are_named_and_warnings_stand_below(root: Path, tmp_path: Path) -> None:
     write_run(root, method="ewc", R=BEST, commit="abc")
     text = write_tables(load_runs([root]), tmp_path / "out")
-    assert cells(text, "ewc")[2] == "**87.50**"
-    assert cells(text, "blip")[2].startswith("**87.50 ± 0.00**")
     assert "blip and ewc (87.50 %)" in text
     assert "Seeds of blip: 0, 1 (n = 2); ewc: 0 (n = 1); sgd: 0, 1 (n = 2)" in text
     assert "Warning: mnist5 mixes 2 commits: abc, c0ffee" in text

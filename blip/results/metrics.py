@@ -1,7 +1,6 @@
 """Metrics of runs: scores as shares, a row of metrics per run, and their spread over seeds."""
 
 import pandas as pd
-from scipy import stats
 
 from blip.results.loading import KEYS, Runs
 from blip.results.matrix import (
@@ -12,6 +11,10 @@ from blip.results.matrix import (
     forgetting,
     just_learned,
 )
+from blip.results.statistics import bootstrap_interval
+
+ALONE = "single-task"
+"""The method that learns each task as if there were no other."""
 
 
 def capacity(bits: pd.DataFrame) -> "pd.Series[float]":
@@ -82,12 +85,14 @@ def _just_learned(runs: Runs) -> pd.DataFrame:
 def run_metrics(runs: Runs) -> pd.DataFrame:
     """One row per run: experiment, method, seed, shares in [0, 1], minutes and peak memory in MB.
 
-    nan where a metric does not apply (capacity without frozen bits, forgetting with one task).
+    nan where a metric does not apply (capacity without frozen bits, forgetting with one task, plasticity without a run
+    of single-task with the same seed).
     """
     seconds = runs.tables["cost"].groupby(KEYS)["seconds"].sum().to_dict()
     memory = runs.runs.set_index(KEYS)["peak_memory_mb"].to_dict()
     kept = runs.tables["memory"].groupby(KEYS)["bytes"].last().to_dict() if "memory" in runs.tables else {}
     bits = dict(list(runs.tables["bits"].groupby(KEYS))) if "bits" in runs.tables else {}
+    plasticity = _plasticity(runs).to_dict()
     rows = {}
     for key, frame in score_shares(runs).groupby(KEYS):
         R = as_matrix(frame)
@@ -97,6 +102,7 @@ def run_metrics(runs: Runs) -> pd.DataFrame:
             "bwt_published": backward_transfer_published(R),
             "forgetting": forgetting(R),
             "learning_acc": just_learned(R),
+            "plasticity": plasticity[key],
             "capacity": capacity(bits[key]).iloc[-1] if key in bits else float("nan"),
             "memory_mb": kept.get(key, float("nan")) / 1e6,
             "minutes": seconds[key] / 60,
@@ -106,13 +112,23 @@ def run_metrics(runs: Runs) -> pd.DataFrame:
 
 
 def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
-    """Spread over seeds, long: experiment, method, metric, mean, std (ddof = 1), n, ci95.
+    """Spread over seeds, long: experiment, method, metric, mean, std (ddof = 1), n, low, high.
 
-    ci95 is half the width of the 95 % confidence interval of the mean (t distribution). std and ci95 are nan for fewer
-    than two seeds; n counts the seeds for which the metric is a number.
+    low and high are the 95 % bootstrap interval of the mean, nan for too few seeds (`bootstrap_interval`); std is nan
+    for fewer than two. n counts the seeds for which the metric is a number.
     """
     long = metrics.melt(id_vars=KEYS, var_name="metric")
     groups = long.groupby(["experiment", "method", "metric"], sort=False)["value"]
-    summary = groups.agg(mean="mean", std="std", n="count", ci95="sem").reset_index()
-    summary["ci95"] *= stats.t.ppf(0.975, summary["n"] - 1)
+    summary = groups.agg(mean="mean", std="std", n="count").reset_index()
+    summary[["low", "high"]] = [bootstrap_interval(values) for _, values in groups]
     return summary
+
+
+def _plasticity(runs: Runs) -> "pd.Series[float]":
+    """Of each run beside one of single-task with its seed: mean difference of the share just after learning a task."""
+    shares = score_shares(runs)
+    learned = shares[shares["task_learned"] == shares["task"]]
+    alone = learned[learned["method"] == ALONE].drop(columns="method")
+    both = learned.merge(alone, "left", on=["experiment", "seed", "task"], suffixes=("", "_alone"))
+    result: pd.Series[float] = (both["score"] - both["score_alone"]).groupby([both[key] for key in KEYS]).mean()
+    return result

@@ -4,16 +4,19 @@ metrics.csv and summary.csv hold shares in [0, 1], scores.csv what was measured;
 """
 
 from collections.abc import Iterator
-from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from tabulate import tabulate
 
 from blip.files import atomic_write
+from blip.results.comparison import best_of, compare, interquartile_means
+from blip.results.comparison_table import comparison_latex, comparison_markdown
 from blip.results.loading import REFERENCES, Runs, mixed_runs
+from blip.results.markup import latex_escape, plain, to_csv
 from blip.results.metrics import run_metrics, score_name, scores_kept, summarise
+from blip.results.statistics import SEEDS_OF_INTERVAL
 
 
 class Column(NamedTuple):
@@ -23,10 +26,12 @@ class Column(NamedTuple):
     heading: str
     best: str = ""  # "max", "min" or neither
     decimals: int = 2
+    factor: float = 1
+    """From the CSV's unit to the heading's."""
 
 
 class Cell(NamedTuple):
-    """A formatted number; `interval` is empty for fewer than two seeds."""
+    """A formatted number; `interval` is empty where there are too few seeds."""
 
     text: str
     interval: str
@@ -38,16 +43,20 @@ COLUMNS = (
     Column("bwt_percent", "BWT %", best="max"),
     Column("bwt_published_percent", "BWT (published ÷T) %"),
     Column("forgetting_percent", "forgetting %", best="min"),
+    Column("plasticity_percent", "plasticity %"),
     Column("capacity_percent", "capacity %"),
     Column("memory_mb", "memory MB", decimals=3),
     Column("minutes", "minutes", decimals=1),
 )
+SECONDS = Column("minutes", "seconds", decimals=1, factor=60)
 GUIDE = """\
 # Results
 
-Each row is a method. Cells are mean ± standard deviation over n seeds [95 % confidence interval of
-the mean]; bold marks the best mean of a column. Rows of single-task (a network for each task) and
-joint (all tasks so far together) are references, not continual learning, and never bold.
+Each row is a method. Cells are mean ± standard deviation over n seeds [95 % interval of the mean, by
+resampling the seeds; from five of them on]. Bold marks the best mean of a column and all that cannot
+be told from it (Student's paired test at 5 %, Holm-corrected; from three common seeds on, and nothing
+is bold with fewer). Rows of single-task (a network for each task) and joint (all tasks so far
+together) are references, not continual learning, and never bold.
 
 * **ACC**: average accuracy over all tasks after learning the last one. Higher is better.
 * **BWT** (backward transfer): mean change of the accuracy on earlier tasks since each was learned;
@@ -55,67 +64,64 @@ joint (all tasks so far together) are references, not continual learning, and ne
   published code does.
 * **Forgetting**: mean drop on earlier tasks from the best accuracy seen on them before the last
   task. Lower is better.
+* **Plasticity**: accuracy just after learning a task, minus that of single-task with the same seed;
+  a method that keeps everything by learning nothing new is far below 0.
 * **Capacity**: share of all bits that are frozen after the last task, for methods that freeze bits.
 * **Memory**: what the method keeps beside the network after the last task, in 10⁶ bytes.
-* **Minutes**: time of a whole run, evaluation included.
+* **Minutes** (or seconds): time of a whole run, evaluation included.
 
 Games have returns instead of accuracies. The normalised return is 0 % for an agent that acts at
 random and 100 % for the mean of the method that learned the game best, just after learning it; it
 is missing where no method did better than chance in some game.
 """
-LATEX_ESCAPES = str.maketrans(
-    {sign: "\\" + sign for sign in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"±": r"$\pm$", "÷": r"$\div$", "–": "--", "−": "$-$"}
-)
 
 
 def write_tables(runs: Runs, out_dir: Path) -> str:
-    """Write scores.csv, metrics.csv, summary.csv, tables.md and tables/<experiment>.{csv,md,tex}.
+    """Write scores.csv, metrics.csv, summary.csv, tables.md, comparison.{csv,md,tex}, tables/<experiment>.{csv,md,tex}.
 
     Returns the Markdown of tables.md.
     """
     metrics = run_metrics(runs)
     summary = summarise(metrics)
     scores = pd.concat([runs.of(name).raw_scores().assign(of=runs.scores[name].name) for name in runs.experiments()])
-    frames = {"scores": scores, "metrics": metrics, "summary": summary}
+    compared = compare(runs)
+    frames = {"scores": scores, "metrics": metrics, "summary": summary, "comparison": compared}
     files = {out_dir / f"{name}.csv": to_csv(frame) for name, frame in frames.items()}
     sections = []
     for experiment in runs.experiments():
         selected = runs.of(experiment)
-        table = method_table(summary[summary["experiment"] == experiment]).loc[selected.methods()]
+        mine = (frame[frame["experiment"] == experiment] for frame in (summary, metrics))
+        table = method_table(*mine).loc[selected.methods()]
         sections.append(markdown(selected, table))
         folder = out_dir / "tables"
         if selected.score.chance:
             kept = scores_kept(selected)
+            means = interquartile_means(selected)
             files[folder / f"{experiment}_{selected.score.name}s.csv"] = to_csv(kept)
-            sections[-1] += f"\n{kept_markdown(selected, kept)}\n"
+            files[folder / f"{experiment}_iqm.csv"] = to_csv(means)
+            sections[-1] += f"\n{kept_markdown(selected, kept)}\n\n{iqm_markdown(selected, means)}\n"
         files[folder / f"{experiment}.csv"] = to_csv(table.reset_index())
         files[folder / f"{experiment}.md"] = sections[-1]
         files[folder / f"{experiment}.tex"] = latex(selected, table)
-    text = "\n".join([GUIDE, *sections])
+    files[out_dir / "comparison.md"] = comparison_markdown(compared)
+    files[out_dir / "comparison.tex"] = comparison_latex(compared)
+    text = "\n".join([GUIDE, *sections, files[out_dir / "comparison.md"]])
     for path, content in {**files, out_dir / "tables.md": text}.items():  # all or nothing
         atomic_write(path, content)
     return text
 
 
-def to_csv(frame: pd.DataFrame) -> str:
-    """A CSV file's content; a text that a spreadsheet would take for a formula begins with an apostrophe."""
-    safe = frame.assign(
-        **{name: frame[name].map(_no_formula) for name in map(str, frame.select_dtypes(exclude="number"))}
-    )
-    content: str = safe.to_csv(index=False)
-    return content
-
-
-def method_table(summary: pd.DataFrame) -> pd.DataFrame:
-    """The table of one experiment as numbers: a row per method; n, then mean, std and ci95 of each column."""
+def method_table(summary: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+    """The table of one experiment as numbers: a row per method; n, then mean, std, low and high of each column, and
+    whether it is among the best."""
     numbers = summary.pivot(index="method", columns="metric")
     table = pd.DataFrame({"n": numbers["n", "minutes"]})
-    for name in (column.name for column in COLUMNS):
-        metric = name.removesuffix("_percent")
-        for statistic in ("mean", "std", "ci95"):
-            table[f"{name}_{statistic}"] = numbers[statistic, metric] * (1 if name == metric else 100)
+    for column in COLUMNS:
+        metric = column.name.removesuffix("_percent")
+        for statistic in ("mean", "std", "low", "high"):
+            table[f"{column.name}_{statistic}"] = numbers[statistic, metric] * (1 if column.name == metric else 100)
+        if column.best:
+            table[f"{column.name}_best"] = table.index.isin(best_of(metrics, metric, column.best))
     return table
 
 
@@ -125,18 +131,9 @@ def markdown(runs: Runs, table: pd.DataFrame) -> str:
         [*head, *(f"{f'**{c.text}**' if c.best else c.text} {c.interval}".strip() for c in cells)]
         for head, cells in format_rows(table)
     ]
-    text = tabulate(rows, headings(runs), tablefmt="pipe", disable_numparse=True)
+    text = tabulate(rows, headings(runs, table), tablefmt="pipe", disable_numparse=True)
     listed = "\n".join(f"* {plain(note)}" for note in notes(runs))
     return f"## {runs.title()}\n\n{text}\n\n{sentence(runs, table)}\n\n{listed}\n"
-
-
-def _no_formula(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
-
-
-def plain(text: str) -> str:
-    """A text in Markdown that is neither markup nor the end of a table's cell."""
-    return "".join(f"\\{c}" if c in "\\`*[]|" else c for c in escape(" ".join(text.split()), quote=False))
 
 
 def kept_markdown(runs: Runs, kept: pd.DataFrame) -> str:
@@ -156,15 +153,33 @@ def kept_markdown(runs: Runs, kept: pd.DataFrame) -> str:
     return f"{title}\n\n{tabulate(rows, (task, 'chance', *methods), tablefmt='pipe', disable_numparse=True)}"
 
 
-def headings(runs: Runs) -> list[str]:
+def headings(runs: Runs, table: pd.DataFrame) -> list[str]:
     """Of the columns."""
-    texts = ["method", "n", *(column.heading for column in COLUMNS)]
+    texts = ["method", "n", *(column.heading for column in shown_columns(table))]
     return [f"{score_name(runs)} %" if runs.score.chance and text == "ACC %" else text for text in texts]
+
+
+def shown_columns(table: pd.DataFrame) -> list[Column]:
+    """The first, and those of which there is a number; short runs' minutes in seconds."""
+    columns = [column for column in COLUMNS if column == COLUMNS[0] or table[f"{column.name}_mean"].notna().any()]
+    return [SECONDS if column.name == "minutes" and table["minutes_mean"].max() < 2 else column for column in columns]
+
+
+def iqm_markdown(runs: Runs, means: pd.DataFrame) -> str:
+    """The interquartile means of an experiment whose scores are no shares, in a line."""
+    parts = [
+        f"{row['method']} {100 * row['iqm']:.1f} %"
+        + ("" if pd.isna(row["low"]) else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]")
+        for row in means.dropna(subset="iqm").to_dict("records")
+    ]
+    task = runs.score.task
+    what = f"Interquartile mean of the {score_name(runs)} over {task}s and seeds, after the last {task}"
+    return f"{what} [95 %, by resampling the seeds of each {task}]: {', '.join(parts) or 'nothing to show'}."
 
 
 def latex(runs: Runs, table: pd.DataFrame) -> str:
     """The table of one experiment for a document that loads booktabs; intervals on a second, smaller line."""
-    rows = [[latex_escape(heading) for heading in headings(runs)]]
+    rows = [[latex_escape(heading) for heading in headings(runs, table)]]
     for head, cells in format_rows(table):
         texts = [latex_escape(cell.text.replace("-", "−")) for cell in cells]
         bold = [rf"\textbf{{{text}}}" if cell.best else text for text, cell in zip(texts, cells, strict=True)]
@@ -172,9 +187,9 @@ def latex(runs: Runs, table: pd.DataFrame) -> str:
         if any(cell.interval for cell in cells):
             rows.append(["", "", *(rf"\scriptsize {latex_escape(c.interval.replace('-', '−'))}" for c in cells)])
     heading, *body = (" & ".join(row) + r" \\" for row in rows)
-    spread = "mean ± standard deviation over n seeds [95 % confidence interval of the mean]"
+    spread = "mean ± standard deviation over n seeds [95 % bootstrap interval of the mean]"
     caption = ". ".join([f"{runs.title()}: {spread}", *notes(runs)]) + "."
-    start = rf"\caption{{{latex_escape(caption)}}}", rf"\begin{{tabular}}{{lr{'c' * len(COLUMNS)}}}"
+    start = rf"\caption{{{latex_escape(caption)}}}", rf"\begin{{tabular}}{{lr{'c' * len(shown_columns(table))}}}"
     lines = [r"\begin{table}", r"\centering", *start, r"\toprule", heading, r"\midrule", *body]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
@@ -213,35 +228,24 @@ def notes(runs: Runs) -> list[str]:
     trained = f"{score.trained_in.capitalize()} trained per {score.task}: {lengths}"
     if score.chance:
         trained += f"; each {score.name} is the mean of {_range(runs.raw_scores()['n'])} {score.task}s played"
-    return [f"Seeds of {stated}", trained, *(f"Warning: {warning}" for warning in mixed_runs(runs))]
+    few = f"Fewer than {SEEDS_OF_INTERVAL} seeds: too few for an interval"
+    short = [few] if seeds.count().min() < SEEDS_OF_INTERVAL else []
+    return [f"Seeds of {stated}", *short, trained, *(f"Warning: {warning}" for warning in mixed_runs(runs))]
 
 
 def format_rows(table: pd.DataFrame) -> Iterator[tuple[list[str], tuple[Cell, ...]]]:
     """Of each method its name and n, and its cells."""
-    cells = zip(*(_format_column(table, column) for column in COLUMNS), strict=True)
+    cells = zip(*(_format_column(table, column) for column in shown_columns(table)), strict=True)
     return zip(([str(method), str(n)] for method, n in table["n"].items()), cells, strict=True)
 
 
-def latex_escape(text: str) -> str:
-    """`text` with everything that LaTeX would read as a command escaped."""
-    return text.translate(LATEX_ESCAPES)
-
-
 def _format_column(table: pd.DataFrame, column: Column) -> list[Cell]:
-    """The cells of a column; best is what is best as shown, so ties are all marked."""
-    means, stds, halves = (table[f"{column.name}_{statistic}"].tolist() for statistic in ("mean", "std", "ci95"))
-    shown = pd.Series([round(mean, column.decimals) for mean in means])
-    compared = shown.mask(table.index.isin(REFERENCES))
-    best = compared.agg(column.best) if column.best and compared.count() > 1 else None
     cells = []
-    for mean, std, half, rounded in zip(means, stds, halves, compared, strict=True):
-        text, spread, low, high = (f"{value:z.{column.decimals}f}" for value in (mean, std, mean - half, mean + half))
-        if pd.isna(mean):
-            cells.append(Cell("–", "", best=False))
-        elif pd.isna(half):
-            cells.append(Cell(text, "", best=rounded == best))
-        else:
-            cells.append(Cell(f"{text} ± {spread}", f"[{low}, {high}]", best=rounded == best))
+    for row in table.to_dict("records"):
+        numbers = (row[f"{column.name}_{statistic}"] * column.factor for statistic in ("mean", "std", "low", "high"))
+        mean, std, low, high = ("" if pd.isna(x) else f"{x:z.{column.decimals}f}" for x in numbers)
+        spread, interval = f" ± {std}" * bool(std), f"[{low}, {high}]" * bool(low)
+        cells.append(Cell(f"{mean}{spread}" or "–", interval, best=bool(row.get(f"{column.name}_best"))))
     return cells
 
 

@@ -1,0 +1,44 @@
+"""The comparison of BLIP with every other method, as Markdown and LaTeX."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+from tabulate import tabulate
+
+from blip.results.markup import latex_escape, plain
+
+GUIDE = """\
+## BLIP beside every other method
+
+Differences of runs with the same seed, BLIP's minus the other's, in points [95 % t interval], with p of Student's
+paired test and of the exact sign-flip test (from six seeds on), both Holm-corrected within an experiment. The last
+column goes by Student's.
+"""
+HEADINGS = ("experiment", "metric", "method", "n", "difference", "p (t)", "p (sign flips)", "")
+
+
+def comparison_markdown(compared: pd.DataFrame) -> str:
+    """The comparison as a section; empty where no run is of BLIP, or of any other method."""
+    if compared.empty:
+        return ""
+    rows = [[plain(cell) for cell in row] for row in _rows(compared)]
+    return f"{GUIDE}\n{tabulate(rows, HEADINGS, tablefmt='pipe', disable_numparse=True)}\n"
+
+
+def comparison_latex(compared: pd.DataFrame) -> str:
+    """The comparison for a document that loads booktabs."""
+    rows = [[latex_escape(cell.replace("-", "−")) for cell in row] for row in _rows(compared)]
+    body = [" & ".join(row) + r" \\" for row in [list(HEADINGS), *rows]]
+    caption = latex_escape(" ".join(GUIDE.split("\n\n")[1].split()))
+    start = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", r"\begin{tabular}{lllrlrrl}", r"\toprule"]
+    end = [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+    return "\n".join([*start, body[0], r"\midrule", *body[1:], *end])
+
+
+def _rows(compared: pd.DataFrame) -> Iterator[list[str]]:
+    for row in compared.to_dict("records"):
+        difference, low, high = (f"{100 * row[name]:+z.2f}" for name in ("difference", "low", "high"))
+        spread = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
+        tests = ["–" if pd.isna(p := row[name]) else f"{p:.3f}" for name in ("p_t_holm", "p_sign_flip_holm")]
+        shown = "–" if pd.isna(row["difference"]) else difference + spread
+        yield [row["experiment"], row["metric"], row["method"], str(row["n"]), shown, *tests, row["verdict"]]

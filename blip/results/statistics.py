@@ -1,0 +1,117 @@
+"""Whether a difference is real: tests of paired runs, and intervals that stay inside a measure's bounds.
+
+Runs are paired by seed: two methods with one seed have the same data, initial weights and order of batches. scipy does
+the statistics; Holm's correction, which it lacks, is here.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+LEVEL = 0.05
+"""Of all tests, and one minus the coverage of all intervals."""
+PAIRS_OF_TEST = 3
+"""Fewer pairs than this are said to be too few: an interval of theirs says nothing."""
+SEEDS_OF_INTERVAL = 5
+"""Fewer values than this have no bootstrap interval: resampling them says next to nothing of others."""
+SEEDS_OF_SIGN_FLIP = 6
+"""With fewer pairs the exact test cannot reach 5 %: with five its smallest p is 2/2⁵ = 6 %."""
+RESAMPLES = 2000
+
+
+class Interval(NamedTuple):
+    """Of 95 %; nan where there are too few values."""
+
+    low: float
+    high: float
+
+
+NONE = Interval(math.nan, math.nan)
+
+
+class Paired(NamedTuple):
+    """The mean of n differences between pairs, and how sure it is."""
+
+    n: int
+    mean: float
+    interval: Interval
+    """Student's t; nan for fewer than `PAIRS_OF_TEST` pairs."""
+    p_t: float
+    """Of Student's paired test, two-sided; nan for fewer than `PAIRS_OF_TEST` pairs."""
+    p_sign_flip: float
+    """Of the exact permutation test that flips signs, two-sided; nan for fewer than `SEEDS_OF_SIGN_FLIP` pairs."""
+
+
+def paired(differences: ArrayLike) -> Paired:
+    """Statistics of differences between paired runs, (n,)."""
+    d = np.asarray(differences, dtype=np.float64)
+    n = len(d)
+    if n < PAIRS_OF_TEST:
+        return Paired(n, float(d.mean()) if n else math.nan, NONE, math.nan, math.nan)
+    mean, error = float(d.mean()), float(stats.sem(d))
+    half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
+    equal = 0.0 if mean else 1.0  # all differences are: certain, whatever it is
+    p_t = float(2 * stats.t.sf(abs(mean) / error, n - 1)) if error else equal
+    p_sign_flip = sign_flip(d) if n >= SEEDS_OF_SIGN_FLIP else math.nan
+    return Paired(n, mean, Interval(mean - half, mean + half), p_t, p_sign_flip)
+
+
+def sign_flip(differences: NDArray[np.float64]) -> float:
+    """Two-sided p of the hypothesis that each difference is as likely as its negative.
+
+    Exact, over all 2ⁿ flips, up to n = 14; by 9,999 random ones beyond.
+    """
+    few = 2 ** len(differences) <= 2**14
+    result = stats.permutation_test(
+        (differences,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=np.inf if few else 9999,
+        vectorized=True,
+        rng=np.random.default_rng(0),
+    )
+    return float(result.pvalue)
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Holm's correction for testing all of these at once (Holm 1979); nan stays nan and does not count."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)[: np.count_nonzero(~np.isnan(p))]  # nan is sorted to the end
+    corrected = np.full_like(p, math.nan)
+    corrected[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1)
+    return corrected
+
+
+def bootstrap_interval(values: ArrayLike) -> Interval:
+    """Of the mean, by resampling the values (percentiles): never outside what was seen, so within any bounds."""
+    x = np.asarray(values, dtype=np.float64)
+    x = x[~np.isnan(x)]
+    if len(x) < SEEDS_OF_INTERVAL:
+        return NONE
+    return _bootstrap(np.random.default_rng(0).choice(x, (RESAMPLES, len(x))).mean(1))
+
+
+def interquartile_mean(scores: NDArray[np.float64]) -> float:
+    """Mean of the middle half of all scores (Agarwal et al. 2021); nan where one is nan."""
+    return math.nan if np.isnan(scores).any() else float(stats.trim_mean(scores, 0.25, axis=None))
+
+
+def interquartile_interval(scores: NDArray[np.float64]) -> Interval:
+    """Of the interquartile mean of scores (seeds, tasks), by resampling the seeds of each task by themselves.
+
+    nan with a single seed, or a score that is nan.
+    """
+    seeds, tasks = scores.shape
+    if seeds < 2 or np.isnan(scores).any():
+        return NONE
+    drawn = np.random.default_rng(0).integers(0, seeds, (RESAMPLES, seeds, tasks))
+    resampled = scores[drawn, np.arange(tasks)]
+    return _bootstrap(stats.trim_mean(resampled.reshape(RESAMPLES, -1), 0.25, axis=1))
+
+
+def _bootstrap(statistics: NDArray[np.float64]) -> Interval:
+    low, high = np.quantile(statistics, [LEVEL / 2, 1 - LEVEL / 2])
+    return Interval(float(low), float(high))

@@ -1,0 +1,88 @@
+"""Statistics over seeds, against other implementations and by what they promise."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from blip.results import statistics as s
+
+FEW = settings(max_examples=30, deadline=None)
+numbers = st.floats(-1, 1).filter(lambda x: x == 0 or abs(x) > 1e-6)
+
+
+@FEW
+@given(st.lists(numbers, min_size=3, max_size=9))
+def test_paired_differences_are_tested_as_scipy_tests_pairs(values: list[float]) -> None:
+    d = np.array(values)
+    found = s.paired(d)
+    assert found.n == len(d)
+    assert found.mean == pytest.approx(d.mean())
+    if d.std() > 1e-9:
+        reference = stats.ttest_rel(d, np.zeros(len(d)))
+        assert found.p_t == pytest.approx(float(reference.pvalue))
+        assert found.interval == pytest.approx(tuple(reference.confidence_interval(0.95)))
+        inside = found.interval.low <= 0 <= found.interval.high
+        assert inside == (found.p_t >= 0.05) or found.p_t == pytest.approx(0.05)
+    assert math.isnan(found.p_sign_flip) == (len(d) < 6)
+
+
+@FEW
+@given(st.lists(numbers, min_size=6, max_size=9))
+def test_the_sign_flip_test_counts_all_flips(values: list[float]) -> None:
+    d = np.array(values)
+    means = [abs(np.mean(d * signs)) for signs in itertools.product((1, -1), repeat=len(d))]
+    expected = np.mean(np.array(means) >= abs(d.mean()) * (1 - 1e-12))
+    assert s.sign_flip(d) == pytest.approx(expected, abs=2 * 2.0 ** -len(d)), "ties are counted up to rounding"
+
+
+def test_the_smallest_p_of_the_sign_flip_test_is_two_flips() -> None:
+    assert s.sign_flip(np.array([1.0, 2, 3, 4, 5, 6])) == 2 / 2**6
+    assert s.paired([1.0, 2, 3, 4, 5, 6]).p_sign_flip < s.LEVEL
+    assert s.sign_flip(np.array([1.0, 2, 3, 4, 5])) == 2 / 2**5 > s.LEVEL, "five seeds cannot show anything"
+
+
+def test_differences_that_are_all_equal_are_certain() -> None:
+    assert s.paired([0.5, 0.5, 0.5]).p_t == 0
+    assert s.paired([0.0, 0.0, 0.0]).p_t == 1
+
+
+def test_two_pairs_tell_nothing() -> None:
+    found = s.paired([0.5, 0.5])
+    assert found[:2] == (2, 0.5)
+    assert all(map(math.isnan, (*found.interval, found.p_t, found.p_sign_flip)))
+    assert math.isnan(s.paired([]).mean)
+
+
+def test_holm_worked_out_by_hand() -> None:
+    corrected = s.holm([0.01, 0.04, math.nan, 0.03, 0.005])
+    np.testing.assert_allclose(corrected, [0.03, 0.06, math.nan, 0.06, 0.02])
+    assert s.holm([0.9, 0.8]).tolist() == [1, 1]
+
+
+@FEW
+@given(st.lists(st.floats(0, 1), min_size=5, max_size=20))
+def test_bootstrap_intervals_hold_the_mean_and_stay_inside_what_was_seen(values: list[float]) -> None:
+    low, high = s.bootstrap_interval(values)
+    assert min(values) - 1e-12 <= low <= np.mean(values) + 1e-12
+    assert np.mean(values) - 1e-12 <= high <= max(values) + 1e-12
+
+
+def test_bootstrap_intervals_are_those_of_scipy_and_missing_for_few_values() -> None:
+    values = np.random.default_rng(1).beta(8, 1, 12)
+    reference = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval
+    assert s.bootstrap_interval(values) == pytest.approx((reference.low, reference.high), abs=0.01)
+    assert math.isnan(s.bootstrap_interval(values[:4]).low)
+    assert not math.isnan(s.bootstrap_interval([*values[:5], math.nan]).low)
+
+
+def test_interquartile_means_and_their_intervals_are_those_of_rliable() -> None:
+    """Numbers of rliable 1.2.0 (arch 7.2.0, 50,000 resamples), which does not import with this version of pandas."""
+    scores = np.random.default_rng(0).gamma(2, 0.3, (8, 6))
+    assert s.interquartile_mean(scores) == pytest.approx(0.48343747833515033)
+    assert s.interquartile_interval(scores) == pytest.approx((0.39500135, 0.59144651), abs=0.01)
+    assert math.isnan(s.interquartile_interval(scores[:1]).low)
