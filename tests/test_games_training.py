@@ -63,7 +63,9 @@ def quick(tmp_path: Path) -> Path:
 
 
 def make_trainer(config: Path, method: str, folder: Path, **overrides: Any) -> GameTrainer:
-    experiment = load_experiment(config, {k.replace("__", "."): v for k, v in overrides.items()})
+    """One that plays one game in each evaluation, since what takes time is to make emulators."""
+    changes = {k.replace("__", "."): v for k, v in overrides.items()}
+    experiment = load_experiment(config, {"evaluation.episodes": 1} | changes)
     assert isinstance(experiment, GameExperiment)
     inputs = experiment.inputs(0, folder, folder, CPU)
     trainer: GameTrainer = experiment.trainer(method, 0, inputs, Checkpoint(folder), CPU)
@@ -126,7 +128,8 @@ def test_names_of_one_game_are_one_run(quick: Path) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path: Path) -> None:
-    experiment = load_experiment(quick)
+    episodes = 2 if method == "blip" else 1
+    experiment = load_experiment(quick, {"evaluation.episodes": episodes})
     folder = train_run(experiment, method, 0, raw=tmp_path, prepared=tmp_path, out=tmp_path, checkpoints=tmp_path / "c")
     assert {path.name for path in folder.iterdir()} == set(run_files(experiment.tables_of(method)))
     tables = {path.stem: list(csv.DictReader(path.open())) for path in folder.glob("*.csv")}
@@ -140,7 +143,7 @@ def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path
     keys = [(int(r["task_training"]), int(r["update"]), int(r["task"]), r["agent"]) for r in tables["returns"]]
     first = [(0, 0, 0, "random"), *((0, u, 0, "greedy") for u in (0, 6, 9))]
     second = [(1, 0, 1, "random"), *((1, u, t, "greedy") for u in (0, 6, 9) for t in (0, 1))]
-    assert keys == [key for key in first + second for _ in range(2)], "two games each"
+    assert keys == [key for key in first + second for _ in range(episodes)]
     assert [(int(r["task"]), int(r["update"])) for r in tables["updates"]] == [(t, u) for t in (0, 1) for u in range(9)]
     lr = [float(r["lr"]) for r in tables["updates"]]
     assert lr == pytest.approx([2.5e-4 * (1 - j / 9) for j in range(9)] * 2)
@@ -152,13 +155,14 @@ def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path
             assert image.size == (160, 210)
             assert image.n_frames > 1
 
-    assert [int(r["steps"]) for r in tables["returns"] if r["agent"] == "random"] == [0, 0, 9 * 32, 9 * 32]
+    steps = [int(r["steps"]) for r in tables["returns"] if r["agent"] == "random"]
+    assert steps == [0] * episodes + [9 * 32] * episodes
     for row in tables["mean_returns"]:
         i, j = int(row["task_learned"]), int(row["task"])
         last = [
             float(r["return"]) for r, key in zip(tables["returns"], keys, strict=True) if key == (i, 9, j, "greedy")
         ]
-        assert float(row["return"]) == pytest.approx(sum(last) / 2)
+        assert float(row["return"]) == pytest.approx(sum(last) / episodes)
     replays = [(int(r["task_learned"]), int(r["task"])) for r in tables["replays"]]
     assert replays == [(0, 0), (1, 0), (1, 1)]
     assert ("bits" in tables) == (method == "blip")
@@ -204,7 +208,7 @@ def test_games_recorded_when_nothing_was_pressed_are_played_again(row: int) -> N
 
 def test_another_emulators_game_is_one_line(quick: Path, tmp_path: Path) -> None:
     folder = train_run(
-        load_experiment(quick, {"games": ["SpaceInvaders"]}),
+        load_experiment(quick, {"games": ["SpaceInvaders"], "ppo.steps": 32, "evaluation.episodes": 1}),
         "sgd",
         0,
         raw=tmp_path,
@@ -305,7 +309,7 @@ COMMAND += "import torch; torch.set_num_threads(1); from blip.cli import main; s
 def start(config: Path, folder: Path) -> "subprocess.Popen[bytes]":
     arguments = ["train", config, "--method", "blip", "--out", folder, "--checkpoints", folder / "checkpoints"]
     return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, *map(str, arguments), "--device", "cpu", "--set", "ppo.steps=300"],
+        [sys.executable, "-c", COMMAND, *map(str, arguments), "--device", "cpu", "--set", "evaluation.episodes=1"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
