@@ -88,6 +88,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_data_commands(commands)
     _add_train_command(commands)
+    _add_tune_command(commands)
     _add_result_commands(commands)
     _add_on_gpu_command(commands)
 
@@ -141,27 +142,61 @@ def _add_train_command(commands: Any) -> None:
         default=Path("results/runs"),
         help="folder of run folders (default: %(default)s)",
     )
-    train.add_argument(
+    train.add_argument("--no-weights", action="store_true", help="run folders without the network's weights")
+    _add_training(train)
+    train.set_defaults(run=_train)
+
+
+def _add_tune_command(commands: Any) -> None:
+    tune = commands.add_parser(
+        "tune", help="choose a method's settings by validation images of the first tasks; goes on where it was stopped"
+    )
+    tune.add_argument("experiment", type=_path, help="experiment file, such as config/experiments/mnist5.yaml")
+    tune.add_argument("--method", required=True, help="one of `blip methods`")
+    tune.add_argument(
+        "--grid",
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="KEY=VALUE,…",
+        help="values of the method's settings, such as strength=1,10,100; of several keys all combinations",
+    )
+    tune.add_argument("--seed", type=_seed, nargs="+", action="extend", help="trained with each (default: 0)")
+    tune.add_argument("--tasks", type=_count, default=3, help="first tasks to train (default: %(default)s)")
+    tune.add_argument(
+        "--validation",
+        type=float,
+        default=0.1,
+        help="share of training images held out where the experiment holds out none (default: %(default)s)",
+    )
+    tune.add_argument(
+        "--out", type=_path, default=Path("results/tuned"), help="folder of tables and trials (default: %(default)s)"
+    )
+    _add_training(tune)
+    tune.set_defaults(run=_tune)
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    """What runs are trained with."""
+    parser.add_argument(
         "--checkpoints",
         type=_path,
         default=Path("results/checkpoints"),
         help="(default: %(default)s)",
     )
-    _add_data_folders(train)
-    train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
-    train.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
-    train.add_argument(
+    _add_data_folders(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    parser.add_argument(
         "--products",
         choices=("auto", "default", "onednn"),
         default="auto",
         help="whose float32 matrix products on the CPU: those of PyTorch's default library, of oneDNN, or (auto) of "
         "the one that is known to be faster; each rounds differently",
     )
-    train.add_argument("--again", action="store_true", help="replace finished runs that were trained on other data")
-    train.add_argument("--no-weights", action="store_true", help="run folders without the network's weights")
-    train.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
-    _add_set(train)
-    train.set_defaults(run=_train)
+    parser.add_argument("--again", action="store_true", help="replace finished runs that were trained on other data")
+    parser.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
+    _add_set(parser)
 
 
 def _add_result_commands(commands: Any) -> None:
@@ -274,35 +309,68 @@ def _stand_in(options: argparse.Namespace) -> None:
     print(*write_stand_ins(options.raw), sep="\n")
 
 
-def _train(options: argparse.Namespace) -> None:
+def _training(options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of `train_run`; sets the number of threads."""
     import torch
-
-    from blip.runs.train import train_run
 
     if not 1 <= options.threads <= MOST_THREADS:
         raise BlipError(f"--threads {options.threads}: expected at least 1 and at most {MOST_THREADS}")
     torch.set_num_threads(options.threads)
+    return {
+        "raw": options.raw,
+        "prepared": options.data,
+        "checkpoints": options.checkpoints,
+        "device": options.device,
+        "cuda_graphs": not options.eager,
+        "products": options.products,
+        "again": options.again,
+    }
+
+
+def _train(options: argparse.Namespace) -> None:
+    from blip.runs.train import train_run
+
+    training = _training(options) | {"out": options.out, "weights": not options.no_weights}
     experiment = _experiment(options, options.experiment)
     for method in options.method:
         experiment.run_config(method, 0)  # an unknown one is an error before the first is trained
     for method in options.method:
         for seed in options.seed or [0]:
-            print(
-                train_run(
-                    experiment,
-                    method,
-                    seed,
-                    raw=options.raw,
-                    prepared=options.data,
-                    out=options.out,
-                    checkpoints=options.checkpoints,
-                    device=options.device,
-                    cuda_graphs=not options.eager,
-                    products=options.products,
-                    again=options.again,
-                    weights=not options.no_weights,
-                )
-            )
+            print(train_run(experiment, method, seed, **training))
+
+
+def _tune(options: argparse.Namespace) -> None:
+    import yaml
+
+    from blip.config import Tuning, parse_override
+    from blip.runs.tune import at_the_edge, tune
+    from blip.schema import parse_yaml, validate
+
+    grid = {}
+    for text in options.grid:
+        key, separator, values = text.partition("=")
+        try:
+            grid[key] = parse_yaml(f"[{values}]")
+        except yaml.YAMLError:
+            separator = ""
+        if not separator or not key:
+            raise BlipError(f"--grid {text}: expected KEY=VALUE,VALUE,…, such as strength=1,10,100")
+    given = {"tasks": options.tasks, "validation": options.validation, "seeds": options.seed or [0]}
+    asked = validate(Tuning, given | {"grids": {options.method: grid}}, "tune")
+    table, best = tune(
+        options.experiment,
+        dict(map(parse_override, options.set)),
+        options.method,
+        grid,
+        asked.seeds,
+        tasks=asked.tasks,
+        validation=asked.validation,
+        out=options.out,
+        **_training(options),
+    )
+    print(table, *(f"methods.{options.method}.{key}={value}" for key, value in best.items()), sep="\n")
+    for key in at_the_edge(grid, best):
+        print(f"{key}={best[key]} is at the edge of the grid: a better one may lie beyond", file=sys.stderr)
 
 
 def _tables(options: argparse.Namespace) -> None:

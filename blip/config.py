@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import AfterValidator, Field, NonNegativeInt, SerializeAsAny
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, SerializeAsAny
 
 from blip.data import is_present
 from blip.errors import BlipError
@@ -66,7 +66,27 @@ def _each_once(values: list[T]) -> list[T]:
     return values
 
 
+def _distinct(values: list[Any]) -> list[Any]:
+    if not values or any(value in values[:i] for i, value in enumerate(values)):
+        raise ValueError("expected values, each once")
+    return values
+
+
 Seeds = Annotated[list[NonNegativeInt], AfterValidator(_each_once), Field(min_length=1)]
+
+
+class Tuning(Schema):
+    """How settings are chosen: by the accuracy on validation images of the first tasks (`blip tune`)."""
+
+    tasks: PositiveInt = 3
+    """So many first tasks are trained."""
+    validation: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the training images held out where the experiment holds out none."""
+    seeds: Seeds = Field(default=[0])
+    grids: dict[str, dict[str, Annotated[list[Any], AfterValidator(_distinct)]]]
+    """Of each method, the values to try by name of the setting; all combinations."""
+    set: dict[str, Any] = Field(default_factory=dict)
+    """Dotted keys of the experiment to change while settings are chosen, such as fewer epochs."""
 
 
 class SuiteEntry(Schema):
@@ -79,6 +99,8 @@ class SuiteEntry(Schema):
     seeds: Seeds | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys of the experiment to change."""
+    tune: Tuning | None = None
+    """What the workflow's rules `tune_…` try when asked for; the runs of the suite do not depend on it."""
     only_if_present: bool = False
     """Left out where the raw data would have to be downloaded; games need none."""
 
@@ -101,6 +123,7 @@ class PlannedExperiment(Schema):
     experiment: SerializeAsAny[Experiment]
     methods: list[str]
     seeds: list[int]
+    tune: Tuning | None
     weights: bool
 
 
@@ -118,6 +141,9 @@ def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]
         for method in methods:
             if method not in experiment.methods:
                 raise BlipError(f"{path}: methods: {method} is not among those of {experiment_path}")
+        for method in entry.tune.grids if entry.tune else ():
+            if method not in experiment.methods:
+                raise BlipError(f"{path}: tune.grids: {method} is not among the methods of {experiment_path}")
         if experiment.name in planned:
             raise BlipError(f"{path}: experiments: {experiment.name} is there twice")
         if entry.only_if_present and not all(is_present(source, raw) for source in experiment.sources):
@@ -128,6 +154,7 @@ def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]
             experiment=experiment,
             methods=methods,
             seeds=entry.seeds or suite.seeds,
+            tune=entry.tune,
             weights=suite.weights,
         )
     return suite.name, planned

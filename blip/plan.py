@@ -5,10 +5,11 @@ import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from blip.config import PlannedExperiment, load_suite
+from blip.config import PlannedExperiment, Tuning, load_suite
 from blip.data import SourceConfig, dataset_path, needs_pickles, split_path
 from blip.data.miniimagenet import FILES
 from blip.errors import BlipError
@@ -51,6 +52,42 @@ class TrainingJob:
         return "\n".join(json.dumps(self.planned.experiment.run_config(self.method, seed)) for seed in seeds)
 
 
+@dataclass(frozen=True)
+class TuningJob:
+    """One rule: the choice of a method's settings on an experiment."""
+
+    planned: PlannedExperiment
+    method: str
+    asked: Tuning
+
+    @property
+    def name(self) -> str:
+        """Of the rule."""
+        return f"tune_{self.planned.experiment.name}_{self.method}".replace("-", "_").replace(".", "_")
+
+    @property
+    def table(self) -> str:
+        """What was tried and chosen, below the folder of all of these."""
+        return f"{self.planned.experiment.name}/{self.method}.csv"
+
+    def minutes(self) -> int:
+        """That the job takes at most."""
+        trials = prod(map(len, self.asked.grids[self.method].values())) * len(self.asked.seeds)
+        return START_MINUTES + self.planned.experiment.resources.minutes * trials
+
+    def arguments(self) -> list[str]:
+        """Of `blip tune`."""
+        grid = [f"{key}={json.dumps(values)[1:-1]}" for key, values in self.asked.grids[self.method].items()]
+        seeds = map(str, self.asked.seeds)
+        limits = ["--tasks", str(self.asked.tasks), "--validation", str(self.asked.validation)]
+        tried = self.planned.model_copy(update={"overrides": self.planned.overrides | self.asked.set})
+        return [*experiment_arguments(tried), "--method", self.method, "--grid", *grid, "--seed", *seeds, *limits]
+
+    def run_config(self) -> str:
+        """What the numbers depend on beside the arguments."""
+        return json.dumps(self.planned.experiment.run_config(self.method, 0))
+
+
 class Plan:
     """The jobs of one suite. Raises BlipError for a setting or a suite that is wrong."""
 
@@ -68,6 +105,16 @@ class Plan:
             TrainingJob(planned, method, planned.seeds if planned.experiment.resources.short else ["{seed}"])
             for planned in self.experiments.values()
             for method in planned.methods
+        ]
+
+    @cached_property
+    def tuning(self) -> list[TuningJob]:
+        """The rules that choose settings, where the suite says `tune`."""
+        return [
+            TuningJob(planned, method, planned.tune)
+            for planned in self.experiments.values()
+            if planned.tune
+            for method in planned.tune.grids
         ]
 
     def outputs(self, job: TrainingJob) -> list[str]:

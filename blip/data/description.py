@@ -1,9 +1,17 @@
 """How an experiment's data are described."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from blip.data.sources import SOURCES
 from blip.schema import NAME, Schema
@@ -70,3 +78,16 @@ class DataConfig(Schema):
     shuffle_classes: bool = False
     validation: float = Field(default=0, ge=0, lt=1)
     """Share of the training images held out to steer the learning rate; 0: the training images themselves."""
+    trial_tasks: PositiveInt | None = None
+    """To choose settings by (`blip tune`): so many first tasks alone, tested on their validation images."""
+
+    @model_validator(mode="after")
+    def _can_be_tried(self) -> "DataConfig":
+        if self.trial_tasks and not self.validation:
+            raise ValueError("trial_tasks are tested on validation images: expected validation above 0")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_without_trial(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        return values if self.trial_tasks else {key: v for key, v in values.items() if key != "trial_tasks"}

@@ -189,6 +189,11 @@ def make_split(config: DataConfig, seed: int, folder: Path) -> bytes:
     if config.shuffle_tasks:
         order = torch.randperm(len(tasks), generator=generator(seed, "task order"))
         tasks = [tasks[i] for i in order.tolist()]
+    if config.trial_tasks:
+        if config.trial_tasks > len(tasks):
+            raise BlipError(f"trial_tasks: expected at most the {len(tasks)} tasks, found {config.trial_tasks}")
+        # No test image is named in the split, so none can be looked at.
+        tasks = [(plan, {k: v for k, v in parts.items() if k != "test"}) for plan, parts in tasks[: config.trial_tasks]]
     indices: dict[str, Tensor] = {}
     for t, (plan, parts) in enumerate(tasks):
         if config.validation:

@@ -137,8 +137,8 @@ class TaskSequence:
         return Task(" + ".join(task.name for task in tasks), sum((task.classes for task in tasks), ()), train, valid)
 
     def test(self, t: int) -> Examples:
-        """The test examples of task t."""
-        return self._examples(t, "test")
+        """The test examples of task t; where settings are chosen, those of validation."""
+        return self._examples(t, "test" if f"{t}.test" in self._indices else "valid")
 
     def _examples(self, t: int, part: str) -> Examples:
         plan = self._plan[t]

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from blip.data import Examples, TaskSequence
-from blip.errors import BlipError
+from blip.errors import DivergedError
 from blip.progress import Progress
 from blip.record import COUNT, INDEX, LOSS, NUMBER, SHARE, Row, Table
 from blip.schema import Schema
@@ -189,7 +189,7 @@ class ImageTrainer(Trainer):
 
     def _record_epoch(self, lr: float, train_loss: float, loss: float, accuracy: float) -> None:
         if not math.isfinite(train_loss) or not math.isfinite(loss):
-            raise BlipError(
+            raise DivergedError(
                 f"task {self.task}, epoch {self.done}: the loss is {train_loss} in training and {loss} in "
                 f"validation; expected finite numbers: try a lower training.lr (now {lr:g})"
             )

@@ -1,0 +1,165 @@
+"""Settings are chosen by validation images of the first tasks, and by nothing else."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from shell import Shell, interrupt_after, refused
+
+from blip.config import load_experiment, load_suite
+from blip.data import load_sequence, prepare_experiment
+from blip.errors import BlipError
+from blip.plan import Plan
+from blip.runs.tune import at_the_edge
+
+SETTINGS = {
+    "device": "cpu",
+    "jobs_per_gpu": 1,
+    "threads": 1,
+    "products": "auto",
+    "raw": "raw",
+    "data": "data",
+    "results": "results",
+}
+
+
+def tune(shell: Shell, method: str, *more: str | Path) -> tuple[int, list[str]]:
+    folders = ["--raw", shell.folder / "raw", "--data", shell.data, "--checkpoints", shell.checkpoints]
+    return shell("tune", shell.config, "--method", method, "--out", shell.folder / "tuned", *folders, *more)
+
+
+def table(shell: Shell, method: str) -> list[dict[str, str]]:
+    with (shell.folder / "tuned" / "tiny" / f"{method}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_best_on_validation_images_is_chosen_and_all_is_written(shell: Shell) -> None:
+    assert tune(shell, "ewc", "--grid", "strength=0,30,100000", "--tasks", "2", "--seed", "0", "1")[0] == 0
+    rows = table(shell, "ewc")
+    assert [(row["strength"], row["seed"]) for row in rows] == [
+        (strength, seed) for strength in ("0", "30", "100000") for seed in ("0", "1")
+    ]
+    means = {s: sum(float(row["accuracy"]) for row in rows if row["strength"] == s) / 2 for s in ("0", "30", "100000")}
+    chosen = {row["strength"] for row in rows if row["chosen"] == "1"}
+    assert chosen == {max(means, key=lambda s: means[s])}
+    assert min(means.values()) < max(means.values())
+    path, setting = shell.out.splitlines()
+    assert Path(path).exists()
+    assert setting == f"methods.ewc.strength={chosen.pop()}"
+
+
+def test_a_trial_names_no_test_image_and_tests_on_what_was_held_out(tiny: Path, tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"name": "t", "data.trial_tasks": 1, "data.validation": 0.2}
+    trial, whole = load_experiment(tiny, changes), load_experiment(tiny, {"name": "w", "data.validation": 0.2})
+    tried, real = (
+        load_sequence(prepare_experiment(e.name, e.data, 0, tmp_path, tmp_path / "data"), tmp_path / "data")
+        for e in (trial, whole)
+    )
+    assert (len(tried), len(real)) == (1, 2)
+    assert not any(name.endswith("test") for name in tried._indices)
+    assert tried.test(0).images.equal(real.task(0).valid.images)
+    assert tried.task(0).train.images.equal(real.task(0).train.images)
+    assert real.test(0).images.shape != tried.test(0).images.shape
+
+
+def test_what_a_run_depends_on_is_as_before_without_trials(tiny: Path) -> None:
+    assert "trial_tasks" not in load_experiment(tiny).run_config("sgd", 0)["data"]
+    assert load_experiment(tiny, {"data.trial_tasks": 1, "data.validation": 0.1}).run_config("sgd", 0)["data"][
+        "trial_tasks"
+    ]
+    with pytest.raises(BlipError, match="trial_tasks are tested on validation images"):
+        load_experiment(tiny, {"data.trial_tasks": 1})
+
+
+def test_a_stopped_choice_goes_on_and_a_finished_trial_is_left_alone(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("--grid", "strength=1,10", "--tasks", "1")
+    with monkeypatch.context() as patch:
+        interrupt_after(4, patch)  # in the second trial
+        assert tune(shell, "ewc", *arguments)[0] == 130
+    assert not (shell.folder / "tuned" / "tiny" / "ewc.csv").exists()
+    status, said = tune(shell, "ewc", *arguments)
+    assert status == 0
+    assert [line for line in said if "complete already" in line and "strength=1/" in line]
+    assert any("going on at task 1, epoch 2" in line for line in said)
+    stopped = table(shell, "ewc")
+    (shell.folder / "tuned").rename(shell.folder / "before")
+    tune(shell, "ewc", *arguments)
+    assert table(shell, "ewc") == stopped
+
+
+def test_a_loss_that_is_not_finite_is_never_chosen(shell: Shell) -> None:
+    status, said = tune(shell, "si", "--grid", "strength=1e30,1", "--tasks", "2")
+    assert status == 0
+    assert [(row["strength"], float(row["accuracy"]) > 0, row["chosen"]) for row in table(shell, "si")] == [
+        ("1e30", False, "0"),
+        ("1", True, "1"),
+    ]
+    assert any("the loss is" in line for line in said)
+    status, said = tune(shell, "si", "--grid", "strength=1e30", "--tasks", "2")
+    assert status == 2
+    assert said[-1].endswith("si: no loss stays finite: expected other values of strength")
+
+
+def test_an_end_of_the_grid_is_told() -> None:
+    grid = {"strength": [1, 10, 100], "damping": [0.1, 1]}
+    assert at_the_edge(grid, {"strength": 100, "damping": 1}) == ["strength"]
+    assert at_the_edge(grid, {"strength": 10, "damping": 1}) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "expected"),
+    [
+        ("ewc", ["--grid", "strength"], "--grid strength: expected KEY=VALUE"),
+        ("ewc", ["--grid", "strength=["], "--grid strength=[: expected KEY=VALUE"),
+        ("ewc", ["--grid", "strength=1,1"], "blip: tune: grids.ewc.strength: expected values, each once"),
+        ("ewc", ["--grid", "strength="], "blip: tune: grids.ewc.strength: expected values, each once"),
+        ("ewc", ["--grid", "strength=1,-1"], "methods.ewc.strength: Input should be greater than or equal to 0"),
+        ("ewc", ["--grid", "streng=1"], "methods.ewc.streng: unknown key"),
+        ("nobody", ["--grid", "strength=1"], "method nobody: not in tiny"),
+        ("ewc", ["--grid", "strength=1", "--tasks", "3"], "trial_tasks: expected at most the 2 tasks, found 3"),
+        ("ewc", ["--grid", "strength=1", "--validation", "1"], "blip: tune: validation: Input should be less than 1"),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(shell: Shell, method: str, arguments: list[str], expected: str) -> None:
+    assert expected in refused(tune(shell, method, *arguments))
+    assert not (shell.folder / "tuned").exists()
+
+
+def test_games_have_no_validation_images(shell: Shell) -> None:
+    shell.config = ROOT / "config/experiments/atari2_tiny.yaml"
+    assert "settings are chosen by validation images" in refused(tune(shell, "ewc", "--grid", "strength=1"))
+
+
+def test_a_suite_has_a_rule_for_each_method_with_a_grid(tmp_path: Path, tiny: Path) -> None:
+    entry = {
+        "config": str(tiny),
+        "methods": ["sgd"],
+        "set": {"training.epochs": 2},
+        "tune": {
+            "tasks": 2,
+            "set": {"training.epochs": 1},
+            "seeds": [0, 3],
+            "grids": {"ewc": {"strength": [1, 1e-5]}, "si": {"damping": [1]}},
+        },
+    }
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": [entry]}))
+    plan = Plan(SETTINGS | {"suite": str(suite)})
+    ewc, si = plan.tuning
+    assert (ewc.name, ewc.table) == ("tune_tiny_ewc", "tiny/ewc.csv")
+    assert ewc.minutes() > si.minutes()
+    assert ewc.arguments() == [
+        *(str(tiny), "--set", "training.epochs=1"),
+        *("--method", "ewc", "--grid", "strength=1, 1e-05"),
+        *("--seed", "0", "3", "--tasks", "2", "--validation", "0.1"),
+    ]
+    assert [job.method for job in plan.training] == ["sgd"], "no run depends on it"
+    entry["tune"] = {"grids": {"nobody": {"strength": [1]}}}
+    suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": [entry]}))
+    with pytest.raises(BlipError, match=r"tune\.grids: nobody is not among the methods"):
+        load_suite(suite, tmp_path)
