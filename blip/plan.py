@@ -150,9 +150,14 @@ class Plan:
         return [str(dataset_path(self.data, source)) for source in planned.experiment.sources]
 
     def split_files(self, planned: PlannedExperiment, seeds: Iterable[Any]) -> list[str]:
-        """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`."""
+        """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`.
+
+        None where runs are short: they make their splits themselves, for less than the start of another process.
+        """
         experiment = planned.experiment
-        return [str(split_path(self.data, experiment.name, seed)) for seed in seeds if experiment.sources]
+        if experiment.resources.short or not experiment.sources:
+            return []
+        return [str(split_path(self.data, experiment.name, seed)) for seed in seeds]
 
     def pickles(self, dataset: str) -> list[str]:
         """What of mini-ImageNet must be made before a data set."""
