@@ -5,6 +5,19 @@ import argparse
 from blip.cli.arguments import Commands, add_runs, path
 
 
+def add_results(commands: Commands) -> None:
+    parser = commands.add_parser("results", help="print the tables of run folders")
+    add_runs(parser)
+    parser.set_defaults(run=_results)
+
+
+def _results(options: argparse.Namespace) -> None:
+    from blip.results import load_runs
+    from blip.results.screen import results_screen
+
+    print(results_screen(load_runs(options.runs)))
+
+
 def add_tables(commands: Commands) -> None:
     parser = commands.add_parser(
         "tables", help="accuracy and forgetting tables from run folders (CSV, Markdown, LaTeX)"
@@ -66,4 +79,4 @@ def _add_runs_and_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path, required=True, help="folder to write to")
 
 
-COMMANDS = (add_tables, add_figures, add_games, add_audit)
+COMMANDS = (add_results, add_tables, add_figures, add_games, add_audit)

@@ -15,6 +15,7 @@ from blip.errors import BlipError
 from blip.experiment import Experiment
 from blip.files import make_folder
 from blip.record import RECORD, TaskRecord, changed_files, read_record, run_files, run_folder, write_run
+from blip.runs.matrix import score_matrix
 from blip.runs.provenance import provenance
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
@@ -70,6 +71,7 @@ def train_run(
         }
         _write(folder, experiment, method, about, trainer, weights)
         checkpoint.remove()
+    print(score_matrix(trainer.tables[experiment.score.table], experiment.score, inputs.names), file=sys.stderr)
     return folder
 
 
