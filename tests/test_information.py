@@ -41,8 +41,8 @@ def test_training_says_what_was_learned_and_ends_with_the_matrix(shell: Shell) -
     assert "accuracy" in learned[1]
     assert "of all bits frozen" in learned[1]
     heading, _, first, second = lines[-4:]
-    assert heading.split()[:2] == ["accuracy", "%"]
-    assert heading.split()[-1] == "mean"
+    assert heading.split() == ["accuracy", "%", "after", "task", "1", "2", "mean"]
+    assert first.startswith("1 digits 0, 1, 2, 3, 4 ")
     assert len(second.split()) == len(first.split()) + 1
     assert len(shell.out.splitlines()) == 1, "standard output is the run folder alone"
 

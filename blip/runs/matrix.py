@@ -1,5 +1,7 @@
 """The scores of a run as a person reads them."""
 
+from textwrap import shorten
+
 from tabulate import tabulate
 
 from blip.record import Row, Score
@@ -15,6 +17,6 @@ def score_matrix(rows: list[Row], score: Score, tasks: list[str]) -> str:
     for i, name in enumerate(tasks):
         learned = [factor * row[score.column] for row in rows if row["task_learned"] == i]
         cells = [*map("{:.1f}".format, learned), *[""] * (len(tasks) - len(learned))]
-        body.append([f"after {name}", *cells, f"{sum(learned) / len(learned):.1f}"])
-    heading = [f"{score.name}{unit}", *tasks, "mean"]
+        body.append([f"{i + 1} {shorten(name, 30)}", *cells, f"{sum(learned) / len(learned):.1f}"])
+    heading = [f"{score.name}{unit} after {score.task}", *(str(i + 1) for i in range(len(tasks))), "mean"]
     return tabulate(body, heading, disable_numparse=True, colalign=["left", *["right"] * (len(tasks) + 1)])
