@@ -3,7 +3,7 @@
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
 import pytest
@@ -22,7 +22,7 @@ FILES = [("experiment", path) for path in EXPERIMENTS] + [("suite", path) for pa
 class AsEditorsRead(yaml.SafeLoader):
     """YAML 1.2, in which 1e-15 is a number and yes a word; PyYAML reads YAML 1.1."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
 
 
 for tag, pattern, first in (

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
-from blip.cli import data, information, results, training
+from blip.cli import data_commands, info_commands, result_commands, training_commands
 from blip.cli.completion import add_completion
 from blip.errors import BlipError
 
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (data, training, results, information):
+    for group in (data_commands, training_commands, result_commands, info_commands):
         for add_command in group.COMMANDS:
             add_command(commands)
     return parser

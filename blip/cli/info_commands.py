@@ -6,15 +6,14 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin
 
-from blip.cli.arguments import Commands, add_changes, add_folder, experiment, path
+from blip.cli.arguments import Commands, add_changes, add_command, add_folder, experiment, path
 
 SCHEMAS = ("experiment", "suite")
 """Kinds of files that `blip.schemas` knows, which takes seconds to import."""
 
 
 def add_methods(commands: Commands) -> None:
-    parser = commands.add_parser("methods", help="list the methods and their settings")
-    parser.set_defaults(run=_methods)
+    add_command(commands, "methods", _methods, "list the methods and their settings")
 
 
 def _methods(options: argparse.Namespace) -> None:
@@ -36,9 +35,8 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def add_experiments(commands: Commands) -> None:
-    parser = commands.add_parser("experiments", help="list the experiments that come with the package, or print one")
+    parser = add_command(commands, "experiments", _experiments, "list the published experiments, or print one")
     parser.add_argument("name", nargs="?", help="whose file is printed: the start of one of your own")
-    parser.set_defaults(run=_experiments)
 
 
 def _experiments(options: argparse.Namespace) -> None:
@@ -54,9 +52,8 @@ def _experiments(options: argparse.Namespace) -> None:
 
 
 def add_schema(commands: Commands) -> None:
-    parser = commands.add_parser("schema", help="print the JSON schema of a kind of file, for editors")
+    parser = add_command(commands, "schema", _schema, "print the JSON schema of a kind of file, for editors")
     parser.add_argument("kind", choices=SCHEMAS)
-    parser.set_defaults(run=_schema)
 
 
 def _schema(options: argparse.Namespace) -> None:
@@ -66,9 +63,8 @@ def _schema(options: argparse.Namespace) -> None:
 
 
 def add_doctor(commands: Commands) -> None:
-    parser = commands.add_parser("doctor", help="say what would run here: versions, CPU, GPUs, containers, data")
+    parser = add_command(commands, "doctor", _doctor, "say what would run here: versions, CPU, GPUs, containers, data")
     add_folder(parser, "--raw", "data/raw", "raw data")
-    parser.set_defaults(run=_doctor)
 
 
 def _doctor(options: argparse.Namespace) -> None:
@@ -78,10 +74,9 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def add_check(commands: Commands) -> None:
-    parser = commands.add_parser("check", help="check experiment files without running anything")
+    parser = add_command(commands, "check", _check, "check experiment files without running anything")
     parser.add_argument("experiments", metavar="experiment", type=path, nargs="+")
     add_changes(parser)
-    parser.set_defaults(run=_check)
 
 
 def _check(options: argparse.Namespace) -> None:
