@@ -35,6 +35,25 @@ def test_steps_are_those_of_pytorchs_sgd_bit_by_bit() -> None:
     assert not torch.equal(ours[0].weight, nn.Linear(9, 70).weight)
 
 
+@pytest.mark.parametrize("norm", [0.5, 1e4])
+def test_clipped_steps_are_those_of_pytorch_bit_by_bit(norm: float) -> None:
+    ours = nn.Sequential(nn.Linear(9, 70), nn.Tanh(), nn.Linear(70, 3))
+    theirs = deepcopy(ours)
+    descent, sgd = GradientDescent(ours.parameters(), 0.07), torch.optim.SGD(theirs.parameters(), lr=0.07)
+    for _ in range(5):
+        x = torch.randn(5, 9)
+        for network in (ours, theirs):
+            network(x).square().sum().backward()
+        before = [p.detach().clone() for p in ours.parameters()]
+        total = nn.utils.clip_grad_norm_(theirs.parameters(), norm)
+        descent.step(norm)
+        sgd.step()
+        sgd.zero_grad()
+        moved = torch.cat([(a - b).flatten() for a, b in zip(ours.parameters(), before, strict=True)]).norm() / 0.07
+        assert float(moved) == pytest.approx(min(float(total), norm), rel=1e-3)
+    assert all(torch.equal(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
 def test_a_step_drops_gradients_and_passes_over_parameters_without_one() -> None:
     used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     descent = GradientDescent([used, unused], 0.5)

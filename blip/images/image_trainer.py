@@ -143,9 +143,7 @@ class ImageTrainer(Trainer):
         loss, _, labels = self._loss(train, index, self.task, penalty=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.method.before_step()
-        if self.method.clip_norm is not None:
-            nn.utils.clip_grad_norm_(descent.parameters, self.method.clip_norm)
-        descent.step()
+        descent.step(self.method.clip_norm)
         self.method.after_step()
         self._total_loss += loss.detach() * len(labels)
 
@@ -165,9 +163,11 @@ class ImageTrainer(Trainer):
         x, labels = examples.batch(index)
         if self._convolves:
             x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        if self.config.precision == "bfloat16":
+            with torch.autocast(self.device.type, torch.bfloat16):
+                hidden = self.network.features(x).float()
+        else:
             hidden = self.network.features(x)
-        hidden = hidden.float()
         if examples.tasks is None:
             logits = self.network.heads[task](hidden)
         else:
