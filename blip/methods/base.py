@@ -92,6 +92,10 @@ class Method:
         """While this is open, the network is what `task` (up to the present one) is to be tested with."""
         return nullcontext()
 
+    def in_words(self) -> str:
+        """What to say of the method after a task, beside the scores; empty for nothing."""
+        return ""
+
     def measurements(self) -> dict[str, list[dict[str, Any]]]:
         """Rows to record after a task, by name of the table; the loop adds `task_learned`."""
         return {}
