@@ -220,6 +220,17 @@ def _add_result_commands(commands: Any) -> None:
     audit.add_argument("runs", type=_path, nargs="+", help="folders that hold run folders")
     audit.set_defaults(run=_audit)
 
+    claims = commands.add_parser("claims", help="what this project claims, and whether it is so: PASS, FAIL or NOT RUN")
+    claims.add_argument("runs", type=_path, nargs="*", help="folders that hold run folders")
+    claims.add_argument(
+        "--claims", type=_path, default=Path("config/claims.yaml"), help="what is claimed (default: %(default)s)"
+    )
+    claims.add_argument(
+        "--out", type=_path, default=Path("results/claims"), help="folder to write to (default: %(default)s)"
+    )
+    claims.add_argument("--no-checks", action="store_true", help="judge by the runs alone, without running any check")
+    claims.set_defaults(run=_claims)
+
 
 def _add_on_gpu_command(commands: Any) -> None:
     on_gpu = commands.add_parser("on-gpu", help="run a command on a GPU that no other job of yours holds")
@@ -400,6 +411,19 @@ def _audit(options: argparse.Namespace) -> int:
     audited = audit(load_runs(options.runs))
     print(report(audited))
     return int((audited["verdict"] == "FAIL").any())
+
+
+def _claims(options: argparse.Namespace) -> int:
+    import torch
+
+    from blip.claims import judge, load_claims
+    from blip.claims.report import text, write_report
+
+    torch.set_num_threads(1)
+    verdicts = judge(load_claims(options.claims), options.runs, checks=not options.no_checks)
+    write_report(verdicts, options.out)
+    print(text(verdicts))
+    return int(any(verdict.verdict == "FAIL" for verdict in verdicts))
 
 
 def _on_gpu(options: argparse.Namespace) -> None:
