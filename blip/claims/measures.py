@@ -103,7 +103,7 @@ def _table(runs: Runs, name: str) -> pd.DataFrame:
 
 
 def _nothing() -> PerRun:
-    return pd.Series([], index=pd.MultiIndex.from_arrays([[], [], []], names=KEYS), dtype=float)
+    return pd.Series(index=pd.MultiIndex.from_arrays([[], [], []], names=KEYS), dtype="float64")
 
 
 MEASURES = {
