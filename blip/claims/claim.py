@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from blip.claims.checks import CHECKS
+from blip.claims.library_checks import CHECKS
 from blip.claims.measures import MEASURES
 from blip.schema import NAME, Schema, read_yaml, validate, wrong
 
@@ -60,7 +60,7 @@ class Claim(Schema):
     measure: str | None = None
     """Of each run, one of `blip.claims.measures.MEASURES`, in its unit."""
     check: str | None = None
-    """Of the library, one of `blip.claims.checks.CHECKS`."""
+    """Of the library, one of `blip.claims.library_checks.CHECKS`."""
     equals: Value | None = None
     at_most: float | None = None
     at_least: float | None = None

@@ -7,8 +7,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from blip.claims.checks import CHECKS, NotThereError
 from blip.claims.claim import Claim, Needs
+from blip.claims.library_checks import CHECKS, NotThereError
 from blip.claims.measures import MEASURES, PerRun
 from blip.record import read_record
 from blip.results.loading import find_runs, load_runs

@@ -190,10 +190,14 @@ def fisher_of_sampled_labels() -> Measured:
 # What it costs
 
 
+PIXELS, UNITS = 784, 1200
+"""Of the MLP of mnist5."""
+
+
 def _mlp(consolidations: int = 0) -> tuple[nn.Sequential, BLIP]:
     """The MLP of mnist5 and its BLIP, after so many tasks."""
     torch.manual_seed(0)
-    network = nn.Sequential(nn.Linear(784, 1200), nn.ReLU(), nn.Linear(1200, 2))
+    network = nn.Sequential(nn.Linear(PIXELS, UNITS), nn.ReLU(), nn.Linear(UNITS, 2))
     blip = BLIP(network, 1e-15, unprotected=["2"])
     for _ in range(consolidations):
         blip.consolidate({name: torch.rand_like(p) * 1e-12 for name, p in blip.parameters.items()})
@@ -202,7 +206,7 @@ def _mlp(consolidations: int = 0) -> tuple[nn.Sequential, BLIP]:
 
 def _step(network: nn.Module, blip: BLIP | None) -> Work:
     """A training step at batch 64, as in mnist5."""
-    x, labels = torch.randn(64, 784), torch.randint(0, 2, (64,))
+    x, labels = torch.randn(64, PIXELS), torch.randint(0, 2, (64,))
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
     if blip:
         blip.attach(optimizer)
@@ -236,7 +240,7 @@ def cost_of_a_step_after_100_tasks() -> Measured:
 def cost_of_the_fisher() -> Measured:
     """CPU time of the Fisher information of a batch of 100 / of a forward and a backward pass of it."""
     network, _ = _mlp()
-    x, labels = torch.randn(100, 784), torch.randint(0, 2, (100,))
+    x, labels = torch.randn(100, PIXELS), torch.randint(0, 2, (100,))
 
     def backward() -> None:
         network.zero_grad()
@@ -284,6 +288,7 @@ def _moves_under(kind: type[torch.optim.Optimizer], options: dict[str, float]) -
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 3))
     blip, x = BLIP(network, 1e-6), torch.randn(60, 10)
+    before = {name: (torch.zeros_like(p), blip.bits[name]) for name, p in blip.parameters.items()}
     for _ in range(5):
         optimizer = kind(network.parameters(), **options)  # type: ignore[arg-type]
         handle, labels = blip.attach(optimizer), torch.randint(0, 3, (60,))
@@ -292,11 +297,17 @@ def _moves_under(kind: type[torch.optim.Optimizer], options: dict[str, float]) -
             F.cross_entropy(network(x), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         handle.remove()
-        ranges, bits = blip.ranges(), dict(blip.bits)
         blip.consolidate(diagonal_fisher(network, network, [x]))
-        for name, anchor in blip.anchors().items():
-            moves = q.anchor_moves(*ranges[name], bits[name], anchor, blip.bits[name], blip.bounds[name])
-            yield float(moves.max())
+        after = {name: (anchor.clone(), blip.bits[name]) for name, anchor in blip.anchors().items()}
+        for name, bound in blip.bounds.items():
+            (old, k_old), (new, k_new) = ((_steps(v, k, bound), k.double()) for v, k in (before[name], after[name]))
+            yield float((new * 2 ** (k_old - k_new) - old).abs().max())
+        before = after
+
+
+def _steps(anchor: Tensor, bits: Tensor, bound: float) -> Tensor:
+    """How many times B·2^-k each anchor is: a whole number, which float32 may miss by its rounding."""
+    return torch.round(anchor.double() / bound * 2 ** bits.double())
 
 
 RUN = """\
