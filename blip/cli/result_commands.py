@@ -60,6 +60,18 @@ def _audit(options: argparse.Namespace) -> int:
     return int((audited["verdict"] == "FAIL").any())
 
 
+def add_variants(commands: Commands) -> None:
+    what = "differences that changed settings make, between runs with one seed (CSV, Markdown)"
+    _add_runs_and_out(add_command(commands, "variants", _variants, what))
+
+
+def _variants(options: argparse.Namespace) -> None:
+    from blip.results import load_runs
+    from blip.results.variants import write_variants
+
+    print(write_variants(load_runs(options.runs), options.out))
+
+
 def add_claims(commands: Commands) -> None:
     what = "what this project claims, and whether it is so: PASS, FAIL or NOT RUN"
     parser = add_command(commands, "claims", _claims, what)
@@ -91,4 +103,4 @@ def _add_runs_and_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path, required=True, help="folder to write to")
 
 
-COMMANDS = (add_tables, add_figures, add_games, add_audit, add_claims)
+COMMANDS = (add_tables, add_figures, add_games, add_audit, add_variants, add_claims)
