@@ -30,7 +30,7 @@ rule dataset:
     input:
         lambda w: PLAN.pickles(w.dataset),
     output:
-        f"{PLAN.data}/{{dataset}}.safetensors",
+        f"{PLAN.prepared}/{{dataset}}.safetensors",
     log:
         f"{OUT}/logs/dataset/{{dataset}}.log",
     benchmark:
@@ -57,7 +57,7 @@ rule split:
     input:
         lambda w: PLAN.dataset_files(PLAN.experiments[w.experiment]),
     output:
-        f"{PLAN.data}/splits/{{experiment}}/seed{{seed}}.safetensors",
+        f"{PLAN.prepared}/splits/{{experiment}}/seed{{seed}}.safetensors",
     log:
         f"{OUT}/logs/split/{{experiment}}-seed{{seed}}.log",
     benchmark:
