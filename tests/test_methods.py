@@ -857,7 +857,7 @@ def test_gpm_leaves_what_layers_make_of_stored_inputs(network: str) -> None:
 
 
 def test_gpm_bases_grow_are_orthonormal_and_hold_the_energy() -> None:
-    from blip.methods.gpm import grown
+    from blip.core.projections import grown
 
     random = torch.Generator().manual_seed(0)
     first, second = (torch.randn(12, 5, generator=random) for _ in range(2))
@@ -877,7 +877,7 @@ def test_gpm_bases_grow_are_orthonormal_and_hold_the_energy() -> None:
 
 def test_gpm_bases_of_many_inputs_are_those_of_the_plain_svd() -> None:
     """With the reference in double precision; 1e-4 is what single precision leaves of the projections."""
-    from blip.methods.gpm import grown
+    from blip.core.projections import grown
 
     def plain(basis: Tensor, inputs: Tensor, share: float) -> Tensor:
         directions, sizes, _ = torch.linalg.svd(inputs - basis @ (basis.T @ inputs), full_matrices=False)
@@ -896,14 +896,44 @@ def test_gpm_bases_of_many_inputs_are_those_of_the_plain_svd() -> None:
 
 
 def test_gpm_projects_by_either_basis_alike() -> None:
-    from blip.methods.gpm import _smaller
+    from blip.core.projections import Outside
 
     weight = torch.randn(3, 10, generator=torch.Generator().manual_seed(0))
     basis = torch.linalg.qr(torch.randn(10, 7, generator=torch.Generator().manual_seed(1)))[0]
-    free, is_free = _smaller(basis)
-    assert is_free
-    assert free.shape == (10, 3)
-    torch.testing.assert_close(weight @ free @ free.T, weight - weight @ basis @ basis.T)
+    outside = Outside.of(basis)
+    assert outside.orthogonal
+    assert outside.basis.shape == (10, 3)
+    torch.testing.assert_close(outside.part_of(weight), weight - weight @ basis @ basis.T)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("shape", [(8, 12, 5), (12, 12, 5), (7, 7, 7), (1, 4, 2)])
+def test_gpm_projects_a_linear_layers_gradient_and_nothing_else(shape: tuple[int, int, int], bfloat16: bool) -> None:
+    """Whatever numbers of rows, inputs and units are alike. Under autocast the gradient itself is projected."""
+    n, inputs, units = shape
+    torch.manual_seed(0)
+    network = MultiHeadNetwork(nn.Sequential(nn.Identity(), nn.Linear(inputs, units)), units, [2])
+    layer: Any = network.features[1]
+    basis = torch.linalg.qr(torch.randn(inputs, max(1, inputs // 3)))[0]
+    x, expected = torch.randn(n, inputs, requires_grad=True), {}
+    for projected in (False, True):
+        method: Any = METHODS["gpm"](network, METHODS["gpm"].Settings(), 0) if projected else None
+        if projected:
+            method.bases = {"1": basis}
+            method.before_task(1)
+        network.zero_grad()
+        x.grad = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            y = layer(x)
+        (y.float() * torch.arange(y.numel()).view_as(y)).sum().backward()
+        if projected:
+            method.before_step()
+            assert (method.of_inputs == {"1"}) != bfloat16
+            rest = expected["weight"] - expected["weight"] @ basis @ basis.T
+            torch.testing.assert_close(layer.weight.grad, rest, rtol=1e-5, atol=1e-5 * n * units)
+            assert_same(x.grad, expected["x"])
+        assert x.grad is not None
+        expected = {"weight": layer.weight.grad.clone(), "x": x.grad.clone()}
 
 
 # packnet, hat
