@@ -7,34 +7,18 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 
+from blip.claims.timing import Work, paired_ratios
 from blip.training.products import AUTO, choose, computed_by
-
-Work: TypeAlias = Callable[[], object]
 
 
 def paired_ratio(
     ours: Work, other: Work, pairs: int = 15, calls: int = 20, clock: Callable[[], float] = time.process_time
 ) -> tuple[float, float, float]:
-    """Median, lowest and highest ratio of the times of `calls` calls, over `pairs` pairs in alternating order.
-
-    In CPU time, unless another clock is given: a device needs the one on the wall.
-    """
-    for function in (ours, other):
-        for _ in range(3):
-            function()
-    ratios = []
-    for i in range(pairs):
-        times = {}
-        for function in (ours, other) if i % 2 else (other, ours):
-            start = clock()
-            for _ in range(calls):
-                function()
-            times[function] = clock() - start
-        ratios.append(times[ours] / times[other])
+    """Median, lowest and highest of `paired_ratios`."""
+    ratios = paired_ratios(ours, other, pairs, calls, clock)
     return statistics.median(ratios), min(ratios), max(ratios)
 
 

@@ -237,6 +237,14 @@ def test_measures_of_games(tmp_path: Path) -> None:
     assert value("wrong replays", tmp_path) == 1
 
 
+def test_games_are_not_replayed_without_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "blip.games.replay", None)
+    write_game_run(tmp_path, R=[[50.0], [20.0, 90.0]], random=[10.0, 30.0])
+    wanted = claim(runs={"experiment": "atari", "method": "blip"}, measure="wrong replays", at_most=0)
+    (verdict,) = judge([wanted], [tmp_path])
+    assert (verdict.verdict, verdict.note) == (NOT_RUN, "needs the emulator: pip install 'blip-continual[rl]'")
+
+
 # Checks of the library
 
 
