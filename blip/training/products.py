@@ -111,5 +111,5 @@ def _is_exact() -> bool:
 
 def _error(x: Tensor, y: Tensor) -> float:
     """Largest error of the product against |x|·|y|."""
-    wide_x, wide_y = x.double(), y.double()
-    return float(((x @ y - wide_x @ wide_y).abs() / (wide_x.abs() @ wide_y.abs())).max())
+    exact_x, exact_y = x.double(), y.double()
+    return float(((x @ y - exact_x @ exact_y).abs() / (exact_x.abs() @ exact_y.abs())).max())
