@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="check experiment files without running anything")
     check.add_argument("experiment", type=_path, nargs="+")
     _add_set(check)
+    _add_vary(check)
     check.set_defaults(run=_check)
     return parser
 
@@ -112,6 +113,7 @@ def _add_data_commands(commands: Any) -> None:
     data.add_argument("--seed", type=_seed, nargs="+", action="extend", help="one split for each (default: 0)")
     data.add_argument("--source", help="make this data set alone, anew, and no split")
     _add_set(data)
+    _add_vary(data)
     data.set_defaults(run=_data)
 
     mini = commands.add_parser("miniimagenet", help="MI_raw.zip or MI_raw/<class>/<image> to train.pkl and test.pkl")
@@ -144,6 +146,7 @@ def _add_train_command(commands: Any) -> None:
     )
     train.add_argument("--no-weights", action="store_true", help="run folders without the network's weights")
     _add_training(train)
+    _add_vary(train)
     train.set_defaults(run=_train)
 
 
@@ -215,6 +218,7 @@ def _add_result_commands(commands: Any) -> None:
         command.set_defaults(run=run)
         if name == "figures":
             command.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
+            command.add_argument("--only", metavar="NAME", help="draw this experiment, or group of variants, alone")
 
     audit = commands.add_parser("audit", help="check that no anchor of BLIP's runs moved further than it may")
     audit.add_argument("runs", type=_path, nargs="+", help="folders that hold run folders")
@@ -274,10 +278,22 @@ def _add_set(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_vary(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--vary",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change keys, and name the experiment after them: runs with different values lie beside each other",
+    )
+
+
 def _experiment(options: argparse.Namespace, path: Path) -> Any:
     from blip.config import load_experiment, parse_override
 
-    return load_experiment(path, dict(map(parse_override, options.set)))
+    varied = dict(parse_override(text, "--vary") for text in options.vary)
+    return load_experiment(path, dict(map(parse_override, options.set)), varied)
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -288,7 +304,7 @@ def _data(options: argparse.Namespace) -> None:
         raise BlipError(f"{options.experiment}: it needs no data")
     if options.source is None:
         for seed in options.seed or [0]:
-            print(prepare_experiment(experiment.name, experiment.data, seed, options.raw, options.data))
+            print(prepare_experiment(experiment.split_name, experiment.data, seed, options.raw, options.data))
         return
     sources = {source.name: source for source in experiment.sources}
     if options.source not in sources:
@@ -382,7 +398,7 @@ def _tables(options: argparse.Namespace) -> None:
 def _figures(options: argparse.Namespace) -> None:
     from blip.results import load_runs, write_figures
 
-    for path in write_figures(load_runs(options.runs), options.out, options.parameter):
+    for path in write_figures(load_runs(options.runs), options.out, options.parameter, options.only):
         print(path)
 
 

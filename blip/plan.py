@@ -121,12 +121,22 @@ class Plan:
         """The files of a job's runs."""
         return [file for seed in job.seeds for file in self._run(job.planned, job.method, seed)]
 
-    def results(self, experiment: str | None = None, *, playable: bool = False) -> list[str]:
-        """The files of all runs, of those of one experiment, or of those that can be played again."""
+    @cached_property
+    def drawn(self) -> dict[str, set[str]]:
+        """What there are figures of, experiments and groups of variants, and the experiments whose runs they show."""
+        drawn: dict[str, set[str]] = {}
+        for name, planned in self.experiments.items():
+            drawn.setdefault(planned.experiment.group, set()).add(name)
+            if planned.experiment.variant:
+                drawn[planned.experiment.group].add(planned.experiment.variant.of)
+        return drawn
+
+    def results(self, drawn: str | None = None, *, playable: bool = False) -> list[str]:
+        """The files of all runs, of those that one of `drawn` needs, or of those that can be played again."""
         return [
             file
             for name, planned in self.experiments.items()
-            if experiment in (None, name) and (planned.experiment.playable or not playable)
+            if (drawn is None or name in self.drawn[drawn]) and (planned.experiment.playable or not playable)
             for method in planned.methods
             for seed in planned.seeds
             for file in self._run(planned, method, seed)
@@ -152,7 +162,12 @@ class Plan:
     def split_files(self, planned: PlannedExperiment, seeds: Iterable[Any]) -> list[str]:
         """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`."""
         experiment = planned.experiment
-        return [str(split_path(self.data, experiment.name, seed)) for seed in seeds if experiment.sources]
+        return [str(split_path(self.data, experiment.split_name, seed)) for seed in seeds if experiment.sources]
+
+    @cached_property
+    def splits(self) -> dict[str, PlannedExperiment]:
+        """By the name of each split an experiment that uses it."""
+        return {planned.experiment.split_name: planned for planned in reversed(self.experiments.values())}
 
     def pickles(self, dataset: str) -> list[str]:
         """What of mini-ImageNet must be made before a data set."""
@@ -196,7 +211,8 @@ def _is_plain(value: Any) -> bool:
 def experiment_arguments(planned: PlannedExperiment) -> list[str]:
     """An experiment and the suite's changes to it, as command-line arguments."""
     changes = [f"{key}={json.dumps(value)}" for key, value in planned.overrides.items()]
-    return [str(planned.path), *(["--set", *changes] if changes else [])]
+    varied = [f"{key}={json.dumps(value)}" for key, value in planned.varied.items()]
+    return [str(planned.path), *(["--set", *changes] if changes else []), *(["--vary", *varied] if varied else [])]
 
 
 def outside_of(folder: Path, paths: Iterable[Path]) -> list[str]:
