@@ -149,9 +149,12 @@ class Plan:
     @cached_property
     def datasets(self) -> dict[str, tuple[PlannedExperiment, SourceConfig]]:
         """Each data set file's name, an experiment that uses it, and its source there."""
+        plans = list(self.experiments.values())
+        # The first of variants where nothing else uses it, so that a further value leaves the data set's rule alone.
+        variants = [planned for planned in reversed(plans) if planned.experiment.variant]
         return {
             dataset_path(self.data, source).stem: (planned, source)
-            for planned in self.experiments.values()
+            for planned in [*variants, *(planned for planned in plans if not planned.experiment.variant)]
             for source in planned.experiment.sources
         }
 

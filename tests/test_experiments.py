@@ -195,9 +195,7 @@ def test_every_method_goes_through_every_experiment(
 ) -> None:
     plan, raw, tasks = planned(name), stand_ins, PUBLISHED[name]["tasks"]
     experiment = plan.experiment
-    if (
-        name.startswith("mini") and method != "blip"
-    ):  # twenty tasks take a while: two, which show the same of the others
+    if name.startswith("mini") and method != "blip":  # twenty tasks take a while; two show the same of the others
         source = experiment.sources[0].model_dump(exclude_none=True) | {"raw_classes": FEW_CLASSES}
         experiment = load_experiment(plan.path, plan.overrides | {"data.sources": [source]})
         raw, tasks = few_classes, 2

@@ -1,7 +1,7 @@
 """Task sequences: what the training loop is given, one task at a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def first(self, n: int) -> "Examples":
+        """The first `n` of them."""
+        tasks = None if self.tasks is None else self.tasks[:n]
+        return replace(self, images=self.images[:n], labels=self.labels[:n], tasks=tasks)
 
     @property
     def batch_size(self) -> int:

@@ -48,9 +48,9 @@ def draw_ablation(runs: Runs, beside: Runs | None, colours: dict[str, Colour]) -
     figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=7)
     seeds = frame.groupby(["experiment", "method"]).size()
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    text = f"Line: mean over {count} seeds; band: ± standard deviation."
+    text = f"Mean over {count} seeds; band or whisker: ± standard deviation."
     if len(level):
-        text += f" Level: methods on {next(iter(runs.variants.values())).of} that the setting is none of."
+        text += f" Level lines: other methods on {next(iter(runs.variants.values())).of}, which lack the setting."
     figure.supxlabel(text, **CAPTION)
     return figure
 

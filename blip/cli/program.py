@@ -1,0 +1,86 @@
+"""The program `blip`: its parser, and what becomes of errors."""
+
+import argparse
+import os
+import sys
+from io import TextIOWrapper
+from pathlib import Path
+from typing import NoReturn
+
+from blip.cli import data_commands, info_commands, result_commands, training_commands
+from blip.errors import BlipError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 1 where what was checked failed, 2 for bad input, 130 when
+    interrupted, 141 with no reader left.
+
+    Whatever goes wrong is told in one line; with BLIP_TRACEBACK in the environment by a traceback.
+    """
+    _complete_streams()
+    options = _parser().parse_args(arguments)
+    try:
+        status: int | None = options.run(options)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has seen enough, as `head` has
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains again at its end
+        return 141
+    except Exception as error:
+        if os.environ.get("BLIP_TRACEBACK"):
+            raise
+        print(f"blip: {_in_one_line(error)}", file=sys.stderr)
+        return _refused()
+    except KeyboardInterrupt:
+        print("blip: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    return status or 0
+
+
+def _complete_streams() -> None:
+    """Where output was closed it goes nowhere, and what a terminal cannot show is escaped."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream := getattr(sys, name), TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _in_one_line(error: Exception) -> str:
+    """What went wrong; of what nobody foresaw also its kind, and how to see where."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    if isinstance(error, BlipError):
+        text = " ".join(str(error).split("\n"))
+    elif isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, MemoryError):
+        text = "not enough memory"
+    else:
+        text = f"{type(error).__name__}: {text}"
+    hint = "" if isinstance(error, BlipError | OSError | MemoryError) else " (BLIP_TRACEBACK=1 shows where)"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + hint
+
+
+def _refused() -> int:
+    """The exit status, once what was printed is out; where it cannot be, it is dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:  # a full disk: Python would complain again at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="blip",
+        description="Continual learning via bit-level information preserving: data, training, tables, figures.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for group in (data_commands, training_commands, result_commands, info_commands):
+        for add_command in group.COMMANDS:
+            add_command(commands)
+    return parser
