@@ -93,7 +93,7 @@ class Plan:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         check_settings(settings)
-        self.raw, self.data = Path(settings["raw"]), Path(settings["data"])
+        self.raw, self.prepared = Path(settings["raw"]), Path(settings["data"])
         self.suite, self.experiments = load_suite(Path(settings["suite"]), self.raw)
         self.out = f"{settings['results']}/{self.suite}"
         self.checkpoints = settings.get("checkpoints") or f"{self.out}/checkpoints"
@@ -153,19 +153,19 @@ class Plan:
         # The first of variants where nothing else uses it, so that a further value leaves the data set's rule alone.
         variants = [planned for planned in reversed(plans) if planned.experiment.variant]
         return {
-            dataset_path(self.data, source).stem: (planned, source)
+            dataset_path(self.prepared, source).stem: (planned, source)
             for planned in [*variants, *(planned for planned in plans if not planned.experiment.variant)]
             for source in planned.experiment.sources
         }
 
     def dataset_files(self, planned: PlannedExperiment) -> list[str]:
         """The data set files of an experiment."""
-        return [str(dataset_path(self.data, source)) for source in planned.experiment.sources]
+        return [str(dataset_path(self.prepared, source)) for source in planned.experiment.sources]
 
     def split_files(self, planned: PlannedExperiment, seeds: Iterable[Any]) -> list[str]:
         """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`."""
         experiment = planned.experiment
-        return [str(split_path(self.data, experiment.split_name, seed)) for seed in seeds if experiment.sources]
+        return [str(split_path(self.prepared, experiment.split_name, seed)) for seed in seeds if experiment.sources]
 
     @cached_property
     def splits(self) -> dict[str, PlannedExperiment]:
@@ -178,7 +178,7 @@ class Plan:
 
     def pickle_files(self) -> list[str]:
         """Of mini-ImageNet."""
-        return [str(self.data / "miniimagenet" / name) for name in FILES]
+        return [str(self.prepared / "miniimagenet" / name) for name in FILES]
 
     def raw_counts(self) -> list[str]:
         """What mini-ImageNet's raw images are expected to be, as command-line arguments."""
@@ -189,7 +189,7 @@ class Plan:
     def bind(self, environment: Mapping[str, str]) -> str:
         """Folders that a container must be shown besides the working directory, as a value of APPTAINER_BIND."""
         before = environment.get("APPTAINER_BIND", "").split(",")
-        folders = outside_of(Path.cwd(), [self.raw, self.data, Path(self.out).parent, Path(self.checkpoints)])
+        folders = outside_of(Path.cwd(), [self.raw, self.prepared, Path(self.out).parent, Path(self.checkpoints)])
         return ",".join(filter(None, dict.fromkeys([*before, *folders])))
 
 

@@ -5,6 +5,17 @@ import argparse
 from blip.cli.arguments import Commands, add_command, add_runs, path
 
 
+def add_results(commands: Commands) -> None:
+    add_runs(add_command(commands, "results", _results, "print the tables of run folders"))
+
+
+def _results(options: argparse.Namespace) -> None:
+    from blip.results import load_runs
+    from blip.results.screen import results_screen
+
+    print(results_screen(load_runs(options.runs)))
+
+
 def add_tables(commands: Commands) -> None:
     parser = add_command(
         commands, "tables", _tables, "accuracy and forgetting tables from run folders (CSV, Markdown, LaTeX)"
@@ -65,4 +76,4 @@ def _add_runs_and_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path, required=True, help="folder to write to")
 
 
-COMMANDS = (add_tables, add_figures, add_games, add_audit)
+COMMANDS = (add_results, add_tables, add_figures, add_games, add_audit)

@@ -1,15 +1,15 @@
 """Elastic weight consolidation: a spring on every weight, as stiff as the weight is important."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from blip.core.fisher import batch_gradient_fisher, diagonal_fisher
-from blip.core.penalties import quadratic_penalty
+from blip.core.penalties import quadratic_penalties
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
@@ -31,6 +31,7 @@ class EWC(Method):
     name = "ewc"
     version = 2
     clip_norm = 100.0
+    remembered = ("fisher", "anchor")
 
     class Settings(Schema):
         strength: NonNegativeFloat = 5000.0
@@ -56,13 +57,7 @@ class EWC(Method):
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if not self.anchor:
             return None
-        terms = [
-            quadratic_penalty(parameter, self.anchor[name], self.fisher[name])
-            for name, parameter in self.parameters.items()
-            if name in self.anchor
-        ]
-        penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
-        return penalty
+        return quadratic_penalties(self.settings.strength, self.parameters, self.anchor, self.fisher)
 
     def after_task(self, task: int, train: Examples) -> None:
         new = self._sampled(task, train) if self.settings.fisher == "sampled" else self._batch_gradients(task, train)
@@ -101,9 +96,3 @@ class EWC(Method):
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
         return {name: value / self.settings.fisher_batch_size for name, value in fisher.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"fisher": self.fisher, "anchor": self.anchor}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.fisher, self.anchor = state["fisher"], state["anchor"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -29,6 +29,7 @@ class GPM(Method):
     """
 
     name = "gpm"
+    remembered = ("bases",)
 
     class Settings(Schema):
         images: list[PositiveInt] = Field(default=[125], min_length=1)
@@ -70,12 +71,6 @@ class GPM(Method):
             images = inputs[name][: settings.images[min(i, len(settings.images) - 1)]]
             share = settings.threshold[min(i, len(settings.threshold) - 1)] + task * settings.threshold_step
             self.bases[name] = grown(self.bases.get(name), _columns(layer, images), share)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"bases": self.bases}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.bases = state["bases"]
 
 
 def grown(basis: Tensor | None, inputs: Tensor, share: float) -> Tensor:

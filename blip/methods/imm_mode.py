@@ -1,17 +1,14 @@
 """Incremental moment matching, mode merging: average the old and the new network by how sure each is."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from blip.core.fisher import batch_gradient_fisher
-from blip.core.penalties import quadratic_penalty
+from blip.core.penalties import quadratic_penalties
 from blip.data import Examples
 from blip.methods.base import Method, register
-from blip.networks import MultiHeadNetwork
+from blip.networks import MultiHeadNetwork, copied
 from blip.schema import Schema
 from blip.seeding import address, generator
 
@@ -27,6 +24,7 @@ class ModeIMM(Method):
     name = "imm-mode"
     version = 2
     clip_norm = 1000.0
+    remembered = ("fisher", "old")
 
     class Settings(Schema):
         strength: NonNegativeFloat = 0.01
@@ -47,9 +45,7 @@ class ModeIMM(Method):
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if not self.old:
             return None
-        terms = [quadratic_penalty(parameter, self.old[name]) for name, parameter in self.trained.items()]
-        penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
-        return penalty
+        return quadratic_penalties(self.settings.strength, self.trained, self.old)
 
     def after_task(self, task: int, train: Examples) -> None:
         torch.manual_seed(address(self.seed, "fisher dropout", task))
@@ -63,7 +59,7 @@ class ModeIMM(Method):
             self._merge(fisher)
         else:
             self.fisher = fisher
-        self.old = {name: p.detach().clone() for name, p in self.network.parameters_of(task + 1).items()}
+        self.old = copied(self.network.parameters_of(task + 1))
 
     @torch.no_grad()
     def _merge(self, fisher: dict[str, Tensor]) -> None:
@@ -73,9 +69,3 @@ class ModeIMM(Method):
             old = self.old[name if self.network.one_head else f"features.{name}"]
             parameter.copy_(old + share * (parameter - old))
             self.fisher[name] = total
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"fisher": self.fisher, "old": self.old}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.fisher, self.old = state["fisher"], state["old"]

@@ -30,7 +30,7 @@ rule dataset:
     input:
         lambda w: PLAN.pickles(w.dataset),
     output:
-        f"{PLAN.data}/{{dataset}}.safetensors",
+        f"{PLAN.prepared}/{{dataset}}.safetensors",
     log:
         f"{OUT}/logs/dataset/{{dataset}}.log",
     benchmark:
@@ -57,7 +57,7 @@ rule split:
     input:
         lambda w: PLAN.dataset_files(PLAN.splits[w.split]),
     output:
-        f"{PLAN.data}/splits/{{split}}/seed{{seed}}.safetensors",
+        f"{PLAN.prepared}/splits/{{split}}/seed{{seed}}.safetensors",
     log:
         f"{OUT}/logs/split/{{split}}-seed{{seed}}.log",
     benchmark:
