@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from blip.config import PlannedExperiment, Tuning, load_suite
-from blip.data import SourceConfig, dataset_path, needs_pickles, split_path
-from blip.data.miniimagenet import FILES
+from blip.data import SourceConfig, dataset_file, dataset_path, needs_pickles, split_path
+from blip.data.miniimagenet import FILES, find_raw
 from blip.errors import BlipError
 from blip.record import run_files, run_folder
 
@@ -35,7 +35,7 @@ class TrainingJob:
     @property
     def name(self) -> str:
         """Of the rule."""
-        return f"train_{self.planned.experiment.name}_{self.method}".replace("-", "_").replace(".", "_")
+        return rule_name("train", self.planned, self.method)
 
     @property
     def log(self) -> str:
@@ -63,7 +63,7 @@ class TuningJob:
     @property
     def name(self) -> str:
         """Of the rule."""
-        return f"tune_{self.planned.experiment.name}_{self.method}".replace("-", "_").replace(".", "_")
+        return rule_name("tune", self.planned, self.method)
 
     @property
     def table(self) -> str:
@@ -165,12 +165,25 @@ class Plan:
     def split_files(self, planned: PlannedExperiment, seeds: Iterable[Any]) -> list[str]:
         """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`."""
         experiment = planned.experiment
-        return [str(split_path(self.prepared, experiment.split_name, seed)) for seed in seeds if experiment.sources]
+        return [self.split_file(experiment.split_name, seed) for seed in seeds if experiment.sources]
 
     @cached_property
     def splits(self) -> dict[str, PlannedExperiment]:
         """By the name of each split an experiment that uses it."""
         return {planned.experiment.split_name: planned for planned in reversed(self.experiments.values())}
+
+    def split_file(self, name: str, seed: Any) -> str:
+        """One of `splits`; both may be wildcards."""
+        return str(split_path(self.prepared, name, seed))
+
+    def dataset_file(self, dataset: str) -> str:
+        """Of a name in `datasets`, or of a wildcard."""
+        return str(dataset_file(self.prepared, dataset))
+
+    def raw_images(self) -> list[str]:
+        """Of mini-ImageNet, where they are there."""
+        path = find_raw(self.raw)
+        return [str(path)] if path else []
 
     def pickles(self, dataset: str) -> list[str]:
         """What of mini-ImageNet must be made before a data set."""
@@ -191,6 +204,11 @@ class Plan:
         before = environment.get("APPTAINER_BIND", "").split(",")
         folders = outside_of(Path.cwd(), [self.raw, self.prepared, Path(self.out).parent, Path(self.checkpoints)])
         return ",".join(filter(None, dict.fromkeys([*before, *folders])))
+
+
+def rule_name(what: str, planned: PlannedExperiment, method: str) -> str:
+    """Of a rule for one method on one experiment."""
+    return f"{what}_{planned.experiment.name}_{method}".replace("-", "_").replace(".", "_")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
