@@ -30,6 +30,7 @@ def experiment_schema() -> dict[str, Any]:
         keys = definitions[kind.__name__]["properties"]
         keys["methods"] |= {"properties": methods, "additionalProperties": False}
         del keys["variant"]  # which no file has
+    del definitions["Variant"]
     chosen = references[KINDS[-1]]
     for kind in reversed(KINDS[:-1]):
         chosen = {"if": {"required": [kind.key]}, "then": references[kind], "else": chosen}
