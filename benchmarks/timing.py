@@ -1,4 +1,4 @@
-"""Paired timing: the things compared run in turn, so that a shared machine's moods hit them alike."""
+"""What the benchmarks have in common: paired timing, and the table that they print."""
 
 import platform
 import statistics
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from blip.claims.timing import Work, paired_ratios
-from blip.training.products import AUTO, choose, computed_by
+from blip.training.products import AUTO, choose, computed_by, processor_name
 
 
 def paired_ratio(
@@ -41,14 +41,9 @@ def report(
 
 def hardware() -> str:
     """The processor and the versions, to print above the numbers."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
     threads = torch.get_num_threads()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{model}, {threads} thread(s), {versions}, float32 products: {PRODUCTS}"
+    return f"{processor_name()}, {threads} thread(s), {versions}, float32 products: {PRODUCTS}"
 
 
 PRODUCTS = choose(AUTO, torch.device("cpu"), 2**30)
