@@ -29,6 +29,8 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", 
 LINK = re.compile(r"(?<!\\)\[((?:[^][]|\[[^][]*\])*)\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^\s*```.*?^\s*```\s*?$|`[^`\n]+`(?!\])", re.M | re.S)
 """Where brackets are no links: blocks of code, and code within a line that is not the text of a link."""
+VERIFIED = re.compile(r"<!-- verified: (\S+) -->")
+"""Where the rows of docs/verified.md on a method are put."""
 
 
 def pages() -> dict[Path, Path]:
@@ -81,6 +83,42 @@ def _spaceless(text: str) -> str:
     return re.sub(r"\s+", "", text)
 
 
+def tables(text: str) -> Iterator[tuple[str, list[str]]]:
+    """The tables of a page: the heading that each is under, and its lines."""
+    heading = ""
+    for part in re.split(r"\n\s*\n", text):
+        lines = part.strip().splitlines()
+        heading = lines[0].lstrip("# ") if lines and lines[0].startswith("#") else heading
+        rows = [line for line in lines if line.startswith("|")]
+        if len(rows) > 2:
+            yield heading, rows
+
+
+def rows_of(method: str, text: str) -> str:
+    """Of the tables of a page that have a column `method`, the rows on this one."""
+    found = []
+    for heading, (head, rule, *rows) in tables(text):
+        names = [_cells(line) for line in (head, *rows)]
+        if "method" in names[0]:
+            column = names[0].index("method")
+            mine = [row for row, cells in zip(rows, names[1:], strict=True) if cells[column] == method]
+            found += ["\n".join([f"{heading}\n", head, rule, *mine])] if mine else []
+    return "\n\n".join(found) or f"No number of another paper has been compared with `{method}` yet."
+
+
+def _numbers(method: str, page: Path) -> str:
+    """The section of a page with what docs/verified.md says of a method; its links lead from there."""
+    source = ROOT / "docs" / "verified.md"
+    rows = rows_of(method, source.read_text(encoding="utf-8"))
+    back = os.path.relpath(source.parent, page.parent)
+    rows = LINK.sub(lambda m: m[0] if re.match(r"[a-z]+:|#", m[2]) else f"[{m[1]}]({back}/{m[2]})", rows)
+    return f"## Verified: `{method}`\n\n{rows}"
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip(" `*") for cell in row.strip().strip("|").split("|")]
+
+
 class Site:
     """The folder that the site is made of; what pages link to is put into it."""
 
@@ -91,7 +129,7 @@ class Site:
     def write(self) -> None:
         """All pages. Raises ValueError for a link that leads nowhere."""
         for path, place in self.pages.items():
-            text = path.read_text(encoding="utf-8")
+            text = VERIFIED.sub(lambda mark, page=path: _numbers(mark[1], page), path.read_text(encoding="utf-8"))
             for match in reversed(list(links(text))):
                 try:
                     new = self._link(path, place, match[1], match[2])

@@ -17,6 +17,7 @@ from snakemake.cli import get_argument_parser
 
 from blip.cli import program
 from blip.cli.arguments import experiment
+from blip.cli.completion import SHELLS
 from blip.config import KINDS, Suite, load_experiment
 from blip.plan import Plan
 from blip.schema import parse_yaml, read_yaml, validate
@@ -41,10 +42,11 @@ def languages(page: Path) -> set[str]:
 def commands(block: str) -> Iterator[list[str]]:
     """The commands of a block of shell, as words, without what is set for each."""
     subprocess.run(["bash", "-n", "-c", block], check=True)
-    for line in block.replace("\\\n", " ").splitlines():
+    for line in re.sub(r"source <\((.*?)\)", r"\1", block.replace("\\\n", " ")).splitlines():
         words = shlex.split(line, comments=True)
         for part in " \0 ".join(words).replace("\0 && \0", "\n").replace("\0 | \0", "\n").split("\n"):
             found = [word.strip(" ") for word in part.split("\0")]
+            found = found[: found.index(">")] if ">" in found else found
             while found and re.match(r"\w+=", found[0]):
                 found = found[1:]
             if found and found[0]:
@@ -59,6 +61,9 @@ def check_command(words: list[str]) -> None:
 
 
 def _blip(words: list[str]) -> None:
+    if words[0] == "--print-completion":
+        assert words[1] in SHELLS, words
+        return
     options = program._parser().parse_args(words)
     named = [options.experiment] if hasattr(options, "experiment") else getattr(options, "experiments", [])
     for file in named:

@@ -155,6 +155,31 @@ def test_a_link_that_leads_nowhere_is_seen(link: str, said: str, tmp_path: Path)
         site._link(page, Path("method.md"), *re.fullmatch(r"\[(.*)\]\((.*)\)", link).groups())  # type: ignore[union-attr]
 
 
+def test_a_page_of_a_method_quotes_its_verified_numbers() -> None:
+    text = "## One\n\n| method | ours |\n|---|---|\n| `ewc` | 1 |\n| gpm | 2 |\n\n## Two\n\n| a |\n|---|\n| ewc |\n"
+    assert assemble.rows_of("ewc", text) == "One\n\n| method | ours |\n|---|---|\n| `ewc` | 1 |"
+    assert "has been compared" in assemble.rows_of("hat", text)
+
+
+def test_the_readmes_numbers_are_those_of_the_page() -> None:
+    tables = dict(assemble.tables((ROOT / "README.md").read_text()))
+    (_, _, *shown), page = tables["Verified"], (ROOT / "docs" / "verified.md").read_text()
+    rows = [tuple(assemble._cells(row)) for _, table in assemble.tables(page) for row in table]
+    for method, printed, ours in (assemble._cells(row) for row in shown):
+        found = [row for row in rows if row[0] == method and row[1].startswith(printed) and row[2].startswith(ours)]
+        assert found, f"README.md: {method} | {printed} | {ours} is not in docs/verified.md"
+
+
+def test_the_readmes_picture_is_of_the_recorded_runs(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "docs" / "picture.py", tmp_path / "picture.png"]
+    subprocess.run(command, check=True)
+    drawn, kept = (
+        np.asarray(Image.open(path).convert("L")) for path in (tmp_path / "picture.png", ROOT / "docs" / "picture.png")
+    )
+    assert drawn.shape == kept.shape
+    assert np.abs(drawn.astype(float) - kept).mean() < 1, "python docs/picture.py docs/picture.png"
+
+
 def test_a_link_to_code_leads_to_the_line() -> None:
     path = ROOT / "blip" / "methods" / "ewc.py"
     lines = path.read_text().splitlines()
