@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, models_json_schema
 
+from blip.claims import Claims
 from blip.config import KINDS, Suite
 from blip.methods import METHODS
 
@@ -38,7 +39,12 @@ def suite_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, **Suite.model_json_schema(schema_generator=_WithoutTitles)}
 
 
-SCHEMAS = {"experiment": experiment_schema, "suite": suite_schema}
+def claims_schema() -> dict[str, Any]:
+    """Of a claims file."""
+    return {"$schema": DIALECT, **Claims.model_json_schema(schema_generator=_WithoutTitles)}
+
+
+SCHEMAS = {"experiment": experiment_schema, "suite": suite_schema, "claims": claims_schema}
 """Every kind of file, and what makes its schema."""
 
 

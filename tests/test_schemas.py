@@ -1,4 +1,4 @@
-"""JSON schemas of experiment and suite files: up to date, named in the files, and of the same mind as the program."""
+"""JSON schemas of files written by hand: up to date, named in them, and of the same mind as the program."""
 
 import json
 import re
@@ -15,8 +15,9 @@ from blip.schemas import SCHEMAS
 
 CONFIG = ROOT / "config"
 EXPERIMENTS = [*sorted((CONFIG / "experiments").glob("*.yaml")), ROOT / "docs" / "examples" / "images.yaml"]
-SUITES = [path for path in sorted(CONFIG.glob("*.yaml")) if path.name != "config.yaml"]
-FILES = [("experiment", path) for path in EXPERIMENTS] + [("suite", path) for path in SUITES]
+CLAIMS = CONFIG / "claims.yaml"
+SUITES = [path for path in sorted(CONFIG.glob("*.yaml")) if path not in (CONFIG / "config.yaml", CLAIMS)]
+FILES = [*(("experiment", path) for path in EXPERIMENTS), *(("suite", path) for path in SUITES), ("claims", CLAIMS)]
 
 
 class AsEditorsRead(yaml.SafeLoader):

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from blip.cli.arguments import Commands, add_changes, add_command, add_folder, experiment, path
 
-SCHEMAS = ("experiment", "suite")
+SCHEMAS = ("experiment", "suite", "claims")
 """Kinds of files that `blip.schemas` knows, which takes seconds to import."""
 
 

@@ -71,7 +71,7 @@ class ImageTrainer(Trainer):
 
     def __init__(self, config: TrainingConfig, sequence: TaskSequence, **arguments: Any) -> None:
         self.config, self.sequence = config, sequence
-        super().__init__(tasks=sequence.names, units=config.epochs, **arguments)
+        super().__init__(units=config.epochs, **arguments)
         self.best_loss = math.inf
         self.best_weights = copied(self.network.state_dict())
         # Where oneDNN wants them: a tenth less time.

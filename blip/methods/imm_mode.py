@@ -1,7 +1,9 @@
 """Incremental moment matching, mode merging: average the old and the new network by how sure each is."""
 
+from typing import Any
+
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from blip.core.fisher import batch_gradient_fisher
@@ -17,8 +19,8 @@ from blip.seeding import address, generator
 class ModeIMM(Method):
     """Mode-IMM (Lee et al., 2017): L2-transfer while training, then θ ← (ΣF_old·θ_old + F·θ) / (ΣF_old + F).
 
-    The published code computes this merge and drops the result; here it is carried out. A weight that no task's Fisher
-    information says anything about keeps its new value, as do heads of one task.
+    The published code computes this merge and drops the result; here it is carried out, unless `merge` is off. A weight
+    that no task's Fisher information says anything about keeps its new value, as do heads of one task.
     """
 
     name = "imm-mode"
@@ -31,6 +33,15 @@ class ModeIMM(Method):
         """λ of the L2-transfer term λ/2 · Σ(θ - θ_old)²."""
         fisher_batch_size: PositiveInt = 32
         """As for `ewc`."""
+        merge: bool = True
+        """Off, as in the published code, L2-transfer is all that there is."""
+
+        @model_serializer(mode="wrap")
+        def _without_default(self, complete: SerializerFunctionWrapHandler) -> dict[str, Any]:
+            values: dict[str, Any] = complete(self)
+            if self.merge:  # runs from before there was the setting are no others
+                values.pop("merge", None)
+            return values
 
     def __init__(self, network: MultiHeadNetwork, settings: "ModeIMM.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
@@ -67,5 +78,6 @@ class ModeIMM(Method):
             total = self.fisher[name] + fisher[name]
             share = torch.where(total > 0, fisher[name] / total, 1.0)  # of the new weight
             old = self.old[name if self.network.one_head else f"features.{name}"]
-            parameter.copy_(old + share * (parameter - old))
+            if self.settings.merge:
+                parameter.copy_(old + share * (parameter - old))
             self.fisher[name] = total
