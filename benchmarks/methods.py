@@ -20,4 +20,4 @@ if __name__ == "__main__":
     timing.main()
     for method in sys.argv[1:] or METHODS:
         ratio = timing.paired_ratio(steps(method, 2), steps("sgd", 2), PAIRS, 1)
-        timing.report(f"{method}: step / step of `sgd`", ratio, TARGETS.get(method, float("inf")), PAIRS)
+        timing.report(f"{method}: step / step of `sgd`", ratio, TARGETS.get(method), PAIRS)
