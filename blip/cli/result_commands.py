@@ -45,6 +45,28 @@ def _games(options: argparse.Namespace) -> None:
     print(write_game_page(load_runs(options.runs), options.out))
 
 
+def add_page(commands: Commands) -> None:
+    parser = add_command(
+        commands, "page", _page, "one page of what was run, tables and charts, in a single file (HTML)"
+    )
+    add_runs(parser)
+    parser.add_argument(
+        "--out",
+        type=path,
+        required=True,
+        help="file to write; tables/, figures/ and games/ beside it are linked or shown",
+    )
+    parser.add_argument("--title", default="Results", help="of the page (default: %(default)s)")
+    parser.add_argument("--claims", type=path, help="claims.json of `blip claims`, whose verdicts are shown")
+
+
+def _page(options: argparse.Namespace) -> None:
+    from blip.results import load_runs
+    from blip.results.page import write_page
+
+    print(write_page(load_runs(options.runs), options.out, options.title, options.claims))
+
+
 def add_audit(commands: Commands) -> None:
     parser = add_command(commands, "audit", _audit, "check that no anchor of BLIP's runs moved further than it may")
     add_runs(parser)
@@ -64,4 +86,4 @@ def _add_runs_and_out(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=path, required=True, help="folder to write to")
 
 
-COMMANDS = (add_tables, add_figures, add_games, add_audit)
+COMMANDS = (add_tables, add_figures, add_games, add_page, add_audit)

@@ -46,6 +46,8 @@ class Runs:
     """Of each experiment."""
     task_names: dict[str, list[str]]
     """Of each experiment, in the order of one of its runs."""
+    records: dict[tuple[str, str, int], RunRecord]
+    """What each run says of itself, by experiment, method and seed."""
 
     def experiments(self) -> list[str]:
         """Names of the experiments, sorted."""
@@ -63,6 +65,7 @@ class Runs:
             {name: table for name, table in selected.items() if len(table)},
             {experiment: self.scores[experiment]},
             {experiment: self.task_names[experiment]},
+            {key: record for key, record in self.records.items() if key[0] == experiment},
         )
 
     @property
@@ -127,13 +130,14 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {}
     scores: dict[str, Score] = {}
     task_names: dict[str, list[str]] = {}
+    records: dict[tuple[str, str, int], RunRecord] = {}
     seen: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
         record = read_record(folder)
         key = (record.experiment, record.method, record.seed)
         if key in seen:
             raise BlipError(f"{folder}: the same run as {seen[key]}, expected one of them")
-        seen[key] = folder
+        seen[key], records[key] = folder, record
         rows.append(_row(record))
         if scores.setdefault(record.experiment, record.score) != record.score:
             raise BlipError(f"{folder}: measures {record.score.name}, other runs of {record.experiment} do not")
@@ -142,7 +146,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
             tables.setdefault(table.name, {})[key] = _read_table(folder / table.file, table)
         _check_scores(folder, record, tables)
     long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
-    return Runs(pd.DataFrame(rows), long, scores, task_names)
+    return Runs(pd.DataFrame(rows), long, scores, task_names, records)
 
 
 def mixed_runs(runs: Runs) -> list[str]:
