@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
@@ -229,6 +230,11 @@ class MultiHeadNetwork(nn.Module):
                 if isinstance(module, BATCH_NORMS):
                     module.eval()
         return self
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def build_network(

@@ -64,7 +64,8 @@ def write_suite(root: Path) -> None:
     for name in ("matrix.pdf", "matrix.png"):
         (root / "figures/mnist5").mkdir(parents=True, exist_ok=True)
         (root / "figures/mnist5" / name).touch()
-    (root / "claims.json").write_text(json.dumps(CLAIMS))
+    (root / "claims").mkdir()
+    (root / "claims/claims.json").write_text(json.dumps(CLAIMS))
 
 
 def suite_runs(root: Path) -> Runs:

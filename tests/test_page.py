@@ -49,7 +49,7 @@ def runs(folder: Path) -> Runs:
 
 @pytest.fixture(scope="module")
 def text(runs: Runs, folder: Path) -> str:
-    return render(runs, TITLE, folder, read_claims(folder / "claims.json"))
+    return render(runs, TITLE, folder, read_claims(folder / "claims/claims.json"))
 
 
 def test_the_page_asks_for_nothing_else(text: str, folder: Path) -> None:
@@ -84,9 +84,9 @@ def test_hostile_names_are_text(text: str) -> None:
 
 def test_the_same_runs_give_the_same_bytes(folder: Path) -> None:
     pages = [folder / name for name in ("first.html", "second.html")]
-    write_page(load_runs([folder / "runs"]), pages[0], "A suite", folder / "claims.json")
+    write_page(load_runs([folder / "runs"]), pages[0], "A suite")
     command = [sys.executable, "-m", "blip.cli", "page", str(folder / "runs"), "--title", "A suite"]
-    options = ["--claims", str(folder / "claims.json"), "--out", str(pages[1])]
+    options = ["--claims", str(folder / "claims/claims.json"), "--out", str(pages[1])]
     subprocess.run([*command, *options], check=True, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True)
     assert pages[0].read_bytes() == pages[1].read_bytes()
 
@@ -116,7 +116,7 @@ def test_the_table_and_its_order(text: str, folder: Path) -> None:
         mean, std = (saved.loc[method, f"acc_percent_{name}"] for name in ("mean", "std"))
         assert f'<td data-key="{float(f"{mean:.9g}")}"' in row
         spread = "" if pd.isna(std) else f" ± {std:.2f}"
-        assert f'>{mean:.2f}{spread}{"<small>[" if saved.loc[method, "n"] == 5 else "</td>"}' in row
+        assert f">{mean:.2f}{spread}{'<small>[' if saved.loc[method, 'n'] == 5 else '</td>'}" in row
     assert 'class="best"' in table
     assert "−" in table
 

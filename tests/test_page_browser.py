@@ -74,7 +74,7 @@ def browser() -> Iterator[Browser]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root: Path = tmp_path_factory.mktemp("suite")
     write_suite(root)
-    return write_page(suite_runs(root), root / "index.html", TITLE, root / "claims.json")
+    return write_page(suite_runs(root), root / "index.html", TITLE)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,6 +1,6 @@
 """Hard attention to the task: each task learns which units it uses, and later ones leave what these compute alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
@@ -30,6 +30,7 @@ class HAT(Method):
     name = "hat"
     clip_norm = 10_000.0
     games = False
+    remembered = ("gates", "begun")
 
     class Settings(Schema):
         strength: NonNegativeFloat = 0.75
@@ -123,12 +124,6 @@ class HAT(Method):
             yield
         finally:
             self.seen = -1
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"gates": self.gates, "begun": self.begun}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.gates, self.begun = state["gates"], state["begun"]
 
 
 def _along(values: Tensor, other: Tensor, dimension: int) -> Tensor:

@@ -82,9 +82,12 @@ class Picture(NamedTuple):
 def write_page(runs: Runs, out: Path, title: str, claims: Path | None = None) -> Path:
     """Write the page to `out`, with the verdicts of `claims`, a file that `blip claims` wrote.
 
-    What lies beside the page as the workflow lays it is linked (`tables/`, `figures/`) or shown (`games/`). Raises
-    BlipError where a package that fills or draws it is missing, or the claims cannot be read.
+    What lies beside the page as the workflow lays it is linked (`tables/`, `figures/`) or shown (`games/`, and
+    `claims/claims.json` where no other is given). Raises BlipError where a package that fills or draws it is missing,
+    or the claims cannot be read.
     """
+    if claims is None and (beside := out.parent / "claims/claims.json").is_file():
+        claims = beside
     atomic_write(out, render(runs, title, out.parent, read_claims(claims) if claims else []))
     return out
 
