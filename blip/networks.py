@@ -185,6 +185,12 @@ class MultiHeadNetwork(nn.Module):
         return {name: layer.weight for name, layer in named_layers(self.shared).items()}
 
     @property
+    def norms(self) -> dict[nn.Module, nn.Module]:
+        """The batch-norm that comes right after a layer, by the layer."""
+        rows = [module for module in self.features.modules() if isinstance(module, nn.Sequential)]
+        return {a: b for row in rows for a, b in pairwise(row) if isinstance(b, BATCH_NORMS)}
+
+    @property
     def batch_statistics(self) -> bool:
         """Whether a prediction depends on the batch that it is made in."""
         return any(isinstance(m, BATCH_NORMS) and m.running_mean is None for m in self.features.modules())

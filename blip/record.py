@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -89,6 +90,36 @@ class Score(Schema):
     """What a task is called."""
     trained_in: str = "epochs"
     """What the length of a task's training is counted in."""
+
+
+class Variant(Schema):
+    """What is special of an experiment that is one of several, in which settings are varied."""
+
+    of: str = Field(pattern=NAME)
+    """Name of the experiment as it is without."""
+    settings: dict[str, Any] = Field(min_length=1)
+    """Value of each varied setting, by its dotted key."""
+
+    @property
+    def group(self) -> str:
+        """Name of all that vary the same settings of the same experiment, such as `digits5.f_prior`."""
+        return ".".join([self.of, *map(short_key, self.settings)])
+
+    @property
+    def name(self) -> str:
+        """Of the experiment, such as `digits5.f_prior-1e-12`; a part of paths."""
+        return ".".join([self.of, *(f"{short_key(key)}-{short_value(v)}" for key, v in self.settings.items())])
+
+
+def short_key(key: str) -> str:
+    """The last word of a dotted key: `f_prior` of `methods.blip.f_prior`, `hidden` of `network.hidden.0`."""
+    return next((part for part in reversed(key.split(".")) if not part.isdecimal()), key)
+
+
+def short_value(value: Any) -> str:
+    """A setting's value as a part of names: `1e-12`, `exact`, `4_3_2_1_0` of a list."""
+    text = value if isinstance(value, str) else json.dumps(value).replace("+", "")
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
 
 
 class TaskRecord(Schema):

@@ -964,6 +964,31 @@ def test_outputs_for_earlier_tasks_never_change(name: str, network: str) -> None
                 torch.testing.assert_close(outputs(earlier), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["packnet", "hat", "sgd"])
+def test_accuracy_on_earlier_tasks_never_changes(name: str) -> None:
+    """With the published s_max and λ; 200 images a task, so that a changed prediction shows as half a percent."""
+    torch.manual_seed(0)
+    network = build_network(MLPConfig(name="mlp", hidden=[64, 48]), NETWORKS["mlp, two layers"][1], CLASSES)
+    method = METHODS[name](network, METHODS[name].Settings(), 0)
+    ended: list[Tensor] = []
+    changed = 0
+
+    def predictions(task: int) -> Tensor:
+        x, _ = examples("mlp, two layers", task, 200).batch(torch.arange(200))
+        method.network.eval()
+        with method.as_seen_by(task):
+            return method.network(x, task).argmax(1)
+
+    for task in range(3):
+        data = examples("mlp, two layers", task, 200)
+        train(method, task, data, epochs=20, lr=0.05)
+        method.after_task(task, data)
+        ended.append(predictions(task))
+        assert (ended[task] == data.labels).float().mean() > 0.9, "it is learned"
+        changed += sum(int((predictions(t) != before).sum()) for t, before in enumerate(ended))
+    assert (changed == 0) == (name != "sgd")
+
+
 def test_packnet_gives_each_task_a_part_of_every_layer() -> None:
     method: Any = make("packnet", "mlp, two layers")
     for task in range(3):

@@ -17,8 +17,10 @@ from blip.results import Runs, load_runs
 from blip.results.charts import Palette, bits_charts, matrix_charts, paired_charts
 from blip.results.comparison import compare
 from blip.results.loading import METHOD_ORDER
-from blip.results.page import duration, facts, read_claims, render, write_page
-from blip.results.style import DARK_PAGE, luminance, method_colours, on_dark, page_colours
+from blip.results.page import facts, read_claims, render, write_page
+from blip.results.page_sections import duration
+from blip.results.page_style import DARK_PAGE, luminance, on_dark, page_colours
+from blip.results.style import method_colours
 
 pytest.importorskip("vl_convert", reason="the workflow's packages are not installed")
 
@@ -209,6 +211,23 @@ def test_games_are_in_the_page(folder: Path) -> None:
     ]
     assert len(pictures) == 6
     assert all((a["src"] or "").startswith("data:image/gif;base64,R0lGOD") for a in pictures)
+
+
+def test_variants_of_an_experiment_are_one_table(tmp_path: Path) -> None:
+    for bits, last in ((4, 0.5), (20, 0.7)):
+        config = {"variant": {"of": "mnist5", "settings": {"methods.blip.max_bits": bits}}}
+        for seed in (0, 1):
+            R = [[0.9], [last + seed / 100, 0.9]]
+            write_run(tmp_path / "runs", f"mnist5.bits{bits}", "blip", seed, R, config=config)
+    runs = load_runs([tmp_path / "runs"])
+    assert dict(facts(runs))["Experiments"] == list(runs.groups())
+    text = render(runs, "varied", tmp_path)
+    assert text.count("<section") == 1
+    assert "mnist5 with other values of max_bits." in text
+    rows = text.split("<tbody>")[1].split("</tbody>")[0]
+    assert [row.split("<")[0] for row in rows.split('<th scope="row">')[1:]] == ["4", "20"]
+    assert ">70.25 ± 0.35</td>" in rows
+    assert text.split('id="e1"')[1].count("<code>blip train</code>") == 4
 
 
 def test_a_missing_package_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,30 @@ def test_short_runs_share_a_job_and_only_a_new_one_is_trained(clone: Path) -> No
     (clone / "tiny.yaml").write_text(TINY)
 
 
+def test_variants_are_trained_apart_and_drawn_together(clone: Path) -> None:
+    (clone / "apart.yaml").write_text(TINY.replace("tiny", "apart") + "resources: {minutes: 1}\n")
+    suite, varied = clone / "varied.yaml", ("--config", "suite=varied.yaml")
+    entry = "  - {config: apart.yaml, methods: [blip], vary: {methods.blip.f_prior: [1e-14, 1e-11]}}\n"
+    hidden = "  - {config: apart.yaml, methods: [sgd], vary: {network.hidden: [[8], [9]]}}\n"
+    plain = "  - {config: apart.yaml, methods: [sgd]}\n"
+    suite.write_text(f"name: varied\nseeds: [0, 1]\nexperiments:\n{plain}{entry}")
+    status, output = snakemake(clone, *varied)
+    assert status == 0, output
+    jobs = planned(output)
+    training = {rule for rule in jobs if "train" in rule}
+    assert training == {f"train_apart_{name}" for name in ("f_prior_1e_14_blip", "f_prior_1e_11_blip", "sgd")}
+    assert jobs["split"] == 2 * 2, "variants with the same data share a split"
+    assert jobs["figures"] == 2
+    out = clone / "results" / "varied"
+    assert {p.name for p in (out / "runs").iterdir()} == {"apart", "apart.f_prior-1e-11", "apart.f_prior-1e-14"}
+    assert {p.name for p in (out / "figures").iterdir()} == {"apart", "apart.f_prior"}
+    assert (out / "figures" / "apart.f_prior" / "ablation.png").stat().st_size > 1000
+    assert "| f_prior   | method   | n" in (out / "tables" / "tables.md").read_text()
+    suite.write_text(suite.read_text() + hidden)
+    jobs = planned(snakemake(clone, *varied, "-n")[1])
+    assert {rule for rule in jobs if "train" in rule} == {"train_apart_hidden_8_sgd", "train_apart_hidden_9_sgd"}
+
+
 def test_training_asks_for_a_gpu_and_claims_one_unless_it_is_for_the_cpu(clone: Path) -> None:
     (clone / "tiny.yaml").write_text(TINY)
     asked = {}

@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin
 
-from blip.cli.arguments import Commands, add_changes, add_command, add_folder, experiment, path
+from blip.cli.arguments import Commands, add_changes, add_command, add_folder, add_variation, experiment, path
 
 SCHEMAS = ("experiment", "suite", "claims")
 """Kinds of files that `blip.schemas` knows, which takes seconds to import."""
@@ -77,6 +77,7 @@ def add_check(commands: Commands) -> None:
     parser = add_command(commands, "check", _check, "check experiment files without running anything")
     parser.add_argument("experiments", metavar="experiment", type=path, nargs="+")
     add_changes(parser)
+    add_variation(parser)
 
 
 def _check(options: argparse.Namespace) -> None:

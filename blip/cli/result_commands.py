@@ -34,12 +34,13 @@ def add_figures(commands: Commands) -> None:
     parser = add_command(commands, "figures", _figures, "figures from run folders (PDF and PNG)")
     _add_runs_and_out(parser)
     parser.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
+    parser.add_argument("--only", metavar="NAME", help="draw this experiment, or group of variants, alone")
 
 
 def _figures(options: argparse.Namespace) -> None:
     from blip.results import load_runs, write_figures
 
-    for figure in write_figures(load_runs(options.runs), options.out, options.parameter):
+    for figure in write_figures(load_runs(options.runs), options.out, options.parameter, options.only):
         print(figure)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
@@ -66,6 +66,11 @@ class Covered:
 def named_layers(module: nn.Module) -> dict[str, Layer]:
     """The linear and convolution layers of `module`, by name."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, LINEAR + CONVOLUTIONS)}
+
+
+def along(values: Tensor, other: Tensor, dimension: int) -> Tensor:
+    """`values` (n,) in a shape that is broadcast along all dimensions of `other` but this one."""
+    return values.view([-1 if d == dimension else 1 for d in range(other.dim())])
 
 
 def fan_in(layer: Layer) -> int:

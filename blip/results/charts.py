@@ -20,7 +20,7 @@ from blip.results.metrics import (
     score_name,
     seen_scores,
 )
-from blip.results.style import HEAT_STEPS
+from blip.results.page_style import HEAT_STEPS
 
 Spec: TypeAlias = dict[str, Any]
 

@@ -9,6 +9,7 @@ Other products are other roundings. Which library is used depends on nothing but
 size of the network, never on a measurement, so that the same run has the same bytes on the same machine.
 """
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -80,6 +81,11 @@ def processor() -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in entry.splitlines())}
 
 
+def processor_name() -> str:
+    """What the processor is called, or what kind it is."""
+    return processor().get("model name") or platform.processor() or platform.machine()
+
+
 def _setting() -> Any:
     return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # from PyTorch 2.9 on
 
@@ -111,5 +117,5 @@ def _is_exact() -> bool:
 
 def _error(x: Tensor, y: Tensor) -> float:
     """Largest error of the product against |x|·|y|."""
-    wide_x, wide_y = x.double(), y.double()
-    return float(((x @ y - wide_x @ wide_y).abs() / (wide_x.abs() @ wide_y.abs())).max())
+    exact_x, exact_y = x.double(), y.double()
+    return float(((x @ y - exact_x @ exact_y).abs() / (exact_x.abs() @ exact_y.abs())).max())

@@ -48,14 +48,14 @@
   // Numbers from the largest, texts from the first; again: the other way round. What has no number stays last.
   function sort(header) {
     const table = header.closest("table"), body = table.tBodies[0];
-    const place = header.cellIndex, named = place === 0;
+    const place = header.cellIndex, named = isNaN(body.rows[0].cells[place].dataset.key ?? "a name");
     const descending = header.hasAttribute("aria-sort") ? header.getAttribute("aria-sort") === "ascending" : !named;
     const sign = descending ? -1 : 1;
-    const key = (row) => (named ? row.cells[0].textContent : parseFloat(row.cells[place].dataset.key));
+    const key = (row) => row.cells[place].dataset.key ?? row.cells[place].textContent;
     const order = (a, b) => {
       const [x, y] = [key(a), key(b)];
-      if (named) return sign * x.localeCompare(y);
-      return Number.isNaN(x) - Number.isNaN(y) || sign * (x - y);
+      if (x === "" || y === "") return (x === "") - (y === "");
+      return sign * (isNaN(x) || isNaN(y) ? x.localeCompare(y) : x - y);
     };
     body.append(...[...body.rows].sort(order));
     for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
