@@ -15,6 +15,7 @@ import yaml
 from conftest import ROOT
 from snakemake.cli import get_argument_parser
 
+from blip.claims import load_claims
 from blip.cli import program
 from blip.cli.arguments import experiment
 from blip.cli.completion import SHELLS
@@ -151,12 +152,14 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
 
 
 def check_yaml(text: str, folder: Path) -> None:
-    """A block of YAML: a suite, an experiment, or settings of the workflow or a profile, as its keys say."""
+    """A block of YAML: a suite, claims or an experiment, as its keys say."""
     values = parse_yaml(text)
     path = folder / "block.yaml"
     path.write_text(text)
     if "experiments" in values:
         validate(Suite, values, "block")
+    elif "claims" in values:
+        load_claims(path)
     elif any(kind.key in values for kind in KINDS):
         load_experiment(path)
         problems = jsonschema.Draft202012Validator(SCHEMAS["experiment"]()).iter_errors(yaml.safe_load(text))
