@@ -16,13 +16,14 @@ import yaml
 from conftest import ROOT
 from snakemake.cli import get_argument_parser
 
+from blip.claims import load_claims
 from blip.cli import program
 from blip.cli.arguments import experiment
 from blip.cli.completion import SHELLS
 from blip.config import KINDS, Suite, load_experiment
+from blip.json_schemas import SCHEMAS
 from blip.plan import Plan
 from blip.schema import parse_yaml, read_yaml, validate
-from blip.schemas import SCHEMAS
 
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.S | re.M)
 OWN = ("my.yaml", "mine.yaml")
@@ -69,6 +70,7 @@ def _blip(words: list[str]) -> None:
     named = [options.experiment] if hasattr(options, "experiment") else getattr(options, "experiments", [])
     for file in named:
         if file.name not in OWN:
+            options.vary = getattr(options, "vary", [])  # not of every command
             _check_methods(experiment(options, file), options)
     for runs in getattr(options, "runs", []):
         assert runs.exists() or not runs.is_relative_to("results/recorded"), runs
@@ -152,12 +154,14 @@ PROGRAMS: dict[str, Callable[[list[str]], None]] = {
 
 
 def check_yaml(text: str, folder: Path) -> None:
-    """A block of YAML: a suite, an experiment, or settings of the workflow or a profile, as its keys say."""
+    """A block of YAML: a suite, claims or an experiment, as its keys say."""
     values = parse_yaml(text)
     path = folder / "block.yaml"
     path.write_text(text)
     if "experiments" in values:
         validate(Suite, values, "block")
+    elif "claims" in values:
+        load_claims(path)
     elif any(kind.key in values for kind in KINDS):
         load_experiment(path)
         problems = jsonschema.Draft202012Validator(SCHEMAS["experiment"]()).iter_errors(yaml.safe_load(text))
