@@ -14,7 +14,7 @@ from blip.devices import pick_device
 from blip.errors import BlipError
 from blip.experiment import Experiment
 from blip.files import make_folder
-from blip.record import RECORD, TaskRecord, changed_files, read_record, run_files, run_folder, write_run
+from blip.record import RECORD, Numbers, TaskRecord, changed_files, read_record, run_files, run_folder, write_run
 from blip.runs.provenance import provenance
 from blip.runs.score_text import score_matrix
 from blip.training.checkpoint import Checkpoint
@@ -77,13 +77,15 @@ def train_run(
 def _write(
     folder: Path, experiment: Experiment, method: str, about: dict[str, Any], trainer: Trainer, with_weights: bool
 ) -> None:
-    state = trainer.network.state_dict()
+    state = trainer.network.state_dict() | trainer.method.beside_weights()
+    shared, by_task = trainer.network.numbers()
     weights = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     record = about | {
         "experiment": experiment.name,
         "method": method,
         "stand_in": experiment.stand_in,
         "score": experiment.score,
+        "network": Numbers(shared=shared, by_task=by_task),
         "tables": experiment.tables_of(method),
     }
     write_run(folder, record, safetensors.torch.save(weights) if with_weights else None, trainer.tables)
