@@ -6,6 +6,7 @@
 # make slurm-test  start a SLURM of one node on this machine (needs root) and run the workflow on it: docs/cluster.md
 # make bundle  one folder for a machine without a network that has PyTorch: docs/cluster.md
 # make gpu-check  everything that is checked on a GPU, in eight minutes: benchmarks/README.md
+# make docs    the documentation as a site, in build/site; a broken link or an unknown name fails
 # RAW=folder   raw data (MNIST, …) that you have already: make demo RAW=/my/data
 PYTHON ?= python3
 CORES ?= 2
@@ -16,7 +17,7 @@ BIN = .venv/bin
 N ?= 100
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo claims stand-in test test-slow test-gpu test-oldest container-test slurm-test lint bench lock clean
+.PHONY: demo claims stand-in docs test test-slow test-gpu test-oldest container-test slurm-test lint bench lock clean
 .PHONY: kill-test bundle gpu-bundle gpu-check
 
 # A killed Snakemake leaves its lock; where none lives, it is taken away.
@@ -77,6 +78,10 @@ lint: .venv/installed
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(SNAKEMAKE) --lint
 	$(BIN)/hadolint Dockerfile
+
+docs: .venv/installed
+	$(BIN)/python docs/assemble.py build/docs
+	$(BIN)/zensical build --strict --clean
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py

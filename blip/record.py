@@ -194,16 +194,16 @@ def run_files(tables: Iterable[Table], weights: bool = True) -> list[str]:
     return [*([WEIGHTS] if weights else []), *(table.file for table in tables), RECORD]
 
 
-def write_run(folder: Path, record: Row, weights: bytes | None, tables: Mapping[str, list[Row]]) -> None:
-    """Write a run folder: `record` holds the fields of a `RunRecord` but `files`."""
+def write_run(folder: Path, record: RunRecord, weights: bytes | None, tables: Mapping[str, list[Row]]) -> None:
+    """Write a run folder; `files` of the record are those that are written here."""
     for name in (RECORD, WEIGHTS):  # those of an earlier run
         (folder / name).unlink(missing_ok=True)
     if weights is not None:
         atomic_write(folder / WEIGHTS, weights)
-    for table in record["tables"]:
+    for table in record.tables:
         atomic_write(folder / table.file, table.to_csv(tables[table.name]))
-    names = run_files(record["tables"], weights is not None)[:-1]
-    complete = RunRecord(format=FORMAT, **record, files={name: sha256(folder / name) for name in names})
+    names = run_files(record.tables, weights is not None)[:-1]
+    complete = record.model_copy(update={"files": {name: sha256(folder / name) for name in names}})
     atomic_write(folder / RECORD, complete.model_dump_json(indent=1) + "\n")
 
 
