@@ -20,9 +20,9 @@ from blip.cli import program
 from blip.cli.arguments import experiment
 from blip.cli.completion import SHELLS
 from blip.config import KINDS, Suite, load_experiment
+from blip.json_schemas import SCHEMAS
 from blip.plan import Plan
 from blip.schema import parse_yaml, read_yaml, validate
-from blip.schemas import SCHEMAS
 
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.S | re.M)
 OWN = ("my.yaml", "mine.yaml")

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 from blip.cli.arguments import Commands, add_changes, add_command, add_folder, add_variation, experiment, path
 
 SCHEMAS = ("experiment", "suite", "claims")
-"""Kinds of files that `blip.schemas` knows, which takes seconds to import."""
+"""Kinds of files that `blip.json_schemas` knows, which takes seconds to import."""
 
 
 def add_methods(commands: Commands) -> None:
@@ -57,7 +57,7 @@ def add_schema(commands: Commands) -> None:
 
 
 def _schema(options: argparse.Namespace) -> None:
-    from blip.schemas import SCHEMAS
+    from blip.json_schemas import SCHEMAS
 
     print(json.dumps(SCHEMAS[options.kind](), indent=2, ensure_ascii=False))
 
