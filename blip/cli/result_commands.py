@@ -110,9 +110,46 @@ def _claims(options: argparse.Namespace) -> int:
     return int(any(verdict.verdict == "FAIL" for verdict in verdicts))
 
 
+def add_export(commands: Commands) -> None:
+    parser = add_command(
+        commands, "export", _export, "write the network of a run of BLIP in its sign and frozen bits alone"
+    )
+    parser.add_argument("folder", type=path, metavar="RUN", help="run folder, with weights")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE", help="file to write")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from blip.results.export import export_run, size_table
+
+    sizes = export_run(options.folder, options.out)
+    print(f"{size_table(sizes)}\n\n{options.out}: every weight comes back bit by bit")
+
+
+def add_import(commands: Commands) -> None:
+    parser = add_command(commands, "import", _import, "write what was exported as float32 weights again")
+    parser.add_argument("file", type=path, help="what `blip export` wrote")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE", help="safetensors file to write")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from blip.results.export import import_weights
+
+    print(import_weights(options.file, options.out))
+
+
 def _add_runs_and_out(parser: argparse.ArgumentParser) -> None:
     add_runs(parser)
     parser.add_argument("--out", type=path, required=True, help="folder to write to")
 
 
-COMMANDS = (add_results, add_tables, add_figures, add_games, add_audit, add_variants, add_claims)
+COMMANDS = (
+    add_results,
+    add_tables,
+    add_figures,
+    add_games,
+    add_audit,
+    add_variants,
+    add_claims,
+    add_export,
+    add_import,
+)
