@@ -85,7 +85,7 @@ def best_of(metrics: pd.DataFrame, metric: str, end: str) -> list[str]:
 
 
 def interquartile_means(runs: Runs) -> pd.DataFrame:
-    """Of one experiment's normalised scores after the last task: method, n (seeds), iqm of tasks and seeds, low, high."""
+    """Of one experiment's scores after the last task: method, n (seeds), iqm of tasks and seeds, low, high."""
     every = normalised_scores(runs)
     last = every[every["task_learned"] == every["task_learned"].max()]
     rows = []
