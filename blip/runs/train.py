@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from blip.config import fingerprint
-from blip.devices import pick_device
+from blip.devices import keep_freed_memory, pick_device
 from blip.errors import BlipError
 from blip.experiment import Experiment, Inputs
 from blip.files import make_folder
@@ -66,6 +66,7 @@ def train_run(
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
+    keep_freed_memory()
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32):
