@@ -10,6 +10,7 @@ from contextlib import ExitStack
 import torch
 
 from blip.claims.timing import Work, paired_ratios
+from blip.devices import keep_freed_memory
 from blip.training.products import AUTO, choose, computed_by, processor_name
 
 
@@ -61,6 +62,7 @@ _settings = ExitStack()
 def main(threads: int = 1) -> None:
     """Common start of every benchmark."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     _settings.enter_context(computed_by(PRODUCTS))
     if ONE_TABLE not in os.environ:
         head()

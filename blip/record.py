@@ -19,6 +19,8 @@ Row: TypeAlias = dict[str, Any]
 RECORD = "run.json"
 """Written last: a folder that has it is complete."""
 WEIGHTS = "weights.safetensors"
+FROZEN_BITS, BOUND = "frozen_bits.", "bound."
+"""Before the name of a weight in that file: how many bits of it are frozen (uint8), and its range's end (float64)."""
 FORMAT: Literal[2] = 2
 """Of run folders; raised when an older folder cannot be read any more."""
 
@@ -132,6 +134,14 @@ class TaskRecord(Schema):
     """How long, in `Score.trained_in`."""
 
 
+class Numbers(Schema):
+    """How many numbers a network has, weights and statistics of batch-norm."""
+
+    shared: NonNegativeInt
+    by_task: list[NonNegativeInt]
+    """What each task adds, such as its head; only the first one where all share a head."""
+
+
 class Provenance(Schema):
     """What made the numbers of a run."""
 
@@ -160,6 +170,8 @@ class RunRecord(Schema):
     """Whether the data only stand in for the real ones."""
     score: Score
     tasks: list[TaskRecord] = Field(min_length=1)
+    network: Numbers | None = None
+    """Of the network; older runs do not say."""
     tables: list[Table]
     config: dict[str, Any]
     """What the numbers depend on."""

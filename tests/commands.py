@@ -4,6 +4,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -20,9 +21,9 @@ from blip.cli import program
 from blip.cli.arguments import experiment
 from blip.cli.completion import SHELLS
 from blip.config import KINDS, Suite, load_experiment
+from blip.json_schemas import SCHEMAS
 from blip.plan import Plan
 from blip.schema import parse_yaml, read_yaml, validate
-from blip.schemas import SCHEMAS
 
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.S | re.M)
 OWN = ("my.yaml", "mine.yaml")
@@ -69,6 +70,7 @@ def _blip(words: list[str]) -> None:
     named = [options.experiment] if hasattr(options, "experiment") else getattr(options, "experiments", [])
     for file in named:
         if file.name not in OWN:
+            options.vary = getattr(options, "vary", [])  # not of every command
             _check_methods(experiment(options, file), options)
     for runs in getattr(options, "runs", []):
         assert runs.exists() or not runs.is_relative_to("results/recorded"), runs
@@ -188,6 +190,18 @@ def dry_run(words: list[str], folder: Path) -> None:
     replaced = {"raw": folder / "raw", "results": folder / "results", "data": folder / "data"}
     given = [f"{key}={value}" for key, value in (settings(words) or {}).items() if key not in replaced and value]
     config = ["--config", *given, *(f"{key}={value}" for key, value in replaced.items())]
-    command = ["snakemake", "--cores", "2", "-n", "--quiet", "all", "--directory", os.fspath(ROOT), *config]
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    bin = Path(sys.executable).parent
+    command = [
+        os.fspath(bin / "snakemake"),
+        "--cores",
+        "2",
+        "-n",
+        "--quiet",
+        "all",
+        "--directory",
+        os.fspath(ROOT),
+        *config,
+    ]
+    environment = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr

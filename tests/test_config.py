@@ -40,7 +40,7 @@ def test_every_experiment_of_the_project_is_valid_and_named_like_its_file(path: 
     assert experiment.methods
 
 
-@pytest.mark.parametrize("suite", ["demo", "paper"])
+@pytest.mark.parametrize("suite", ["demo", "paper", "ablations", "ablations_mnist5"])
 def test_every_suite_of_the_project_is_valid(suite: str, tmp_path: Path) -> None:
     name, experiments = load_suite(ROOT / "config" / f"{suite}.yaml", tmp_path)
     assert name == suite
@@ -358,6 +358,7 @@ CHANGES: dict[str, Any] = {
     "stand_in": True,
     "data.sources": [{"name": "digits", "classes_per_task": 2}],
     "data.shuffle_tasks": True,
+    "data.task_order": [1, 0],
     "data.shuffle_classes": True,
     "data.validation": 0.1,
     "network.hidden": [9],

@@ -140,6 +140,19 @@ def test_every_link_of_the_site_leads_somewhere(tmp_path: Path) -> None:
     assert len(list(tmp_path.rglob("*.md"))) > len(PAGES), "and pages with the code that is linked"
 
 
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r'"([\w/.-]+\.md)"', (ROOT / "zensical.toml").read_text())
+    assert set(map(str, assemble.pages().values())) <= set(listed)
+    assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    folders = "blip|benchmarks|config|docs|envs|tests|workflow"
+    for path in re.findall(rf"`((?:{folders})/[\w./*-]+)`", page.read_text()):
+        assert list(ROOT.glob(path)) or path == "blip/methods/imm_mean.py", path
+
+
 @pytest.mark.parametrize(
     ("link", "said"),
     [

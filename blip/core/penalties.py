@@ -19,14 +19,15 @@ class _Quadratic(torch.autograd.Function):
     ) -> Tensor:
         moved = torch._foreach_sub(parameters, anchors)
         forces = moved if stiffness is None else torch._foreach_mul(moved, stiffness)
-        ctx.strength = strength
-        ctx.save_for_backward(*forces)
+        ctx.strength, ctx.forces = strength, forces
         terms = [torch.dot(a.flatten(), b.flatten()) for a, b in zip(forces, moved, strict=True)]
         return strength / 2 * torch.stack(terms).sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, None, *torch._foreach_mul(ctx.saved_tensors, gradient * ctx.strength)
+        forces, ctx.forces = ctx.forces, None  # nobody else's, so they become the result
+        torch._foreach_mul_(forces, gradient * ctx.strength)
+        return None, None, None, *forces
 
 
 def quadratic_penalty(parameter: Tensor, anchor: Tensor, stiffness: Tensor | None = None) -> Tensor:

@@ -21,8 +21,17 @@ from blip.errors import BlipError
 from blip.files import atomic_write
 from blip.results.ablation_figure import draw_ablation
 from blip.results.bit_string import draw_bit_string, named_trace
-from blip.results.loading import KEYS, Runs, method_order
-from blip.results.metrics import reference_scores, run_metrics, score_name, score_shares
+from blip.results.loading import Runs, method_order
+from blip.results.metrics import (
+    games_begun,
+    layer_bits,
+    reference_scores,
+    return_curves,
+    run_metrics,
+    score_means,
+    score_name,
+    seen_scores,
+)
 from blip.results.style import CAPTION, MARKERS, STYLE, Colour, method_colours, percent, sequence
 
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates, no versions
@@ -92,17 +101,18 @@ def _figures_of_group(runs: Runs, names: list[str], colours: dict[str, Colour]) 
 def draw_matrices(runs: Runs) -> Figure | None:
     """Result on each task after learning each task: a heat map per method, mean over seeds; None without a share."""
     result, task_name = score_name(runs), runs.score.task
-    means = 100 * score_shares(runs).groupby(["method", "task_learned", "task"])["score"].mean()
-    if means.isna().all():
+    means = score_means(runs)
+    if means["mean"].isna().all():
         return None
     every, methods = range(len(runs.tasks)), runs.methods()
     columns, side = min(3, len(methods)), max(2.0, 1.0 + 0.18 * len(every))
     rows = -(-len(methods) // columns)
     figure = Figure(figsize=(columns * side, rows * side), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    lowest, highest = min(means.min() // 10 * 10, 90), max(100, means.max())
+    shares = means.assign(mean=100 * means["mean"]).set_index(["method", "task_learned", "task"])["mean"]
+    lowest, highest = min(shares.min() // 10 * 10, 90), max(100, shares.max())
     for i, method in enumerate(methods):
-        table = means[method].unstack().reindex(index=every, columns=every)
+        table = shares[method].unstack().reindex(index=every, columns=every)
         mesh = _heat_map(axes[i], table.to_numpy(), lowest, highest, annotated=len(every) <= 10)
         left, bottom = i % columns == 0, i >= len(methods) - columns
         axes[i].tick_params(labelleft=left, labelbottom=bottom)
@@ -139,7 +149,7 @@ def _heat_map(ax: Axes, values: Any, lowest: float, highest: float, *, annotated
 
 def draw_average(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     """Mean result over the tasks seen so far against the number of tasks learned; None without a share."""
-    seen = score_shares(runs).groupby([*KEYS, "task_learned"])["score"].mean().reset_index()
+    seen = seen_scores(runs)
     if seen["score"].isna().all():
         return None
     methods = runs.methods()
@@ -199,20 +209,18 @@ def draw_bits(runs: Runs) -> Figure | None:
     if "bits" not in runs.tables:
         return None
     bits = runs.tables["bits"]
-    bits = bits.assign(frozen=bits["frozen_bits"] * bits["parameters"])
-    sums = bits.groupby([*KEYS, "task_learned", "layer"], sort=False)[["frozen", "parameters"]].sum().reset_index()
-    max_bits = int(bits["max_bits"].max())
+    means, max_bits = layer_bits(bits), int(bits["max_bits"].max())
     figure = _lines(
-        sums.assign(mean=sums["frozen"] / sums["parameters"], task_learned=sums["task_learned"] + 1),
+        means.assign(task_learned=means["task_learned"] + 1),
         ("task_learned", "tasks learned"),
         ("mean", f"mean frozen bits (of {max_bits})"),
         hue="layer",
-        palette=sequence(sums["layer"].nunique()),
+        palette=sequence(means["layer"].nunique()),
         errorbar="sd",
         marker="o",
         markeredgewidth=0,
         markersize=3.5,
-        **_panels(method_order(sums["method"]), 2.9, 1.5),
+        **_panels(method_order(means["method"]), 2.9, 1.5),
     )
     figure.axes[0].set_ylim(0, max_bits)
     figure.axes[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -245,12 +253,10 @@ def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     if "returns" not in runs.tables:
         return None
     games, methods = runs.tasks, runs.methods()
-    returns = runs.tables["returns"]
-    returns = returns[returns["agent"] != "random"]
-    returns = returns.assign(steps=returns["steps"] / 1e6, game=returns["task"].map(dict(enumerate(games))))
-    begun = returns.groupby("task_training")["steps"].min()
+    curves = return_curves(runs)
+    begun = games_begun(runs) / 1e6
     figure = _lines(
-        returns.groupby([*KEYS, "game", "steps"])["return"].mean().reset_index(),
+        curves.assign(steps=curves["steps"] / 1e6, game=curves["task"].map(dict(enumerate(games)))),
         ("steps", "million steps"),
         ("return", "mean return"),
         hue="method",

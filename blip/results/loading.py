@@ -48,6 +48,8 @@ class Runs:
     """Of each experiment."""
     task_names: dict[str, list[str]]
     """Of each experiment, in the order of one of its runs."""
+    records: dict[tuple[str, str, int], RunRecord]
+    """What each run says of itself, by experiment, method and seed."""
     variants: dict[str, Variant] = field(default_factory=dict)
     """Of those experiments in which a setting is varied."""
 
@@ -80,6 +82,7 @@ class Runs:
             {name: table for name, table in selected.items() if len(table)},
             {name: self.scores[name] for name in experiments},
             {name: self.task_names[name] for name in experiments},
+            {key: record for key, record in self.records.items() if key[0] in experiments},
             {name: self.variants[name] for name in experiments if name in self.variants},
         )
 
@@ -145,6 +148,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {}
     scores: dict[str, Score] = {}
     task_names: dict[str, list[str]] = {}
+    records: dict[tuple[str, str, int], RunRecord] = {}
     variants: dict[str, Variant] = {}
     seen: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
@@ -152,7 +156,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
         key = (record.experiment, record.method, record.seed)
         if key in seen:
             raise BlipError(f"{folder}: the same run as {seen[key]}, expected one of them")
-        seen[key] = folder
+        seen[key], records[key] = folder, record
         rows.append(_row(record))
         if scores.setdefault(record.experiment, record.score) != record.score:
             raise BlipError(f"{folder}: measures {record.score.name}, other runs of {record.experiment} do not")
@@ -163,7 +167,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
             tables.setdefault(table.name, {})[key] = _read_table(folder / table.file, table)
         _check_scores(folder, record, tables)
     long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
-    return Runs(pd.DataFrame(rows), long, scores, task_names, variants)
+    return Runs(pd.DataFrame(rows), long, scores, task_names, records, variants)
 
 
 def mixed_runs(runs: Runs) -> list[str]:

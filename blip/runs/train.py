@@ -8,16 +8,16 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
 
 from blip.config import fingerprint
-from blip.devices import pick_device
+from blip.devices import keep_freed_memory, pick_device
 from blip.errors import BlipError
 from blip.experiment import Experiment, Inputs
 from blip.files import make_folder
 from blip.record import (
     FORMAT,
     RECORD,
+    Numbers,
     Provenance,
     RunRecord,
     TaskRecord,
@@ -30,6 +30,7 @@ from blip.record import (
 from blip.runs.provenance import provenance
 from blip.runs.score_text import score_matrix
 from blip.training.checkpoint import Checkpoint
+from blip.training.loop import Trainer
 from blip.training.products import AUTO, DEFAULT, choose, computed_by, tensor_float_32
 
 
@@ -66,23 +67,25 @@ def train_run(
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
+    keep_freed_memory()
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, cuda_graphs)
         trainer.run(f"{experiment.name} {method} seed {seed}")
         made_by = provenance(target, started, library, experiment.packages)
-        record = _record(experiment, method, seed, inputs, trainer.trained, key, made_by)
-        write_run(folder, record, _weights(trainer.network) if weights else None, trainer.tables)
+        record = _record(experiment, method, seed, inputs, trainer, key, made_by)
+        write_run(folder, record, _weights(trainer) if weights else None, trainer.tables)
         checkpoint.remove()
     print(score_matrix(trainer.tables[experiment.score.table], experiment.score, trainer.names), file=sys.stderr)
     return folder
 
 
 def _record(
-    experiment: Experiment, method: str, seed: int, inputs: Inputs, trained: list[int], key: str, made_by: Provenance
+    experiment: Experiment, method: str, seed: int, inputs: Inputs, trainer: Trainer, key: str, made_by: Provenance
 ) -> RunRecord:
-    tasks = zip(inputs.names, inputs.outputs, trained, strict=True)
+    tasks = zip(inputs.names, inputs.outputs, trainer.trained, strict=True)
+    shared, by_task = trainer.network.numbers()
     return RunRecord(
         format=FORMAT,
         experiment=experiment.name,
@@ -91,6 +94,7 @@ def _record(
         stand_in=experiment.stand_in,
         score=experiment.score,
         tasks=[TaskRecord(name=name, outputs=outputs, trained=length) for name, outputs, length in tasks],
+        network=Numbers(shared=shared, by_task=by_task),
         tables=experiment.tables_of(method),
         config=experiment.run_config(method, seed),
         key=key,
@@ -100,8 +104,8 @@ def _record(
     )
 
 
-def _weights(network: nn.Module) -> bytes:
-    state = network.state_dict()
+def _weights(trainer: Trainer) -> bytes:
+    state = trainer.network.state_dict() | trainer.method.beside_weights()
     tensors = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     content: bytes = safetensors.torch.save(tensors)
     return content
