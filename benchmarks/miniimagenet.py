@@ -25,7 +25,7 @@ for path in sorted((raw / "MI_raw").glob("*/*")):
         image.convert("RGB")
 """,
     "MI_raw to pickles": """
-from blip.data.preparation import prepare_pickles
+from blip.data.raw import prepare_pickles
 prepare_pickles(source, raw, prepared)
 """,
     "pickles to data set": """

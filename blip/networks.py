@@ -114,7 +114,7 @@ class Dropout(nn.Dropout):
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
         bits = words.view(torch.int16)[: x.numel()]
         kept = bits >= round(self.p * 2**16) - 2**15
-        mask = torch.where(kept, x.new_tensor(1 / (1 - self.p) if self.p < 1 else 0.0), x.new_zeros(()))
+        mask = kept.to(x.dtype).mul_(1 / (1 - self.p) if self.p < 1 else 0.0)  # a third of the time of where
         return x * mask.as_strided(x.shape, torch.empty_like(x).stride())  # in the order that x has in memory
 
 

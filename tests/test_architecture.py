@@ -64,13 +64,19 @@ def test_a_room_that_nobody_placed_is_seen(copy: Path) -> None:
 
 def test_no_function_is_longer_than_fifty_lines() -> None:
     functions = {
-        f"{path.name}: {node.name}": (node.end_lineno or 0) - node.lineno + 1
+        f"{path.relative_to(ROOT)}:{node.lineno} {node.name}": (node.end_lineno or 0) - node.lineno + 1
         for path in (ROOT / "blip").rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef)
     }
     assert len(functions) > 300
     assert {name: lines for name, lines in functions.items() if lines > 50} == {}
+
+
+def test_no_two_modules_have_one_name() -> None:
+    modules = [p.stem for p in (ROOT / "blip").rglob("*.py") if not p.stem.startswith("__")]
+    rooms = [p.parent.name for p in (ROOT / "blip").rglob("*/__init__.py")]
+    assert sorted({*modules, *rooms}) == sorted([*modules, *rooms])
 
 
 def test_only_the_list_of_kinds_names_them() -> None:

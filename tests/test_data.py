@@ -18,8 +18,10 @@ from PIL import Image
 from blip.data import DataConfig, Examples, SourceConfig, is_present, load_sequence, prepare_dataset, prepare_experiment
 from blip.data.dataset import Dataset
 from blip.data.folders import read_image
-from blip.data.preparation import dataset_path, make_split, read_source, split_path
+from blip.data.raw import read_source
 from blip.data.sources import MNIST_FILES, read_digits
+from blip.data.splits import make_split, split_path
+from blip.data.storage import dataset_path
 from blip.errors import BlipError
 from blip.files import atomic_write
 
@@ -353,7 +355,9 @@ def config(**values: Any) -> DataConfig:
 
 def sequence_of(digits: Path, tmp_path: Path, seed: int = 0, **values: Any) -> Any:
     path = tmp_path / f"seed{seed}.safetensors"
-    atomic_write(path, make_split(config(**values), seed, digits))  # an earlier sequence may still map the file
+    atomic_write(
+        path, make_split(config(**values), seed, digits).to_bytes()
+    )  # an earlier sequence may still map the file
     return load_sequence(path, digits)
 
 
@@ -436,7 +440,7 @@ def test_permutations_differ_between_tasks_and_seeds_and_move_whole_pixels(digit
     ],
 )
 def test_equal_seeds_give_equal_bytes_and_other_seeds_others(values: dict[str, Any], digits: Path) -> None:
-    first, again, other = (make_split(config(**values), seed, digits) for seed in (3, 3, 4))
+    first, again, other = (make_split(config(**values), seed, digits).to_bytes() for seed in (3, 3, 4))
     assert first == again
     assert first != other
 
@@ -609,6 +613,6 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "a" / "train" / ".cache").mkdir()  # hidden folders are no classes
     sources = [SourceConfig(name="same", folder=Path(folder), side=4, channels=1) for folder in ("a", "b")]
     prepare_dataset(sources[0], tmp_path, tmp_path)
-    assert len(make_split(DataConfig(sources=sources[:1]), 0, tmp_path)) > 0
+    assert len(make_split(DataConfig(sources=sources[:1]), 0, tmp_path).tasks) == 1
     with pytest.raises(BlipError, match="made from a, not b: give the sources two names"):
         make_split(DataConfig(sources=sources[1:]), 0, tmp_path)

@@ -1,6 +1,7 @@
 """The loop: patience schedule, best epoch, exact resume."""
 
 import math
+import sys
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -213,6 +214,26 @@ def test_joint_forgets_nothing(tiny: Path, tmp_path: Path) -> None:
         losses[method] = [row["loss"] for row in trainer.tables["accuracy"]]
     assert losses["joint"][0] == losses["sgd"][0], "one task is all tasks"
     assert losses["joint"][1] < losses["joint"][0] < losses["sgd"][1]
+
+
+def test_joint_at_once_trains_once_and_on_all_tasks(tiny: Path, tmp_path: Path) -> None:
+    settings = {"methods__joint__at_once": True}
+    trainer = make_trainer(tiny, "joint", tmp_path / "once", **settings)
+    trainer.run("test")
+    assert trainer.trained == [3, 0]
+    assert {row["task"] for row in trainer.tables["history"]} == {0}
+    first, again, second = trainer.tables["accuracy"]
+    assert (first["accuracy"], first["loss"]) == (again["accuracy"], again["loss"]), "nothing moves after it"
+    plain = make_trainer(tiny, "sgd", tmp_path / "plain")
+    assert second["loss"] < plain.evaluate(plain.sequence.test(1), 1)[0], "the second task is learned"
+
+    stopped = make_trainer(tiny, "joint", tmp_path / "stopped", **settings)
+    stopped._finish_task = lambda _: sys.exit(1)  # type: ignore[method-assign]
+    with pytest.raises(SystemExit):
+        stopped.run("test")
+    resumed = make_trainer(tiny, "joint", tmp_path / "stopped", **settings)
+    resumed.run("test")
+    assert to_bytes(resumed.network.state_dict()) == to_bytes(trainer.network.state_dict())
 
 
 def test_seeds_and_methods_start_from_addressed_randomness(tiny: Path, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from PIL import Image
 from test_data import one_line
 from test_sources import Malicious
 
-from blip.data import DataConfig, SourceConfig, load_sequence, prepare_dataset, prepare_experiment, sequences, storage
+from blip.data import DataConfig, SourceConfig, load_sequence, prepare_dataset, prepare_experiment, splits, storage
 from blip.data import miniimagenet as mini
-from blip.data.preparation import read_source
+from blip.data.raw import read_source
 from blip.errors import BlipError
 from blip.files import sha256
 
@@ -323,7 +323,7 @@ def test_raw_images_are_not_needed_once_the_pickles_are_there(raw: Path, tmp_pat
     _, first = storage.read_dataset(prepare_dataset(SOURCE, raw, tmp_path))
     (raw / "MI_raw").rename(raw / "gone")
     _, again = storage.read_dataset(prepare_dataset(SOURCE, raw, tmp_path))
-    assert again["content"] == first["content"]
+    assert again.content == first.content
 
 
 def test_loading_reads_each_file_once_however_many_tasks_there_are(
@@ -331,8 +331,8 @@ def test_loading_reads_each_file_once_however_many_tasks_there_are(
 ) -> None:
     split = prepare_experiment("mini", DataConfig(sources=[SOURCE]), 0, raw, tmp_path)
     opened: list[Path] = []
-    read = sequences.read_tensors
-    for module in (sequences, storage):
+    read = splits.read_tensors
+    for module in (splits, storage):
         monkeypatch.setattr(module, "read_tensors", lambda path: opened.append(path) or read(path))
     sequence = load_sequence(split, tmp_path)
     for t in range(len(sequence)):

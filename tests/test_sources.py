@@ -23,7 +23,7 @@ from torchvision.datasets import utils
 from blip.data import SOURCES, DataConfig, SourceConfig, is_present, load_sequence, prepare_experiment
 from blip.data.dataset import Dataset
 from blip.data.pickles import dump_images, load_plain
-from blip.data.preparation import read_source
+from blip.data.raw import read_source
 from blip.data.sources import FASHION_MNIST_FILES
 from blip.errors import BlipError
 

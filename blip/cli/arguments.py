@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +14,13 @@ MOST_THREADS = 256
 """With more than a machine lets a process have, PyTorch ends in a segmentation fault."""
 DIGITS = 15
 """Most that a number has: all of these are exact everywhere."""
+
+
+def add_command(commands: Commands, name: str, run: Callable[[Any], int | None], text: str) -> argparse.ArgumentParser:
+    """The parser of a command that does `run`, given the options; what that returns is the exit status."""
+    parser = commands.add_parser(name, help=text)
+    parser.set_defaults(run=run)
+    return parser
 
 
 def path(text: str) -> Path:

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
-from blip.cli import data, information, results, training
+from blip.cli import data_commands, info_commands, result_commands, training_commands
 from blip.errors import BlipError
 
 
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Continual learning via bit-level information preserving: data, training, tables, figures.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for group in (data, training, results, information):
+    for group in (data_commands, training_commands, result_commands, info_commands):
         for add_command in group.COMMANDS:
             add_command(commands)
     return parser

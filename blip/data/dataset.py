@@ -1,11 +1,14 @@
-"""A data set in memory, as read from raw files."""
+"""A data set: every image of a source once, as read from raw files, and what its own file says of it."""
 
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from blip.errors import BlipError
+from blip.schema import Schema
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -20,8 +23,13 @@ class Dataset:
     test_images: Images
     test_labels: Labels
     classes: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The arrays by name, as its file holds them."""
+        names = (f"{part}_{what}" for part in ("train", "test") for what in ("images", "labels"))
+        return {name: torch.from_numpy(getattr(self, name)) for name in names}
 
     def check(self, name: str) -> "Dataset":
         """Itself. Raises BlipError where images and labels do not fit together."""
@@ -38,3 +46,20 @@ class Dataset:
             if missing:
                 raise BlipError(f"{name}: class {self.classes[missing[0]]} has no {part} image")
         return self
+
+
+class DatasetRecord(Schema):
+    """What the file of a data set says besides the arrays."""
+
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    folder: str | None = None
+    """The class folders that it was made of, where the source named some."""
+    stand_in: bool = False
+    """Whether the images were generated (`blip stand-in`)."""
+    raw: str | None = None
+    """By what the raw files are known; None where they were not there."""
+    content: str = ""
+    """SHA-256 of the arrays, and of what is said above but of `raw`: the same images are the same data, wherever they
+    come from."""

@@ -50,6 +50,11 @@ class SourceConfig(Schema):
     raw_images_per_class: PositiveInt | None = None
     """What the raw images of miniimagenet are expected to be; 100 and 600 where left out."""
 
+    @property
+    def folder_name(self) -> str | None:
+        """`folder` as a text."""
+        return None if self.folder is None else str(self.folder)
+
     @model_validator(mode="after")
     def _complete(self) -> "SourceConfig":
         if self.folder is None and self.name not in SOURCES:

@@ -209,7 +209,7 @@ def read_pickles(folder: Path) -> Dataset:
     except OSError as error:
         raise BlipError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
     count = 1 + max(int(labels.max()) for _, labels in parts)
-    return Dataset(*parts[0], *parts[1], _class_names(folder, count), MEAN, STD)
+    return Dataset(*parts[0], *parts[1], _class_names(folder, count))
 
 
 def _read_pickle(path: Path) -> tuple[Images, Any]:

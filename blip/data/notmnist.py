@@ -35,7 +35,7 @@ def read_notmnist(raw: Path) -> Dataset:
     """notMNIST from its pickles, which may hold plain data only; downloaded where it is missing."""
     path = find_notmnist(raw) or _download(raw)
     parts = [_read_part(path, name) for name in PICKLES.values()]
-    return Dataset(*parts[0], *parts[1], tuple("ABCDEFGHIJ"), MEAN, STD)
+    return Dataset(*parts[0], *parts[1], tuple("ABCDEFGHIJ"))
 
 
 def _download(raw: Path) -> Path:

@@ -1,15 +1,16 @@
 """Task sequences: what the training loop is given, one task at a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blip.data.storage import read_dataset, read_tensors
+from blip.data.splits import Split, read_split
+from blip.data.storage import read_dataset
 from blip.devices import upload
 from blip.errors import BlipError
 from blip.files import sha256
@@ -37,6 +38,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def first(self, n: int) -> "Examples":
+        """The first `n` of them."""
+        tasks = None if self.tasks is None else self.tasks[:n]
+        return replace(self, images=self.images[:n], labels=self.labels[:n], tasks=tasks)
 
     @property
     def batch_size(self) -> int:
@@ -94,41 +100,36 @@ class TaskSequence:
     """The tasks of one experiment and seed. Data sets are held once, on `device`; a task is cut out when asked for."""
 
     def __init__(
-        self,
-        plan: list[dict[str, Any]],
-        indices: dict[str, Tensor],
-        datasets: dict[str, dict[str, Tensor]],
-        checksum: str,
-        stand_ins: list[str],
+        self, split: Split, datasets: dict[str, dict[str, Tensor]], checksum: str, stand_ins: list[str]
     ) -> None:
-        self._plan, self._indices, self._datasets = plan, indices, datasets
+        self._tasks, self._datasets = split.tasks, datasets
         self.checksum = checksum
         """SHA-256 of the split file, which names the data sets by checksum too."""
         self.stand_ins = stand_ins
         """Data sets that were made of generated images (`blip stand-in`)."""
 
     def __len__(self) -> int:
-        return len(self._plan)
+        return len(self._tasks)
 
     @property
     def image_shape(self) -> tuple[int, ...]:
         """(channels, height, width)"""
-        return tuple(self._plan[0]["shape"])
+        return self._tasks[0][0].shape
 
     @property
     def names(self) -> list[str]:
-        return [plan["name"] for plan in self._plan]
+        return [plan.name for plan, _ in self._tasks]
 
     @property
     def outputs(self) -> list[int]:
-        return [len(plan["classes"]) for plan in self._plan]
+        return [len(plan.classes) for plan, _ in self._tasks]
 
     def task(self, t: int) -> Task:
         """Task t, 0-based, cut out of the data sets."""
-        plan = self._plan[t]
-        train = self._examples(t, "train")
-        valid = self._examples(t, "valid") if f"{t}.valid" in self._indices else train
-        return Task(plan["name"], tuple(plan["classes"]), train, valid)
+        plan, indices = self._tasks[t]
+        train = self._examples(t, "train", indices.train)
+        valid = train if indices.valid is None else self._examples(t, "train", indices.valid)
+        return Task(plan.name, tuple(plan.classes), train, valid)
 
     def tasks_until(self, t: int) -> Task:
         """Tasks 0 to t as one; its classes are those of each task in turn."""
@@ -138,44 +139,41 @@ class TaskSequence:
 
     def test(self, t: int) -> Examples:
         """The test examples of task t; where settings are chosen, those of validation."""
-        return self._examples(t, "test" if f"{t}.test" in self._indices else "valid")
+        indices = self._tasks[t][1]
+        return self.task(t).valid if indices.test is None else self._examples(t, "test", indices.test)
 
-    def _examples(self, t: int, part: str) -> Examples:
-        plan = self._plan[t]
-        data = self._datasets[plan["source"]]
-        stored = "test" if part == "test" else "train"
-        index = self._indices[f"{t}.{part}"].to(data["train_labels"].device)
-        images = data[f"{stored}_images"].index_select(0, index)
-        labels = data[f"{stored}_labels"].index_select(0, index)
-        local = torch.zeros(max(plan["labels"]) + 1, dtype=torch.int64, device=labels.device)
-        local[plan["labels"]] = torch.arange(len(plan["labels"]), device=labels.device)
-        if f"{t}.pixels" in self._indices:
-            pixels = self._indices[f"{t}.pixels"].to(images.device)
-            images = images.flatten(2).index_select(2, pixels).view_as(images)
-        channels, height, width = plan["shape"]
+    def _examples(self, t: int, part: Literal["train", "test"], index: Tensor) -> Examples:
+        """Those at `index` of a part of the data set, as task t."""
+        plan, indices = self._tasks[t]
+        data = self._datasets[plan.source]
+        device = data["train_labels"].device
+        index = index.to(device)
+        images, labels = (data[f"{part}_{what}"].index_select(0, index) for what in ("images", "labels"))
+        local = torch.zeros(max(plan.labels) + 1, dtype=torch.int64, device=device)
+        local[plan.labels] = torch.arange(len(plan.labels), device=device)
+        if indices.pixels is not None:
+            images = images.flatten(2).index_select(2, indices.pixels.to(device)).view_as(images)
+        channels, height, width = plan.shape
         margins = (width - images.shape[3], height - images.shape[2])
         if any(margins):
-            sides = [part for margin in margins for part in (margin // 2, margin - margin // 2)]
-            images = F.pad(images, sides)
-        mean, std = (
-            torch.tensor(plan[key], device=labels.device).expand(channels).view(-1, 1, 1) for key in ("mean", "std")
-        )
+            images = F.pad(images, [side for margin in margins for side in (margin // 2, margin - margin // 2)])
+        mean, std = (torch.tensor(x, device=device).expand(channels).view(-1, 1, 1) for x in (plan.mean, plan.std))
         return Examples(images, local[labels], 1 / (255 * std), -mean / std)
 
 
-def load_sequence(split: Path, folder: Path, device: torch.device | str = "cpu") -> TaskSequence:
+def load_sequence(split_file: Path, prepared: Path, device: torch.device | str = "cpu") -> TaskSequence:
     """Read a split and its data sets, each file once, onto `device`.
 
     Raises BlipError where a file is missing or damaged, or a data set is not the one that the split was made from.
     """
-    indices, about = read_tensors(split)
+    split = read_split(split_file)
     datasets, stand_ins = {}, []
-    for name, checksum in about["datasets"].items():
-        path = folder / name
-        tensors, details = read_dataset(path)
-        if details["content"] != checksum:
-            raise BlipError(f"{path}: not the data set that {split} was made from: delete both and prepare again")
+    for name, checksum in split.datasets.items():
+        path = prepared / name
+        tensors, record = read_dataset(path)
+        if record.content != checksum:
+            raise BlipError(f"{path}: not the data set that {split_file} was made from: delete both and prepare again")
         datasets[name] = {key: tensor.to(device) for key, tensor in tensors.items()}
-        if details.get("stand_in"):
+        if record.stand_in:
             stand_ins.append(name)
-    return TaskSequence(about["tasks"], indices, datasets, sha256(split), stand_ins)
+    return TaskSequence(split, datasets, sha256(split_file), stand_ins)

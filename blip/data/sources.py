@@ -24,7 +24,7 @@ class Source:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    """Of images scaled to [0, 1], as in the published code; none where they are measured."""
+    """Of images scaled to [0, 1], as in the published code; none where they are measured, by `read`."""
     read: Callable[[Path], Dataset]
     present: Callable[[Path], bool]
     unverified: Callable[[Path], tuple[Path, str] | None] = lambda raw: None
@@ -97,14 +97,14 @@ def read_mnist(raw: Path) -> Dataset:
     """MNIST from its four original IDX files."""
     paths = _find_or_download(raw, MNIST_PLACES, "MNIST", raw / "mnist")
     arrays = [read_idx(paths[name], MNIST_FILES[name], "sha256 unpacked") for name in IDX_NAMES]
-    return _from_idx(arrays, tuple("0123456789"), SOURCES["mnist"])
+    return _from_idx(arrays, tuple("0123456789"))
 
 
 def read_fashion_mnist(raw: Path) -> Dataset:
     """Fashion-MNIST from its four original gzipped IDX files."""
     paths = _find_or_download(raw, FASHION_MNIST_PLACES, "FashionMNIST", raw / "fashion-mnist")
     arrays = [read_idx(paths[name], FASHION_MNIST_FILES[name], "md5 packed") for name in IDX_NAMES]
-    return _from_idx(arrays, FASHION_MNIST_CLASSES, SOURCES["fashion-mnist"])
+    return _from_idx(arrays, FASHION_MNIST_CLASSES)
 
 
 def _find_or_download(raw: Path, places: list[str], kind: str, by_hand: Path) -> dict[str, Path]:
@@ -119,16 +119,12 @@ def _find_or_download(raw: Path, places: list[str], kind: str, by_hand: Path) ->
     return paths
 
 
-def _from_idx(arrays: list[Images], classes: tuple[str, ...], source: "Source") -> Dataset:
+def _from_idx(arrays: list[Images], classes: tuple[str, ...]) -> Dataset:
     train_images, train_labels, test_images, test_labels = arrays
     return Dataset(
-        train_images[:, None],
-        train_labels.astype(np.int64),
-        test_images[:, None],
-        test_labels.astype(np.int64),
+        *(train_images[:, None], train_labels.astype(np.int64)),
+        *(test_images[:, None], test_labels.astype(np.int64)),
         classes,
-        source.mean,
-        source.std,
     )
 
 
@@ -149,8 +145,6 @@ def read_cifar(name: str, raw: Path) -> Dataset:
         np.ascontiguousarray(test.data.transpose(0, 3, 1, 2)),
         np.array(test.targets, dtype=np.int64),
         tuple(train.classes),
-        SOURCES[name].mean,
-        SOURCES[name].std,
     )
 
 
@@ -174,8 +168,6 @@ def read_svhn(raw: Path) -> Dataset:
         np.ascontiguousarray(test.data),
         test.labels,
         tuple("0123456789"),
-        SOURCES["svhn"].mean,
-        SOURCES["svhn"].std,
     )
 
 

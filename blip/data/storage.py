@@ -1,7 +1,4 @@
-"""This project's own data files: named tensors and a description, in safetensors (no code in them, read by mapping).
-
-A data set's description holds the checksum of its content, by which an altered file is told from the one written.
-"""
+"""This project's own data files: named tensors and a description, in safetensors (no code in them, read by mapping)."""
 
 import hashlib
 import json
@@ -12,8 +9,11 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from blip.data.dataset import DatasetRecord
+from blip.data.description import SourceConfig
 from blip.errors import BlipError
 from blip.files import atomic_path, regular
+from blip.schema import validate
 
 
 def to_bytes(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
@@ -22,19 +22,25 @@ def to_bytes(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
     return content
 
 
-def write_dataset(path: Path, tensors: dict[str, Tensor], about: dict[str, Any]) -> None:
-    """Write a data file, atomically, with the checksum of its content."""
-    about = about | {"content": content_checksum(tensors, about)}
+def dataset_path(prepared: Path, source: SourceConfig) -> Path:
+    """Where the data set of a source lies; of class folders also by the size that images were resized to."""
+    size = f"-{source.side}x{source.side}x{source.channels or 3}" if source.folder else ""
+    return prepared / f"{source.name}{size}.safetensors"
+
+
+def write_dataset(path: Path, tensors: dict[str, Tensor], record: DatasetRecord) -> None:
+    """Write a data set's file, atomically, with the checksum of its content."""
+    record = record.model_copy(update={"content": content_checksum(tensors, record)})
     with atomic_path(path) as temporary:
         try:
-            safetensors.torch.save_file(_contiguous(tensors), temporary, _metadata(about))
+            safetensors.torch.save_file(_contiguous(tensors), temporary, _metadata(record.model_dump(mode="json")))
         except SafetensorError as error:
             raise BlipError(f"{path}: cannot be written: {error}") from None
     _verified.add(_version(path))
 
 
-def read_dataset(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and description of a data file that `write_dataset` wrote; `content` in the latter is its checksum.
+def read_dataset(path: Path) -> tuple[dict[str, Tensor], DatasetRecord]:
+    """What `write_dataset` wrote.
 
     The content is summed up once for each process. Raises BlipError where it is not the one that was written.
     """
@@ -42,11 +48,12 @@ def read_dataset(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     again = "delete it and prepare the data again"
     if not isinstance(about, dict) or "content" not in about:
         raise BlipError(f"{path}: has no checksum, as data sets of earlier versions: {again}")
+    record = validate(DatasetRecord, about, str(path))
     if _version(path) not in _verified:
-        if content_checksum(tensors, about) != about["content"]:
+        if content_checksum(tensors, record) != record.content:
             raise BlipError(f"{path}: damaged or altered (its content has not the checksum that it names): {again}")
         _verified.add(_version(path))
-    return tensors, about
+    return tensors, record
 
 
 _verified: set[tuple[str, int, int, int]] = set()
@@ -58,10 +65,9 @@ def _version(path: Path) -> tuple[str, int, int, int]:
     return str(path.resolve()), status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def content_checksum(tensors: dict[str, Tensor], about: dict[str, Any]) -> str:
-    """SHA-256 of named tensors and a description, without its entries `content` and `raw`: the same images are the same
-    data, wherever they come from."""
-    parts = {key: value for key, value in about.items() if key not in ("content", "raw")}
+def content_checksum(tensors: dict[str, Tensor], record: DatasetRecord) -> str:
+    """See `DatasetRecord.content`."""
+    parts = record.model_dump(mode="json", exclude={"content", "raw"}, exclude_unset=True)
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for key in sorted(tensors):
         tensor = tensors[key].contiguous()

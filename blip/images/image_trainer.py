@@ -89,7 +89,7 @@ class ImageTrainer(Trainer):
                 schedule = PatienceSchedule(**saved["schedule"])
         descent = GradientDescent(self.method.trained_parameters(), schedule.lr)
         step = self._step(descent, task.train)
-        while self.done < config.epochs and schedule.lr >= config.lr_min:
+        while len(task.train) and self.done < config.epochs and schedule.lr >= config.lr_min:
             with self._timed("train"):
                 train_loss = self._train_epoch(step, task.train)
             with self._timed("evaluate"):

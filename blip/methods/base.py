@@ -56,7 +56,7 @@ class Method:
         self.seed = seed
 
     def data_for(self, task: int, sequence: TaskSequence) -> Task:
-        """What is trained and validated on as task `task` (0-based)."""
+        """What is trained and validated on as task `task` (0-based); where there are no images, nothing is trained."""
         return sequence.task(task)
 
     def trained_parameters(self) -> Iterable[nn.Parameter]:

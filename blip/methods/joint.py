@@ -1,7 +1,10 @@
 """Joint training: nothing is there to forget."""
 
+from dataclasses import replace
+
 from blip.data import Task, TaskSequence
 from blip.methods.base import Method, register
+from blip.schema import Schema
 
 
 @register
@@ -15,8 +18,20 @@ class Joint(Method):
     name = "joint"
     games = False
 
+    class Settings(Schema):
+        at_once: bool = False
+        """All tasks in one training, the first task's, and none after it: what papers print as multitask. A network
+        for as many epochs as the others have for one task, where otherwise each task has all so far."""
+
     def data_for(self, task: int, sequence: TaskSequence) -> Task:
-        return sequence.tasks_until(task)
+        if not self.settings.at_once:
+            return sequence.tasks_until(task)
+        return sequence.tasks_until(len(sequence) - 1) if task == 0 else _nothing(sequence.task(task))
 
     def before_task(self, task: int) -> None:
         self.network.statistics_frozen = False
+
+
+def _nothing(task: Task) -> Task:
+    """The same without images."""
+    return replace(task, train=task.train.first(0), valid=task.valid.first(0))

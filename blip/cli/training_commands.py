@@ -6,6 +6,7 @@ from typing import Any
 
 from blip.cli.arguments import (
     Commands,
+    add_command,
     add_experiment,
     add_folder,
     add_seeds,
@@ -19,14 +20,13 @@ from blip.errors import BlipError
 
 
 def add_train(commands: Commands) -> None:
-    parser = commands.add_parser("train", help="train methods on an experiment; goes on where it was stopped")
+    parser = add_command(commands, "train", _train, "train methods on an experiment; goes on where it was stopped")
     add_experiment(parser)
     parser.add_argument("--method", nargs="+", action="extend", required=True, help="one or more of `blip methods`")
     add_seeds(parser, "one run for each")
     add_folder(parser, "--out", "results/runs", "folder of run folders")
     parser.add_argument("--no-weights", action="store_true", help="run folders without the network's weights")
     add_training(parser)
-    parser.set_defaults(run=_train)
 
 
 def _train(options: argparse.Namespace) -> None:
@@ -42,8 +42,11 @@ def _train(options: argparse.Namespace) -> None:
 
 
 def add_tune(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "tune", help="choose a method's settings by validation images of the first tasks; goes on where it was stopped"
+    parser = add_command(
+        commands,
+        "tune",
+        _tune,
+        "choose a method's settings by validation images of the first tasks; goes on where it was stopped",
     )
     add_experiment(parser)
     parser.add_argument("--method", required=True, help="one of `blip methods`")
@@ -65,7 +68,6 @@ def add_tune(commands: Commands) -> None:
     )
     add_folder(parser, "--out", "results/tuned", "folder of tables and trials")
     add_training(parser)
-    parser.set_defaults(run=_tune)
 
 
 def _tune(options: argparse.Namespace) -> None:
@@ -111,12 +113,11 @@ def _grid(texts: list[str]) -> dict[str, Any]:
 
 
 def add_on_gpu(commands: Commands) -> None:
-    parser = commands.add_parser("on-gpu", help="run a command on a GPU that no other job of yours holds")
+    parser = add_command(commands, "on-gpu", _on_gpu, "run a command on a GPU that no other job of yours holds")
     parser.add_argument("--jobs-per-gpu", type=count, default=1, help="that may share one (default: %(default)s)")
     # At least one; argparse then ends its own options at the first word of the command, with or without `--`.
     parser.add_argument("command", metavar="COMMAND", help="after --, with its arguments")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    parser.set_defaults(run=_on_gpu)
 
 
 def _on_gpu(options: argparse.Namespace) -> None:

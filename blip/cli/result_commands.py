@@ -2,15 +2,14 @@
 
 import argparse
 
-from blip.cli.arguments import Commands, add_runs, path
+from blip.cli.arguments import Commands, add_command, add_runs, path
 
 
 def add_tables(commands: Commands) -> None:
-    parser = commands.add_parser(
-        "tables", help="accuracy and forgetting tables from run folders (CSV, Markdown, LaTeX)"
+    parser = add_command(
+        commands, "tables", _tables, "accuracy and forgetting tables from run folders (CSV, Markdown, LaTeX)"
     )
     _add_runs_and_out(parser)
-    parser.set_defaults(run=_tables)
 
 
 def _tables(options: argparse.Namespace) -> None:
@@ -20,10 +19,9 @@ def _tables(options: argparse.Namespace) -> None:
 
 
 def add_figures(commands: Commands) -> None:
-    parser = commands.add_parser("figures", help="figures from run folders (PDF and PNG)")
+    parser = add_command(commands, "figures", _figures, "figures from run folders (PDF and PNG)")
     _add_runs_and_out(parser)
     parser.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
-    parser.set_defaults(run=_figures)
 
 
 def _figures(options: argparse.Namespace) -> None:
@@ -34,9 +32,10 @@ def _figures(options: argparse.Namespace) -> None:
 
 
 def add_games(commands: Commands) -> None:
-    parser = commands.add_parser("games", help="a page of moving pictures from run folders on games (HTML and GIF)")
+    parser = add_command(
+        commands, "games", _games, "a page of moving pictures from run folders on games (HTML and GIF)"
+    )
     _add_runs_and_out(parser)
-    parser.set_defaults(run=_games)
 
 
 def _games(options: argparse.Namespace) -> None:
@@ -47,9 +46,8 @@ def _games(options: argparse.Namespace) -> None:
 
 
 def add_audit(commands: Commands) -> None:
-    parser = commands.add_parser("audit", help="check that no anchor of BLIP's runs moved further than it may")
+    parser = add_command(commands, "audit", _audit, "check that no anchor of BLIP's runs moved further than it may")
     add_runs(parser)
-    parser.set_defaults(run=_audit)
 
 
 def _audit(options: argparse.Namespace) -> int:

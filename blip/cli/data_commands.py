@@ -4,6 +4,7 @@ import argparse
 
 from blip.cli.arguments import (
     Commands,
+    add_command,
     add_data_folders,
     add_experiment,
     add_folder,
@@ -16,12 +17,11 @@ from blip.errors import BlipError
 
 
 def add_data(commands: Commands) -> None:
-    parser = commands.add_parser("data", help="prepare data sets and the splits of an experiment")
+    parser = add_command(commands, "data", _data, "prepare data sets and the splits of an experiment")
     add_experiment(parser)
     add_data_folders(parser)
     add_seeds(parser, "one split for each")
     parser.add_argument("--source", help="make this data set alone, anew, and no split")
-    parser.set_defaults(run=_data)
 
 
 def _data(options: argparse.Namespace) -> None:
@@ -41,12 +41,13 @@ def _data(options: argparse.Namespace) -> None:
 
 
 def add_miniimagenet(commands: Commands) -> None:
-    parser = commands.add_parser("miniimagenet", help="MI_raw.zip or MI_raw/<class>/<image> to train.pkl and test.pkl")
+    parser = add_command(
+        commands, "miniimagenet", _miniimagenet, "MI_raw.zip or MI_raw/<class>/<image> to train.pkl and test.pkl"
+    )
     add_folder(parser, "--raw", "data/raw", "folder of MI_raw")
     add_folder(parser, "--out", "data/prepared/miniimagenet", "folder to write to")
     parser.add_argument("--classes", type=count, default=100, help="that there must be (default: %(default)s)")
     parser.add_argument("--images", type=count, default=600, help="that a class must have (default: %(default)s)")
-    parser.set_defaults(run=_miniimagenet)
 
 
 def _miniimagenet(options: argparse.Namespace) -> None:
@@ -57,9 +58,8 @@ def _miniimagenet(options: argparse.Namespace) -> None:
 
 
 def add_stand_in(commands: Commands) -> None:
-    parser = commands.add_parser("stand-in", help="generate small images that stand in for the raw data sets")
+    parser = add_command(commands, "stand-in", _stand_in, "generate small images that stand in for the raw data sets")
     parser.add_argument("raw", type=path, help="folder to write them to; give it as --raw afterwards")
-    parser.set_defaults(run=_stand_in)
 
 
 def _stand_in(options: argparse.Namespace) -> None:

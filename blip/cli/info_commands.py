@@ -4,12 +4,11 @@ import argparse
 from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin
 
-from blip.cli.arguments import Commands, add_changes, experiment, path
+from blip.cli.arguments import Commands, add_changes, add_command, experiment, path
 
 
 def add_methods(commands: Commands) -> None:
-    parser = commands.add_parser("methods", help="list the methods and their settings")
-    parser.set_defaults(run=_methods)
+    add_command(commands, "methods", _methods, "list the methods and their settings")
 
 
 def _methods(options: argparse.Namespace) -> None:
@@ -31,8 +30,7 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 
 
 def add_doctor(commands: Commands) -> None:
-    parser = commands.add_parser("doctor", help="say what this machine has: versions, GPUs, optional packages")
-    parser.set_defaults(run=_doctor)
+    add_command(commands, "doctor", _doctor, "say what this machine has: versions, GPUs, optional packages")
 
 
 def _doctor(options: argparse.Namespace) -> None:
@@ -42,10 +40,9 @@ def _doctor(options: argparse.Namespace) -> None:
 
 
 def add_check(commands: Commands) -> None:
-    parser = commands.add_parser("check", help="check experiment files without running anything")
+    parser = add_command(commands, "check", _check, "check experiment files without running anything")
     parser.add_argument("experiments", metavar="experiment", type=path, nargs="+")
     add_changes(parser)
-    parser.set_defaults(run=_check)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -1,0 +1,82 @@
+"""The raw data of a source: where they are, by what they are known, and how they are read."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from blip.data import miniimagenet
+from blip.data.dataset import Dataset
+from blip.data.description import SourceConfig
+from blip.data.folders import file_identity, read_image_folder
+from blip.data.sources import SOURCES
+
+
+def is_present(source: SourceConfig, raw: Path) -> bool:
+    """Whether the raw data of a source can be read without a download."""
+    folder = _class_folders(source, raw)
+    return folder.is_dir() if folder else SOURCES[source.name].present(raw)
+
+
+def needs_pickles(source: SourceConfig, raw: Path) -> bool:
+    """Whether a source is read from mini-ImageNet's pickles, and these are still to be made of its raw images."""
+    return (
+        source.name == "miniimagenet"
+        and _class_folders(source, raw) is None
+        and not miniimagenet.pickles_are_in(raw / "miniimagenet")
+    )
+
+
+def prepare_pickles(source: SourceConfig, raw: Path, prepared: Path) -> list[Path]:
+    """Make mini-ImageNet's pickles of its raw images, below `prepared`; what is complete is left alone."""
+    return miniimagenet.build_pickles(
+        raw,
+        prepared / "miniimagenet",
+        classes=source.raw_classes or miniimagenet.CLASSES,
+        images_per_class=source.raw_images_per_class or miniimagenet.IMAGES_PER_CLASS,
+    )
+
+
+def read_source(source: SourceConfig, raw: Path, prepared: Path) -> Dataset:
+    """The data set of a source, from its raw files in `raw`.
+
+    A built-in source comes first from class folders of images, <raw>/<name>/{train,test}/<class>/…, where they are
+    there, then from its published files. Files made on the way lie below `prepared`.
+    """
+    folder = _class_folders(source, raw)
+    if source.folder is not None:
+        assert folder is not None
+        assert source.side is not None  # the configuration asks for it
+        return read_image_folder(folder, source.side, source.channels or 3).check(str(folder))
+    builtin = SOURCES[source.name]
+    if folder is not None:
+        data = read_image_folder(folder, builtin.side, builtin.channels).check(str(folder))
+    elif needs_pickles(source, raw):
+        pickles = prepared / "miniimagenet"
+        if miniimagenet.find_raw(raw) or not miniimagenet.pickles_are_in(pickles):
+            prepare_pickles(source, raw, prepared)
+        data = miniimagenet.read_pickles(pickles).check(str(pickles))
+    else:
+        data = builtin.read(raw).check(source.name)
+    return replace(data, mean=builtin.mean, std=builtin.std) if builtin.mean else data
+
+
+def raw_identity(source: SourceConfig, raw: Path) -> str | None:
+    """By what the raw files of a source are known: names and sizes, or that they are the published ones.
+
+    None where they are not there. Published files with a known checksum are verified when they are read.
+    """
+    folder = _class_folders(source, raw)
+    if folder is not None:
+        return file_identity(folder, "*/*/*")
+    if not SOURCES[source.name].present(raw):
+        return None
+    unverified = SOURCES[source.name].unverified(raw)
+    return file_identity(*unverified) if unverified else "as published"
+
+
+def _class_folders(source: SourceConfig, raw: Path) -> Path | None:
+    """The folder of the class folders of images that a source is read from; None where it comes as published."""
+    if source.folder is not None:
+        return raw / source.folder
+    folder = raw / source.name
+    # With one of them alone, reading says that the other is missing.
+    return folder if any((folder / part).is_dir() for part in ("train", "test")) else None
