@@ -85,7 +85,7 @@ def regular(path: Path) -> Path:
 
 
 def matching(folder: Path, pattern: str) -> Iterator[Path]:
-    """As `folder.glob(pattern)` without `**`, sorted; but OSError where a folder cannot be read: it may not be empty."""
+    """As `folder.glob(pattern)` without `**`, sorted; but OSError where a folder cannot be read: it may hold some."""
     first, _, rest = pattern.partition("/")
     for path in sorted(folder.iterdir()):
         if not fnmatchcase(path.name, first):

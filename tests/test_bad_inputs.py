@@ -321,7 +321,7 @@ NAMED = [
     ),
     Case("a checkpoint not to be read", TRAIN, lambda: each_checkpoint(locked)),
     Case("a full disk for data", DATA, limits=lambda: full_disk(200)),
-    Case("a full disk for a run", TRAIN, lambda: full_disk(50)),
+    Case("a full disk for a run", TRAIN, limits=lambda: full_disk(600)),
     Case("a full disk for tables", TABLES, limits=lambda: full_disk(50)),
     Case("a full disk for figures", FIGURES, limits=lambda: full_disk(2000)),
     Case("a full disk for pickles", MINI, limits=lambda: full_disk(100)),
@@ -557,7 +557,7 @@ def trouble(case: Case, project: Path, folder: Path) -> tuple[int, str]:
         if new:
             problems.append(f"new files: {sorted(new)[:3]}")
     shutil.rmtree(folder)
-    return status, f"{case.name}: {', '.join(problems)}: {said[-600:]}" if problems else ""
+    return status, f"{case.name}: {', '.join(problems)}: {said[:300]} … {said[-600:]}" if problems else ""
 
 
 @pytest.mark.slow
