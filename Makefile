@@ -1,4 +1,5 @@
 # make demo    set up, run the demo suite, and say where the tables and figures are
+# make claims  train what the claims need (digits, and MNIST where RAW has it) and say which hold: docs/claims.md
 # make stand-in  every experiment of the paper on generated images
 # make test    set up and run the tests
 # make kill-test N=100  kill training, games, data and the workflow so often: docs/reliability.md
@@ -15,7 +16,7 @@ BIN = .venv/bin
 N ?= 100
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo stand-in test test-slow test-gpu test-oldest container-test slurm-test lint bench lock clean
+.PHONY: demo claims stand-in test test-slow test-gpu test-oldest container-test slurm-test lint bench lock clean
 .PHONY: kill-test bundle gpu-bundle gpu-check
 
 # A killed Snakemake leaves its lock; where none lives, it is taken away.
@@ -27,6 +28,13 @@ demo: .venv/installed
 	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)" --report results/demo/report.html
 	@cat results/demo/tables/tables.md
 	@printf '\nTables:  results/demo/tables/\nFigures: results/demo/figures/\nReport:  results/demo/report.html (open it in a browser)\n'
+
+EVIDENCE = suite=config/evidence.yaml raw="$(RAW)"
+
+claims: .venv/installed
+	@$(UNLOCK) --config $(EVIDENCE)
+	$(SNAKEMAKE) --cores $(CORES) --config $(EVIDENCE)
+	$(BIN)/blip claims results/evidence/runs results/recorded/*/runs --out results/evidence/claims
 
 STAND_IN = suite=config/stand-in.yaml raw=data/stand-in data=data/stand-in/prepared
 
@@ -95,11 +103,11 @@ lock: .venv/installed
 	printf 'setuptools\nwheel\n' | $(BIN)/uv pip compile - $(HASHED) -o envs/build.lock.txt
 
 clean:
-	rm -rf .venv results/demo results/stand-in data/prepared data/stand-in
+	rm -rf .venv results/demo results/evidence results/inherited results/stand-in data/prepared data/stand-in
 
 .venv/installed: pyproject.toml envs/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint envs/constraints.txt uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint envs/constraints.txt --editable '.[workflow,rl,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --constraint envs/constraints.txt --editable '.[workflow,rl,dev,docs]'
 	touch $@

@@ -3,6 +3,7 @@
 In your own training loop, `BLIP` and `diagonal_fisher` are all there is.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,18 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["BLIP", "UnprotectedWarning", "diagonal_fisher"]
 
 
+_PLACES = {"BLIP": "freezing", "diagonal_fisher": "fisher", "UnprotectedWarning": "layers"}
+
+
 def __getattr__(name: str) -> Any:
     # On first use, since it imports torch, which tables and figures do without.
-    if name == "BLIP":
-        from blip.core.freezing import BLIP
-
-        return BLIP
-    if name == "diagonal_fisher":
-        from blip.core.fisher import diagonal_fisher
-
-        return diagonal_fisher
-    if name == "UnprotectedWarning":
-        from blip.core.layers import UnprotectedWarning
-
-        return UnprotectedWarning
+    if name in _PLACES:
+        return getattr(import_module(f"blip.core.{_PLACES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,6 +20,26 @@ T = TypeVar("T")
 KINDS: tuple[type[Experiment], ...] = (GameExperiment, ImageExperiment)
 """Every kind of experiment; a file is of the first whose `key` it has, and of the last where it has none of them."""
 
+PUBLISHED = Path(__file__).parent / "experiments"
+"""The experiment files that come with the package."""
+
+
+def published() -> dict[str, Path]:
+    """Files of the experiments that come with the package, by name."""
+    return {path.stem: path for path in sorted(PUBLISHED.glob("*.yaml"))}
+
+
+def experiment_file(name: Path) -> Path:
+    """The file that `name` is, or else that of the published experiment of this name.
+
+    Raises BlipError where it is a bare name that nothing has.
+    """
+    if name.is_file() or len(name.parts) != 1 or name.suffix in (".yaml", ".yml"):
+        return name
+    if (found := published().get(str(name))) is None:
+        raise BlipError(f"{name}: no file, and no published experiment (known: {', '.join(published())})")
+    return found
+
 
 def fingerprint(values: Any) -> str:
     """A short name for plain values, the same for equal ones."""

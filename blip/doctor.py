@@ -1,33 +1,53 @@
-"""What this machine has of what the project can use, on one screen."""
+"""What this machine has of what the project can use, and what would run here, on one screen."""
 
 import os
 import platform
+import shutil
 import subprocess
 from importlib import metadata
+from pathlib import Path
+from textwrap import wrap
 
 import torch
+
+from blip.config import load_experiment, published
+from blip.data import is_present
+from blip.training.products import AUTO, ONEDNN, SMALLEST_PRODUCT, choose, processor
 
 OPTIONAL = {
     "games": ("ale-py", "gymnasium", "stable-baselines3"),
     "workflow": ("snakemake",),
-    "download and check of raw data": ("torchvision",),
-    "Stable-Baselines3's own wrappers": ("opencv-python-headless",),
+    "download of raw data": ("torchvision",),
+    "Stable-Baselines3's wrappers": ("opencv-python-headless",),
 }
+CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
+"""Those that products and bfloat16 are fast by."""
+CONTAINERS = ("apptainer", "singularity", "docker", "podman")
+WIDTH = 118
+Rows = list[tuple[str, str]]
 
 
-def report() -> str:
-    """The screen: a name and what was found on each line. Asks the devices and changes nothing."""
-    rows = [
-        ("blip-continual", _version("blip-continual")),
-        ("Python", f"{platform.python_version()}, {platform.system()} {platform.machine()}"),
-        ("PyTorch", str(torch.__version__)),
-        ("CUDA", _cuda()),
+def report(raw: Path) -> str:
+    """The screen: a name and what was found on each line. Asks the devices and changes nothing.
+
+    `raw` is the folder in which raw data are looked for.
+    """
+    rows: Rows = [
+        ("blip-continual", f"{_version('blip-continual')}, Python {platform.python_version()}, {_system()}"),
+        ("PyTorch", f"{torch.__version__}; CUDA {_cuda()}"),
         *_gpus(),
-        ("CPU", f"{_cpus()} to use, PyTorch's threads {torch.get_num_threads()}"),
+        *_cpu(),
         *((purpose, ", ".join(f"{name} {_version(name)}" for name in names)) for purpose, names in OPTIONAL.items()),
+        ("containers", ", ".join(filter(shutil.which, CONTAINERS)) or "none of " + ", ".join(CONTAINERS)),
+        ("SLURM", _answer("sbatch", "--version") or "not here"),
+        *_data(raw),
     ]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+    lines = []
+    for name, value in rows:
+        first, *more = wrap(value, WIDTH - width - 2)
+        lines += [f"{name:{width}}  {first}", *(f"{'':{width}}  {line}" for line in more)]
+    return "\n".join(lines)
 
 
 def _version(package: str) -> str:
@@ -37,22 +57,28 @@ def _version(package: str) -> str:
         return "not installed"
 
 
+def _system() -> str:
+    return f"{platform.system()} {platform.machine()}"
+
+
+def _answer(*command: str) -> str:
+    """The first line that a program prints; empty where there is none."""
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+        return run.stdout.splitlines()[0]
+    except (OSError, subprocess.SubprocessError, IndexError):
+        return ""
+
+
 def _cuda() -> str:
     if torch.version.cuda is None:
-        return "this PyTorch was built without it"
+        return "not in this build"
     cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
-    return f"{torch.version.cuda}, cuDNN {cudnn or 'not loaded'}, driver {_driver()}"
+    driver = _answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader") or "not found"
+    return f"{torch.version.cuda}, cuDNN {cudnn or 'not loaded'}, driver {driver}"
 
 
-def _driver() -> str:
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        return subprocess.run(query, capture_output=True, text=True, check=True, timeout=20).stdout.splitlines()[0]
-    except (OSError, subprocess.SubprocessError, IndexError):
-        return "not found"
-
-
-def _gpus() -> list[tuple[str, str]]:
+def _gpus() -> Rows:
     if not torch.cuda.is_available():
         return [("GPU", "none: training runs on the CPU, steps are not recorded")]
     rows = []
@@ -64,5 +90,37 @@ def _gpus() -> list[tuple[str, str]]:
     return [*rows, ("training there", "steps are recorded as CUDA graphs (--eager: not)")]
 
 
+def _cpu() -> Rows:
+    about = processor()
+    flags = set((about.get("flags") or about.get("Features") or "").split())
+    features = ", ".join(feature for feature in CPU_FEATURES if feature in flags) or "no known features"
+    model = about.get("model name") or platform.processor() or "unknown model"
+    faster = choose(AUTO, torch.device("cpu"), SMALLEST_PRODUCT) == ONEDNN
+    products = f"oneDNN's from {SMALLEST_PRODUCT:,} multiplications on, PyTorch's" if faster else "PyTorch's"
+    return [
+        ("CPU", f"{model}: {_cpus()} to use, PyTorch's threads {torch.get_num_threads()}; {features}"),
+        ("float32 products", f"{products} default library (--products)"),
+    ]
+
+
 def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _data(raw: Path) -> Rows:
+    """Which raw data are there, and which published experiments wait for what."""
+    there: dict[str, bool] = {}
+    ready, waiting = [], []
+    for name, file in published().items():
+        experiment = load_experiment(file)
+        for source in experiment.sources:
+            there.setdefault(source.name, is_present(source, raw))
+        lacking = [source.name for source in experiment.sources if not there[source.name]]
+        lacking += [package for package in experiment.packages if _version(package) == "not installed"]
+        waiting += [f"{name} ({', '.join(lacking)})"] if lacking else []
+        ready += [] if lacking else [name]
+    return [
+        (f"raw data in {raw}", ", ".join(source for source, found in there.items() if found)),
+        ("experiments that can run", ", ".join(ready)),
+        ("experiments that wait for", "; ".join(waiting) or "nothing"),
+    ]

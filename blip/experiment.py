@@ -11,8 +11,10 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from blip.data import SourceConfig
 from blip.errors import BlipError
 from blip.methods import METHODS
+from blip.networks import MultiHeadNetwork
 from blip.record import COST, MEMORY, Score, Table
 from blip.schema import NAME, Schema, wrong
+from blip.seeding import address
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
 
@@ -111,10 +113,36 @@ class Experiment(Schema):
         """Multiplications in the largest linear layer of a training step."""
 
     @abstractmethod
+    def build_network(self, method: str, inputs: Any) -> MultiHeadNetwork:
+        """The network that a method is run on, initialised from torch's global generator."""
+
+    @abstractmethod
+    def build_trainer(self, inputs: Any, **arguments: Any) -> Trainer:
+        """What trains a run on its inputs; `arguments` are those of `Trainer` that all kinds have in common."""
+
     def trainer(
-        self, method: str, seed: int, inputs: Any, checkpoint: Checkpoint, device: torch.device, cuda_graphs: bool
+        self,
+        method: str,
+        seed: int,
+        inputs: Any,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        cuda_graphs: bool = True,
     ) -> Trainer:
         """What trains a run on its `inputs`."""
+        torch.manual_seed(address(seed, "network"))
+        network = self.build_network(method, inputs).to(device)
+        return self.build_trainer(
+            inputs,
+            network=network,
+            method=METHODS[method](network, self.methods[method], seed),
+            tables=self.tables_of(method),
+            tasks=inputs.names,
+            seed=seed,
+            checkpoint=checkpoint,
+            device=device,
+            cuda_graphs=cuda_graphs,
+        )
 
 
 def _settings(method: Any, values: Any) -> Schema:

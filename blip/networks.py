@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
@@ -184,6 +185,12 @@ class MultiHeadNetwork(nn.Module):
         return {name: layer.weight for name, layer in named_layers(self.shared).items()}
 
     @property
+    def norms(self) -> dict[nn.Module, nn.Module]:
+        """The batch-norm that comes right after a layer, by the layer."""
+        rows = [module for module in self.features.modules() if isinstance(module, nn.Sequential)]
+        return {a: b for row in rows for a, b in pairwise(row) if isinstance(b, BATCH_NORMS)}
+
+    @property
     def batch_statistics(self) -> bool:
         """Whether a prediction depends on the batch that it is made in."""
         return any(isinstance(m, BATCH_NORMS) and m.running_mean is None for m in self.features.modules())
@@ -229,6 +236,11 @@ class MultiHeadNetwork(nn.Module):
                 if isinstance(module, BATCH_NORMS):
                     module.eval()
         return self
+
+
+def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they are now."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
 def build_network(

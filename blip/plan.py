@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from blip.config import PlannedExperiment, Tuning, load_suite
-from blip.data import SourceConfig, dataset_path, needs_pickles, split_path
-from blip.data.miniimagenet import FILES
+from blip.data import SourceConfig, dataset_file, dataset_path, needs_pickles, split_path
+from blip.data.miniimagenet import FILES, find_raw
 from blip.errors import BlipError
 from blip.record import run_files, run_folder
 
@@ -35,7 +35,7 @@ class TrainingJob:
     @property
     def name(self) -> str:
         """Of the rule."""
-        return f"train_{self.planned.experiment.name}_{self.method}".replace("-", "_").replace(".", "_")
+        return rule_name("train", self.planned, self.method)
 
     @property
     def log(self) -> str:
@@ -63,7 +63,7 @@ class TuningJob:
     @property
     def name(self) -> str:
         """Of the rule."""
-        return f"tune_{self.planned.experiment.name}_{self.method}".replace("-", "_").replace(".", "_")
+        return rule_name("tune", self.planned, self.method)
 
     @property
     def table(self) -> str:
@@ -93,7 +93,7 @@ class Plan:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         check_settings(settings)
-        self.raw, self.data = Path(settings["raw"]), Path(settings["data"])
+        self.raw, self.prepared = Path(settings["raw"]), Path(settings["data"])
         self.suite, self.experiments = load_suite(Path(settings["suite"]), self.raw)
         self.out = f"{settings['results']}/{self.suite}"
         self.checkpoints = settings.get("checkpoints") or f"{self.out}/checkpoints"
@@ -140,19 +140,32 @@ class Plan:
     def datasets(self) -> dict[str, tuple[PlannedExperiment, SourceConfig]]:
         """Each data set file's name, an experiment that uses it, and its source there."""
         return {
-            dataset_path(self.data, source).stem: (planned, source)
+            dataset_path(self.prepared, source).stem: (planned, source)
             for planned in self.experiments.values()
             for source in planned.experiment.sources
         }
 
     def dataset_files(self, planned: PlannedExperiment) -> list[str]:
         """The data set files of an experiment."""
-        return [str(dataset_path(self.data, source)) for source in planned.experiment.sources]
+        return [str(dataset_path(self.prepared, source)) for source in planned.experiment.sources]
 
     def split_files(self, planned: PlannedExperiment, seeds: Iterable[Any]) -> list[str]:
         """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`."""
         experiment = planned.experiment
-        return [str(split_path(self.data, experiment.name, seed)) for seed in seeds if experiment.sources]
+        return [self.split_file(experiment.name, seed) for seed in seeds if experiment.sources]
+
+    def split_file(self, experiment: str, seed: Any) -> str:
+        """One of them; both may be wildcards."""
+        return str(split_path(self.prepared, experiment, seed))
+
+    def dataset_file(self, dataset: str) -> str:
+        """Of a name in `datasets`, or of a wildcard."""
+        return str(dataset_file(self.prepared, dataset))
+
+    def raw_images(self) -> list[str]:
+        """Of mini-ImageNet, where they are there."""
+        path = find_raw(self.raw)
+        return [str(path)] if path else []
 
     def pickles(self, dataset: str) -> list[str]:
         """What of mini-ImageNet must be made before a data set."""
@@ -160,7 +173,7 @@ class Plan:
 
     def pickle_files(self) -> list[str]:
         """Of mini-ImageNet."""
-        return [str(self.data / "miniimagenet" / name) for name in FILES]
+        return [str(self.prepared / "miniimagenet" / name) for name in FILES]
 
     def raw_counts(self) -> list[str]:
         """What mini-ImageNet's raw images are expected to be, as command-line arguments."""
@@ -171,8 +184,13 @@ class Plan:
     def bind(self, environment: Mapping[str, str]) -> str:
         """Folders that a container must be shown besides the working directory, as a value of APPTAINER_BIND."""
         before = environment.get("APPTAINER_BIND", "").split(",")
-        folders = outside_of(Path.cwd(), [self.raw, self.data, Path(self.out).parent, Path(self.checkpoints)])
+        folders = outside_of(Path.cwd(), [self.raw, self.prepared, Path(self.out).parent, Path(self.checkpoints)])
         return ",".join(filter(None, dict.fromkeys([*before, *folders])))
+
+
+def rule_name(what: str, planned: PlannedExperiment, method: str) -> str:
+    """Of a rule for one method on one experiment."""
+    return f"{what}_{planned.experiment.name}_{method}".replace("-", "_").replace(".", "_")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:

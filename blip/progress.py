@@ -37,11 +37,6 @@ class Progress:
     ) -> None:
         self._bar.close()
 
-    def epoch(self, task: int, epoch: int, loss: float, accuracy: float) -> None:
-        """An epoch (0-based) has ended with this validation loss and accuracy."""
-        text = f"task {task + 1}/{self.tasks}, epoch {epoch + 1}, loss {loss:.4f}, accuracy {accuracy:.1%}"
-        self.advance(task * self.epochs + epoch + 1, text)
-
     def advance(self, done: int, text: str) -> None:
         """`done` units of the whole run are done; `text` says how it goes."""
         if self.terminal:

@@ -18,8 +18,9 @@ from PIL import Image
 from blip.data import DataConfig, Examples, SourceConfig, is_present, load_sequence, prepare_dataset, prepare_experiment
 from blip.data.dataset import Dataset
 from blip.data.folders import read_image
+from blip.data.idx import MNIST as MNIST_FILES
 from blip.data.raw import read_source
-from blip.data.sources import MNIST_FILES, read_digits
+from blip.data.sources import read_digits
 from blip.data.splits import make_split, split_path
 from blip.data.storage import dataset_path
 from blip.errors import BlipError
@@ -69,7 +70,7 @@ def idx_bytes(array: np.ndarray[Any, Any]) -> bytes:
 def write_mnist(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path, bool], None]:
     """Writes a MNIST of thirty 4×4 images into a folder, whose checksums are expected from then on."""
     for name, array in IDX.items():
-        monkeypatch.setitem(MNIST_FILES, name, hashlib.sha256(idx_bytes(array)).hexdigest())
+        monkeypatch.setitem(MNIST_FILES.checksums, name, hashlib.sha256(idx_bytes(array)).hexdigest())
 
     def write(folder: Path, gzipped: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -169,7 +170,7 @@ def test_missing_mnist_without_a_network_says_which_files_to_put_where(
     message = one_line(error)
     assert "Name or service not known" in message
     assert str(tmp_path / "mnist") in message
-    for name in MNIST_FILES:
+    for name in MNIST_FILES.checksums:
         assert f"{name}.gz" in message
 
 

@@ -350,6 +350,43 @@ def test_sampled_fisher_of_ewc_is_the_mean_of_squared_gradients_of_batches() -> 
         torch.testing.assert_close(value, expected, rtol=0.2, atol=0.05 * float(expected.max()))
 
 
+@pytest.mark.parametrize("fisher", ["exact", "empirical"])
+def test_other_fishers_of_ewc_are_those_of_the_definition(fisher: str) -> None:
+    method = make("ewc", fisher=fisher, fisher_batch_size=7)
+    data = examples("mlp", 0, 10)
+    method.after_task(0, data)
+    network = method.network
+    network.eval()
+    expected = {name: torch.zeros_like(p) for name, p in network.features.named_parameters()}
+    for x, label in zip(*data.batch(torch.arange(10)), strict=True):
+        logits = network(x[None], 0)
+        p = logits.softmax(1)[0].detach() if fisher == "exact" else F.one_hot(label, logits.shape[1])
+        for y, weight in enumerate(p.tolist()):
+            loss = F.cross_entropy(logits, torch.tensor([y]))
+            gradients = torch.autograd.grad(loss, network.features.parameters(), retain_graph=True)
+            for value, gradient in zip(expected.values(), gradients, strict=True):
+                value += weight * gradient**2 / 10 / 7
+    for name, value in method.state_dict()["fisher"].items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-9)
+
+
+def test_one_per_class_is_the_exact_fisher_of_an_image_of_each_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, data = make("ewc", fisher="one per class"), examples("mlp", 0, 20)
+    seen: list[Tensor] = []
+
+    def fisher(*_: Any, labels: str, **__: Any) -> dict[str, Tensor]:
+        assert labels == "exact"
+        seen.extend(_[2])
+        return {}
+
+    monkeypatch.setattr("blip.methods.ewc.diagonal_fisher", fisher)
+    method.after_task(0, data)
+    (x,) = seen
+    images = data.batch(torch.arange(20))[0]
+    found = [int(data.labels[(images == image).flatten(1).all(1)][0]) for image in x]
+    assert found == data.labels.unique().tolist()
+
+
 @pytest.mark.parametrize(("name", "strength"), [("ewc", 500.0), ("imm-mode", 5.0)])
 def test_a_penalty_keeps_the_weights_closer_to_the_old_ones(name: str, strength: float) -> None:
     ways = {}
@@ -520,6 +557,15 @@ def test_imm_mode_merges_the_old_and_the_new_weights_by_their_fisher_information
     assert_same(weights(method.network.heads), heads)
     for name, value in method.state_dict()["fisher"].items():
         torch.testing.assert_close(value, old_fisher[name] + new_fisher[name])
+
+
+def test_imm_mode_as_published_merges_nothing() -> None:
+    method = make("imm-mode", merge=False)
+    learn(method, 0)
+    train(method, 1, examples("mlp", 1), epochs=10)
+    new = weights(method.network)
+    method.after_task(1, examples("mlp", 1))
+    assert_same(weights(method.network), new)
 
 
 def test_imm_mode_keeps_new_weights_that_no_task_says_anything_about(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -811,7 +857,7 @@ def test_gpm_leaves_what_layers_make_of_stored_inputs(network: str) -> None:
 
 
 def test_gpm_bases_grow_are_orthonormal_and_hold_the_energy() -> None:
-    from blip.methods.gpm import grown
+    from blip.core.projections import grown
 
     random = torch.Generator().manual_seed(0)
     first, second = (torch.randn(12, 5, generator=random) for _ in range(2))
@@ -831,7 +877,7 @@ def test_gpm_bases_grow_are_orthonormal_and_hold_the_energy() -> None:
 
 def test_gpm_bases_of_many_inputs_are_those_of_the_plain_svd() -> None:
     """With the reference in double precision; 1e-4 is what single precision leaves of the projections."""
-    from blip.methods.gpm import grown
+    from blip.core.projections import grown
 
     def plain(basis: Tensor, inputs: Tensor, share: float) -> Tensor:
         directions, sizes, _ = torch.linalg.svd(inputs - basis @ (basis.T @ inputs), full_matrices=False)
@@ -850,14 +896,44 @@ def test_gpm_bases_of_many_inputs_are_those_of_the_plain_svd() -> None:
 
 
 def test_gpm_projects_by_either_basis_alike() -> None:
-    from blip.methods.gpm import _smaller
+    from blip.core.projections import Outside
 
     weight = torch.randn(3, 10, generator=torch.Generator().manual_seed(0))
     basis = torch.linalg.qr(torch.randn(10, 7, generator=torch.Generator().manual_seed(1)))[0]
-    free, is_free = _smaller(basis)
-    assert is_free
-    assert free.shape == (10, 3)
-    torch.testing.assert_close(weight @ free @ free.T, weight - weight @ basis @ basis.T)
+    outside = Outside.of(basis)
+    assert outside.orthogonal
+    assert outside.basis.shape == (10, 3)
+    torch.testing.assert_close(outside.part_of(weight), weight - weight @ basis @ basis.T)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+@pytest.mark.parametrize("shape", [(8, 12, 5), (12, 12, 5), (7, 7, 7), (1, 4, 2)])
+def test_gpm_projects_a_linear_layers_gradient_and_nothing_else(shape: tuple[int, int, int], bfloat16: bool) -> None:
+    """Whatever numbers of rows, inputs and units are alike. Under autocast the gradient itself is projected."""
+    n, inputs, units = shape
+    torch.manual_seed(0)
+    network = MultiHeadNetwork(nn.Sequential(nn.Identity(), nn.Linear(inputs, units)), units, [2])
+    layer: Any = network.features[1]
+    basis = torch.linalg.qr(torch.randn(inputs, max(1, inputs // 3)))[0]
+    x, expected = torch.randn(n, inputs, requires_grad=True), {}
+    for projected in (False, True):
+        method: Any = METHODS["gpm"](network, METHODS["gpm"].Settings(), 0) if projected else None
+        if projected:
+            method.bases = {"1": basis}
+            method.before_task(1)
+        network.zero_grad()
+        x.grad = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            y = layer(x)
+        (y.float() * torch.arange(y.numel()).view_as(y)).sum().backward()
+        if projected:
+            method.before_step()
+            assert (method.of_inputs == {"1"}) != bfloat16
+            rest = expected["weight"] - expected["weight"] @ basis @ basis.T
+            torch.testing.assert_close(layer.weight.grad, rest, rtol=1e-5, atol=1e-5 * n * units)
+            assert_same(x.grad, expected["x"])
+        assert x.grad is not None
+        expected = {"weight": layer.weight.grad.clone(), "x": x.grad.clone()}
 
 
 # packnet, hat
@@ -886,6 +962,31 @@ def test_outputs_for_earlier_tasks_never_change(name: str, network: str) -> None
                 assert_same(outputs(earlier), expected)
             else:  # a gate is not quite 0 or 1
                 torch.testing.assert_close(outputs(earlier), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["packnet", "hat", "sgd"])
+def test_accuracy_on_earlier_tasks_never_changes(name: str) -> None:
+    """With the published s_max and λ; 200 images a task, so that a changed prediction shows as half a percent."""
+    torch.manual_seed(0)
+    network = build_network(MLPConfig(name="mlp", hidden=[64, 48]), NETWORKS["mlp, two layers"][1], CLASSES)
+    method = METHODS[name](network, METHODS[name].Settings(), 0)
+    ended: list[Tensor] = []
+    changed = 0
+
+    def predictions(task: int) -> Tensor:
+        x, _ = examples("mlp, two layers", task, 200).batch(torch.arange(200))
+        method.network.eval()
+        with method.as_seen_by(task):
+            return method.network(x, task).argmax(1)
+
+    for task in range(3):
+        data = examples("mlp, two layers", task, 200)
+        train(method, task, data, epochs=20, lr=0.05)
+        method.after_task(task, data)
+        ended.append(predictions(task))
+        assert (ended[task] == data.labels).float().mean() > 0.9, "it is learned"
+        changed += sum(int((predictions(t) != before).sum()) for t, before in enumerate(ended))
+    assert (changed == 0) == (name != "sgd")
 
 
 def test_packnet_gives_each_task_a_part_of_every_layer() -> None:

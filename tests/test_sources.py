@@ -22,9 +22,9 @@ from torchvision.datasets import utils
 
 from blip.data import SOURCES, DataConfig, SourceConfig, is_present, load_sequence, prepare_experiment
 from blip.data.dataset import Dataset
+from blip.data.idx import FASHION_MNIST
 from blip.data.pickles import dump_images, load_plain
 from blip.data.raw import read_source
-from blip.data.sources import FASHION_MNIST_FILES
 from blip.errors import BlipError
 
 REAL = ROOT.parent / "shared" / "data"
@@ -127,7 +127,7 @@ def write_fashion(raw: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         content = gzip.compress(idx_bytes(array))
         (folder / f"{name}.gz").write_bytes(content)
         (folder / name).write_bytes(b"what torchvision unpacked is not read")
-        monkeypatch.setitem(FASHION_MNIST_FILES, name, md5(content))
+        monkeypatch.setitem(FASHION_MNIST.checksums, name, md5(content))
     return arrays
 
 

@@ -40,6 +40,19 @@ def test_the_sign_flip_test_counts_all_flips(values: list[float]) -> None:
     assert s.sign_flip(d) == pytest.approx(expected, abs=2 * 2.0 ** -len(d)), "ties are counted up to rounding"
 
 
+@pytest.mark.parametrize("n", [6, 7, 14])
+def test_the_sign_flip_test_is_that_of_scipy(n: int) -> None:
+    d = np.random.default_rng(n).normal(0.4, 1, n)
+    reference = stats.permutation_test((d,), np.mean, permutation_type="samples", n_resamples=np.inf, vectorized=True)
+    assert s.sign_flip(d) == pytest.approx(reference.pvalue, abs=1e-12)
+
+
+def test_twenty_seeds_are_tested_exactly_and_hundreds_at_random() -> None:
+    assert s.sign_flip(np.arange(1.0, 21)) == 2 / 2**20
+    assert s.sign_flip(np.append(np.arange(1.0, 20), -1)) > 2 / 2**20
+    assert s.sign_flip(np.ones(200)) == pytest.approx(1 / 5000)
+
+
 def test_the_smallest_p_of_the_sign_flip_test_is_two_flips() -> None:
     assert s.sign_flip(np.array([1.0, 2, 3, 4, 5, 6])) == 2 / 2**6
     assert s.paired([1.0, 2, 3, 4, 5, 6]).p_sign_flip < s.LEVEL

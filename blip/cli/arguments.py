@@ -43,7 +43,7 @@ def count(text: str) -> int:
 
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """For `experiment`."""
-    parser.add_argument("experiment", type=path, help="experiment file, such as config/experiments/mnist5.yaml")
+    parser.add_argument("experiment", type=path, help="experiment file, or one of `blip experiments` by its name")
     add_changes(parser)
 
 
@@ -67,9 +67,9 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
 
 def experiment(options: argparse.Namespace, file: Path) -> Any:
     """What an experiment file holds, with the changes."""
-    from blip.config import load_experiment
+    from blip.config import experiment_file, load_experiment
 
-    return load_experiment(file, changes(options))
+    return load_experiment(experiment_file(file), changes(options))
 
 
 def add_seeds(parser: argparse.ArgumentParser, purpose: str) -> None:

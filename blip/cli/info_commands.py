@@ -1,10 +1,15 @@
 """Commands that say what there is, and change nothing."""
 
 import argparse
+import json
+from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin
 
-from blip.cli.arguments import Commands, add_changes, add_command, experiment, path
+from blip.cli.arguments import Commands, add_changes, add_command, add_folder, experiment, path
+
+SCHEMAS = ("experiment", "suite", "claims")
+"""Kinds of files that `blip.schemas` knows, which takes seconds to import."""
 
 
 def add_methods(commands: Commands) -> None:
@@ -29,14 +34,43 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
+def add_experiments(commands: Commands) -> None:
+    parser = add_command(commands, "experiments", _experiments, "list the published experiments, or print one")
+    parser.add_argument("name", nargs="?", help="whose file is printed: the start of one of your own")
+
+
+def _experiments(options: argparse.Namespace) -> None:
+    from blip.config import experiment_file, load_experiment, published
+
+    if options.name is not None:
+        lines = experiment_file(Path(options.name)).read_text(encoding="utf-8").splitlines()
+        print(*(line for line in lines if not line.startswith("# yaml-language-server")), sep="\n")
+        return
+    for name, file in published().items():
+        listed = load_experiment(file)
+        print(name, *wrap(listed.about, 100), ", ".join(listed.methods), sep="\n    ")
+
+
+def add_schema(commands: Commands) -> None:
+    parser = add_command(commands, "schema", _schema, "print the JSON schema of a kind of file, for editors")
+    parser.add_argument("kind", choices=SCHEMAS)
+
+
+def _schema(options: argparse.Namespace) -> None:
+    from blip.schemas import SCHEMAS
+
+    print(json.dumps(SCHEMAS[options.kind](), indent=2, ensure_ascii=False))
+
+
 def add_doctor(commands: Commands) -> None:
-    add_command(commands, "doctor", _doctor, "say what this machine has: versions, GPUs, optional packages")
+    parser = add_command(commands, "doctor", _doctor, "say what would run here: versions, CPU, GPUs, containers, data")
+    add_folder(parser, "--raw", "data/raw", "raw data")
 
 
 def _doctor(options: argparse.Namespace) -> None:
     from blip.doctor import report
 
-    print(report())
+    print(report(options.raw))
 
 
 def add_check(commands: Commands) -> None:
@@ -51,4 +85,4 @@ def _check(options: argparse.Namespace) -> None:
         print(f"{file}: {asked.name}: {', '.join(asked.methods)}")
 
 
-COMMANDS = (add_methods, add_doctor, add_check)
+COMMANDS = (add_methods, add_experiments, add_doctor, add_check, add_schema)

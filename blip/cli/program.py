@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from blip.cli import data_commands, info_commands, result_commands, training_commands
+from blip.cli.completion import add_completion
 from blip.errors import BlipError
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
@@ -81,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="blip",
         description="Continual learning via bit-level information preserving: data, training, tables, figures.",
     )
+    add_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (data_commands, training_commands, result_commands, info_commands):
         for add_command in group.COMMANDS:

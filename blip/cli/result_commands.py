@@ -1,8 +1,20 @@
 """Commands that read run folders."""
 
 import argparse
+from pathlib import Path
 
 from blip.cli.arguments import Commands, add_command, add_runs, path
+
+
+def add_results(commands: Commands) -> None:
+    add_runs(add_command(commands, "results", _results, "print the tables of run folders"))
+
+
+def _results(options: argparse.Namespace) -> None:
+    from blip.results import load_runs
+    from blip.results.screen import results_screen
+
+    print(results_screen(load_runs(options.runs)))
 
 
 def add_tables(commands: Commands) -> None:
@@ -59,9 +71,47 @@ def _audit(options: argparse.Namespace) -> int:
     return int((audited["verdict"] == "FAIL").any())
 
 
+def add_variants(commands: Commands) -> None:
+    what = "differences that changed settings make, between runs with one seed (CSV, Markdown)"
+    _add_runs_and_out(add_command(commands, "variants", _variants, what))
+
+
+def _variants(options: argparse.Namespace) -> None:
+    from blip.results import load_runs
+    from blip.results.variants import write_variants
+
+    print(write_variants(load_runs(options.runs), options.out))
+
+
+def add_claims(commands: Commands) -> None:
+    what = "what this project claims, and whether it is so: PASS, FAIL or NOT RUN"
+    parser = add_command(commands, "claims", _claims, what)
+    parser.add_argument("runs", type=path, nargs="*", help="folders that hold run folders")
+    parser.add_argument(
+        "--claims", type=path, default=Path("config/claims.yaml"), help="what is claimed (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--out", type=path, default=Path("results/claims"), help="folder to write to (default: %(default)s)"
+    )
+    parser.add_argument("--no-checks", action="store_true", help="judge by the runs alone, without running any check")
+
+
+def _claims(options: argparse.Namespace) -> int:
+    import torch
+
+    from blip.claims import judge, load_claims
+    from blip.claims.report import text, write_report
+
+    torch.set_num_threads(1)
+    verdicts = judge(load_claims(options.claims), options.runs, checks=not options.no_checks)
+    write_report(verdicts, options.out)
+    print(text(verdicts))
+    return int(any(verdict.verdict == "FAIL" for verdict in verdicts))
+
+
 def _add_runs_and_out(parser: argparse.ArgumentParser) -> None:
     add_runs(parser)
     parser.add_argument("--out", type=path, required=True, help="folder to write to")
 
 
-COMMANDS = (add_tables, add_figures, add_games, add_audit)
+COMMANDS = (add_results, add_tables, add_figures, add_games, add_audit, add_variants, add_claims)

@@ -71,7 +71,7 @@ def add_tune(commands: Commands) -> None:
 
 
 def _tune(options: argparse.Namespace) -> None:
-    from blip.config import Tuning
+    from blip.config import Tuning, experiment_file
     from blip.runs.tune import at_the_edge, tune
     from blip.schema import validate
 
@@ -79,7 +79,7 @@ def _tune(options: argparse.Namespace) -> None:
     given = {"tasks": options.tasks, "validation": options.validation, "seeds": options.seeds or [0]}
     asked = validate(Tuning, given | {"grids": {options.method: grid}}, "tune")
     table, best = tune(
-        options.experiment,
+        experiment_file(options.experiment),
         changes(options),
         options.method,
         grid,

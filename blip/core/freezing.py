@@ -93,10 +93,12 @@ class BLIP:
             warnings.warn(unseen, UnprotectedWarning, stacklevel=2)
         self._ranges = self._first_ranges()
 
-    def _add(self, name: str, covered: Covered, f_prior: float, n: str, reach: float) -> None:
+    def _add(
+        self, name: str, covered: Covered, f_prior: float, n: Literal["fan-in", "max-fan-in-outputs"], reach: float
+    ) -> None:
         """Start the books of one parameter; `reach` is the range of its kind, for n = 1."""
         parameter = covered.parameter
-        size = covered.fan_in() if n == "fan-in" else covered.max_fan_in_outputs()
+        size = covered.size(n)
         checks.check_precision(name, parameter)
         checks.check_prior(name, f_prior * size)
         self.parameters[name] = parameter
@@ -129,7 +131,7 @@ class BLIP:
             if name in self.centres:
                 parameter.copy_(self.centres[name])
             elif not covered.is_bias:
-                noise = torch.randn(parameter.shape, generator=generator) / math.sqrt(covered.fan_in())
+                noise = torch.randn(parameter.shape, generator=generator) / math.sqrt(covered.size())
                 parameter.copy_(noise.clamp_(-self.bounds[name], self.bounds[name]))
                 padding = getattr(covered.uses[0][0], "padding_idx", None)
                 if padding is not None:

@@ -8,9 +8,9 @@ them. Linear layers and convolutions may have parametrised weights or biases.
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
@@ -55,24 +55,22 @@ class Covered:
         """Whether 0 says nothing. A norm's weight says nothing at 1, and what is parametrised where it started."""
         return not (self.parametrised or (isinstance(self.uses[0][0], NORMS) and not self.is_bias))
 
-    def fan_in(self) -> int:
-        """Of its layer; where a parametrisation's tensor is not like the weight, the elements of one of its rows."""
+    def size(self, n: Literal["fan-in", "max-fan-in-outputs"] = "fan-in") -> int:
+        """n of its layer; where a parametrisation's tensor is not like the weight, the elements of one of its rows."""
         layer, kind = self.uses[0]
-        if not self.parametrised or self.parameter.shape == getattr(layer, kind).shape:
-            return fan_in(layer)
-        return self.parameter[0].numel() if self.parameter.dim() > 1 else 1
-
-    def max_fan_in_outputs(self) -> int:
-        """The same with the number of its layer's outputs, where that is larger."""
-        layer, kind = self.uses[0]
-        if not self.parametrised or self.parameter.shape == getattr(layer, kind).shape:
-            return max_fan_in_outputs(layer)
-        return self.fan_in()
+        if self.parametrised and self.parameter.shape != getattr(layer, kind).shape:
+            return self.parameter[0].numel() if self.parameter.dim() > 1 else 1
+        return fan_in(layer) if n == "fan-in" else max_fan_in_outputs(layer)
 
 
 def named_layers(module: nn.Module) -> dict[str, Layer]:
     """The linear and convolution layers of `module`, by name."""
     return {name: layer for name, layer in module.named_modules() if isinstance(layer, LINEAR + CONVOLUTIONS)}
+
+
+def along(values: Tensor, other: Tensor, dimension: int) -> Tensor:
+    """`values` (n,) in a shape that is broadcast along all dimensions of `other` but this one."""
+    return values.view([-1 if d == dimension else 1 for d in range(other.dim())])
 
 
 def fan_in(layer: Layer) -> int:

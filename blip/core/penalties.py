@@ -1,5 +1,6 @@
 """The quadratic penalty of EWC and of L2-transfer, with its gradient written out."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -26,3 +27,18 @@ def quadratic_penalty(parameter: Tensor, anchor: Tensor, stiffness: Tensor | Non
     """½ · Σ s (θ - θ*)² with stiffness s of the parameter's shape (1 where left out); differentiable in θ alone."""
     penalty: Tensor = _Quadratic.apply(parameter, anchor, stiffness)
     return penalty
+
+
+def quadratic_penalties(
+    strength: float,
+    parameters: Mapping[str, Tensor],
+    anchors: Mapping[str, Tensor],
+    stiffness: Mapping[str, Tensor] | None = None,
+) -> Tensor:
+    """The sum over the parameters that have an anchor, times the strength."""
+    terms = [
+        quadratic_penalty(parameter, anchors[name], stiffness[name] if stiffness else None)
+        for name, parameter in parameters.items()
+        if name in anchors
+    ]
+    return strength * torch.stack(terms).sum()

@@ -80,9 +80,7 @@ def _gradient(call: Call) -> Tensor:
         windows = _unfold(layer, F.pad(g, _paddings(layer)), x.shape[2:])
         return x.reshape(len(x), layer.groups, -1, x[0, 0].numel()) @ windows.mT
     # (n, groups, out / groups, positions) @ (n, groups, positions, taps)
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    windows = _unfold(layer, F.pad(x, layer._reversed_padding_repeated_twice, mode=mode), g.shape[2:])
-    return g.reshape(len(g), layer.groups, -1, g[0, 0].numel()) @ windows.mT
+    return g.reshape(len(g), layer.groups, -1, g[0, 0].numel()) @ unfold(layer, x).mT
 
 
 def _sum_positions(layer: Layer, g: Tensor) -> Tensor:

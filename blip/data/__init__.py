@@ -7,7 +7,7 @@ from blip.data.sequences import Examples, Task, TaskSequence, load_sequence
 from blip.data.sources import SOURCES
 from blip.data.splits import split_path
 from blip.data.stand_in import write_stand_ins
-from blip.data.storage import dataset_path
+from blip.data.storage import dataset_file, dataset_path
 
 __all__ = [
     "SOURCES",
@@ -16,6 +16,7 @@ __all__ = [
     "SourceConfig",
     "Task",
     "TaskSequence",
+    "dataset_file",
     "dataset_path",
     "is_present",
     "load_sequence",

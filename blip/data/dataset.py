@@ -37,10 +37,10 @@ class Dataset:
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
             if len(images) != len(labels):
                 raise BlipError(f"{name}: {len(images)} {part} images but {len(labels)} labels")
-            outside = labels[(labels < 0) | (labels >= len(self.classes))]
-            if len(outside):
+            unknown = labels[(labels < 0) | (labels >= len(self.classes))]
+            if len(unknown):
                 raise BlipError(
-                    f"{name}: {part} label {outside[0]} is out of range: expected 0 to {len(self.classes) - 1}"
+                    f"{name}: {part} label {unknown[0]} is out of range: expected 0 to {len(self.classes) - 1}"
                 )
             missing = sorted(set(range(len(self.classes))) - set(np.unique(labels).tolist()))
             if missing:

@@ -50,6 +50,10 @@ class SourceConfig(Schema):
     raw_images_per_class: PositiveInt | None = None
     """What the raw images of miniimagenet are expected to be; 100 and 600 where left out."""
 
+    def of_file(self) -> str:
+        """What of these settings the file of the data set depends on."""
+        return self.model_dump_json(include={"name", "folder", "side", "raw_classes", "raw_images_per_class"})
+
     @property
     def folder_name(self) -> str | None:
         """`folder` as a text."""

@@ -25,7 +25,6 @@ from blip.errors import BlipError
 from blip.files import atomic_path, atomic_write, make_folder, matching, regular, sha256
 
 SIDE = 84
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLASSES, IMAGES_PER_CLASS = 100, 600
 PICKLES = ("train.pkl", "test.pkl")
 CHECKSUMS = "SHA256SUMS"

@@ -4,18 +4,17 @@ import pickle
 import zipfile
 import zlib
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
 
 from blip.data.dataset import Dataset, Images, Labels
+from blip.data.download import downloading
 from blip.data.pickles import load_plain
 from blip.errors import BlipError
 
 URL = "https://github.com/nkundiushuti/notmnist_convert/raw/master/notmnist.zip"
 PICKLES = {"train": "notmnist_train.pkl", "test": "notmnist_test.pkl"}
-MEAN, STD = (0.4254,), (0.4501,)
 
 
 def find_notmnist(raw: Path) -> Path | None:
@@ -39,15 +38,11 @@ def read_notmnist(raw: Path) -> Dataset:
 
 
 def _download(raw: Path) -> Path:
-    try:
+    by_hand = f"put notmnist.zip into {raw}, or images into {raw}/notmnist/train/<class>/ and test/<class>/"
+    with downloading(raw, "notMNIST", by_hand):
         from torchvision.datasets.utils import download_url
 
         download_url(URL, raw, "notmnist.zip")
-    except (OSError, RuntimeError, ImportError) as error:
-        raise BlipError(
-            f"{raw}: notMNIST is not there and cannot be downloaded ({shorten(str(error), 90)}); put notmnist.zip into "
-            f"{raw}, or images into {raw}/notmnist/train/<class>/ and test/<class>/"
-        ) from None
     return raw / "notmnist.zip"
 
 

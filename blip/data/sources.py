@@ -1,19 +1,16 @@
-"""The built-in sources: raw files to data sets, downloaded by torchvision where they are missing."""
+"""The built-in sources: how each is read from its raw files, which are fetched where they are missing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from pathlib import Path
-from textwrap import shorten
-from typing import Any
 
 import numpy as np
 
 from blip.data import miniimagenet, notmnist
-from blip.data.dataset import Dataset, Images
-from blip.data.idx import IDX_NAMES, read_idx
-from blip.errors import BlipError
+from blip.data.dataset import Dataset
+from blip.data.download import torchvision_set
+from blip.data.idx import FASHION_MNIST, MNIST
 
 
 @dataclass(frozen=True)
@@ -52,82 +49,6 @@ def read_digits(raw: Path) -> Dataset:
     )
 
 
-def download(raw: Path, kind: str, by_hand: str, **arguments: Any) -> Any:
-    """torchvision's data set `kind` in `raw`, its files checked, or fetched where they are missing or damaged.
-
-    Raises BlipError that says what to put where `by_hand` when they cannot be fetched.
-    """
-    try:
-        datasets = import_module("torchvision.datasets")  # here, since it takes seconds
-        return getattr(datasets, kind)(root=raw, download=True, **arguments)
-    except (OSError, RuntimeError, ImportError) as error:
-        raise BlipError(
-            f"{raw}: {kind} is not there or is damaged, and cannot be downloaded ({shorten(str(error), 90)}); {by_hand}"
-        ) from None
-
-
-MNIST_FILES = {  # SHA-256 of the unpacked files
-    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-}
-MNIST_PLACES = [f"{folder}NAME{end}" for folder in ("mnist/", "MNIST/raw/", "") for end in ("", ".gz")]
-FASHION_MNIST_FILES = {  # MD5 of the gzipped files
-    "train-images-idx3-ubyte": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-    "train-labels-idx1-ubyte": "25c81989df183df01b3e8a0aad5dffbe",
-    "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
-    "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
-}
-FASHION_MNIST_PLACES = ["fashion-mnist/NAME.gz", "FashionMNIST/raw/NAME.gz"]
-FASHION_MNIST_CLASSES = (
-    *("T-shirt or top", "trouser", "pullover", "dress", "coat"),
-    *("sandal", "shirt", "sneaker", "bag", "ankle boot"),
-)
-
-
-def find_idx(raw: Path, places: list[str]) -> dict[str, Path]:
-    """The four IDX files, as far as they are there, each in the first of `places` that has it."""
-    candidates = {name: [raw / place.replace("NAME", name) for place in places] for name in IDX_NAMES}
-    found = {name: next((path for path in paths if path.is_file()), None) for name, paths in candidates.items()}
-    return {name: path for name, path in found.items() if path is not None}
-
-
-def read_mnist(raw: Path) -> Dataset:
-    """MNIST from its four original IDX files."""
-    paths = _find_or_download(raw, MNIST_PLACES, "MNIST", raw / "mnist")
-    arrays = [read_idx(paths[name], MNIST_FILES[name], "sha256 unpacked") for name in IDX_NAMES]
-    return _from_idx(arrays, tuple("0123456789"))
-
-
-def read_fashion_mnist(raw: Path) -> Dataset:
-    """Fashion-MNIST from its four original gzipped IDX files."""
-    paths = _find_or_download(raw, FASHION_MNIST_PLACES, "FashionMNIST", raw / "fashion-mnist")
-    arrays = [read_idx(paths[name], FASHION_MNIST_FILES[name], "md5 packed") for name in IDX_NAMES]
-    return _from_idx(arrays, FASHION_MNIST_CLASSES)
-
-
-def _find_or_download(raw: Path, places: list[str], kind: str, by_hand: Path) -> dict[str, Path]:
-    paths = find_idx(raw, places)
-    if len(paths) < len(IDX_NAMES):
-        names = ", ".join(f"{name}.gz" for name in IDX_NAMES)
-        download(raw, kind, f"put {names} into {by_hand}")
-        paths = find_idx(raw, places)
-    for name in IDX_NAMES:
-        if name not in paths:
-            raise BlipError(f"{raw}: {kind}: {name}.gz is missing, though the rest is there: put it into {by_hand}")
-    return paths
-
-
-def _from_idx(arrays: list[Images], classes: tuple[str, ...]) -> Dataset:
-    train_images, train_labels, test_images, test_labels = arrays
-    return Dataset(
-        *(train_images[:, None], train_labels.astype(np.int64)),
-        *(test_images[:, None], test_labels.astype(np.int64)),
-        classes,
-    )
-
-
 CIFAR_FILES = {
     "cifar10": ("cifar-10-python.tar.gz", "cifar-10-batches-py"),
     "cifar100": ("cifar-100-python.tar.gz", "cifar-100-python"),
@@ -138,7 +59,7 @@ CIFAR_FILES = {
 def read_cifar(name: str, raw: Path) -> Dataset:
     """CIFAR-10 or CIFAR-100 from the published batches, which torchvision checks by MD5 before it unpickles them."""
     by_hand = f"put {CIFAR_FILES[name][0]} into {raw}, or images into {raw / name}/train/<class>/ and test/<class>/"
-    train, test = (download(raw, name.upper(), by_hand, train=part == "train") for part in ("train", "test"))
+    train, test = (torchvision_set(raw, name.upper(), by_hand, train=part == "train") for part in ("train", "test"))
     return Dataset(
         np.ascontiguousarray(train.data.transpose(0, 3, 1, 2)),
         np.array(train.targets, dtype=np.int64),
@@ -161,7 +82,7 @@ def read_svhn(raw: Path) -> Dataset:
     by_hand = (
         f"put {' and '.join(SVHN_FILES)} into {raw}, or images into {raw / 'svhn'}/train/<class>/ and test/<class>/"
     )
-    train, test = (download(raw, "SVHN", by_hand, split=part) for part in ("train", "test"))
+    train, test = (torchvision_set(raw, "SVHN", by_hand, split=part) for part in ("train", "test"))
     return Dataset(
         np.ascontiguousarray(train.data),
         train.labels,
@@ -175,18 +96,10 @@ CIFAR = ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 
 
 SOURCES: dict[str, Source] = {
     "digits": Source(8, 1, (), (), read_digits, lambda raw: True),
-    "mnist": Source(
-        *(28, 1, (0.1307,), (0.3081,)),
-        read_mnist,
-        lambda raw: len(find_idx(raw, MNIST_PLACES)) == len(IDX_NAMES),
-    ),
-    "fashion-mnist": Source(
-        *(28, 1, (0.2860,), (0.3530,)),
-        read_fashion_mnist,
-        lambda raw: len(find_idx(raw, FASHION_MNIST_PLACES)) == len(IDX_NAMES),
-    ),
+    "mnist": Source(28, 1, (0.1307,), (0.3081,), MNIST.read, MNIST.are_in),
+    "fashion-mnist": Source(28, 1, (0.2860,), (0.3530,), FASHION_MNIST.read, FASHION_MNIST.are_in),
     "notmnist": Source(
-        *(28, 1, notmnist.MEAN, notmnist.STD),
+        *(28, 1, (0.4254,), (0.4501,)),
         notmnist.read_notmnist,
         lambda raw: notmnist.find_notmnist(raw) is not None,
         notmnist.unverified,
@@ -199,7 +112,7 @@ SOURCES: dict[str, Source] = {
         lambda raw: all((raw / name).is_file() for name in SVHN_FILES),
     ),
     "miniimagenet": Source(
-        *(miniimagenet.SIDE, 3, miniimagenet.MEAN, miniimagenet.STD),
+        *(miniimagenet.SIDE, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         lambda raw: miniimagenet.read_pickles(raw / "miniimagenet"),
         lambda raw: miniimagenet.pickles_are_in(raw / "miniimagenet") or miniimagenet.find_raw(raw) is not None,
         miniimagenet.unverified,

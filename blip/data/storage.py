@@ -25,7 +25,12 @@ def to_bytes(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
 def dataset_path(prepared: Path, source: SourceConfig) -> Path:
     """Where the data set of a source lies; of class folders also by the size that images were resized to."""
     size = f"-{source.side}x{source.side}x{source.channels or 3}" if source.folder else ""
-    return prepared / f"{source.name}{size}.safetensors"
+    return dataset_file(prepared, source.name + size)
+
+
+def dataset_file(prepared: Path, dataset: str) -> Path:
+    """The same by the data set's own name, or for a wildcard in its place."""
+    return prepared / f"{dataset}.safetensors"
 
 
 def write_dataset(path: Path, tensors: dict[str, Tensor], record: DatasetRecord) -> None:

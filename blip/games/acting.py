@@ -30,7 +30,7 @@ class Games(Protocol):
     def end(self, part: slice) -> tuple[Bytes, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]: ...
 
 
-class Played(NamedTuple):
+class Rollout(NamedTuple):
     """What came of a rollout of `steps` steps in `count` games."""
 
     observations: Bytes
@@ -73,7 +73,7 @@ class Acting:
             GraphedStep(self._act_at, size, device) if graphs else self._act_at for size in sizes
         ]
 
-    def play(self, games: Games, observations: Bytes) -> Played:
+    def play(self, games: Games, observations: Bytes) -> Rollout:
         """A rollout that begins with `observations` (count, …)."""
         self._noise.exponential_().log_().neg_()
         outcomes: list[list[Any]] = [[] for _ in self.halves]
@@ -88,7 +88,7 @@ class Acting:
             latest[i], *outcome = games.end(half)
             outcomes[i].append(outcome)
         rewards, dones, infos = zip(*(zip(*of_half, strict=True) for of_half in outcomes), strict=True)
-        return Played(
+        return Rollout(
             np.concatenate(latest),
             np.concatenate([np.stack(part) for part in rewards], axis=1),
             np.concatenate([np.stack(part) for part in dones], axis=1),

@@ -15,8 +15,6 @@ from blip.methods import METHODS
 from blip.networks import largest_product
 from blip.record import Score, Table
 from blip.schema import wrong
-from blip.seeding import address
-from blip.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from blip.games.game_trainer import GameTrainer  # its packages are not everyone's
@@ -70,28 +68,10 @@ class GameExperiment(Experiment):
 
         return GameInputs(self.games, [action_count(game) for game in self.games])
 
-    def trainer(
-        self,
-        method: str,
-        seed: int,
-        inputs: GameInputs,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        cuda_graphs: bool = True,
-    ) -> "GameTrainer":
+    def build_network(self, method: str, inputs: GameInputs) -> ActorCriticNetwork:
+        return ActorCriticNetwork(*self.network.features(SHAPE), inputs.outputs)
+
+    def build_trainer(self, inputs: GameInputs, **arguments: Any) -> "GameTrainer":
         from blip.games.game_trainer import GameTrainer
 
-        torch.manual_seed(address(seed, "network"))
-        network = ActorCriticNetwork(*self.network.features(SHAPE), inputs.outputs).to(device)
-        return GameTrainer(
-            self.ppo,
-            self.evaluation,
-            network=network,
-            method=METHODS[method](network, self.methods[method], seed),
-            tables=self.tables_of(method),
-            tasks=inputs.names,
-            seed=seed,
-            checkpoint=checkpoint,
-            device=device,
-            cuda_graphs=cuda_graphs,
-        )
+        return GameTrainer(self.ppo, self.evaluation, **arguments)

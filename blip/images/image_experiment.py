@@ -10,12 +10,9 @@ from blip.data import DataConfig, SourceConfig, TaskSequence, load_sequence, pre
 from blip.errors import BlipError
 from blip.experiment import Experiment
 from blip.images.image_trainer import ACCURACY, HISTORY, ImageTrainer, TrainingConfig
-from blip.methods import METHODS
-from blip.networks import AnyNetworkConfig, NetworkConfig, build_network, largest_product
+from blip.networks import AnyNetworkConfig, MultiHeadNetwork, NetworkConfig, build_network, largest_product
 from blip.record import Score, Table
 from blip.schema import Schema, wrong
-from blip.seeding import address
-from blip.training.checkpoint import Checkpoint
 
 
 class _OneNetwork(Schema):
@@ -80,28 +77,9 @@ class ImageExperiment(Experiment):
             )
         return sequence
 
-    def trainer(
-        self,
-        method: str,
-        seed: int,
-        inputs: TaskSequence,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        cuda_graphs: bool = True,
-    ) -> ImageTrainer:
-        torch.manual_seed(address(seed, "network"))
-        network = build_network(
-            self.network_of(method), inputs.image_shape, inputs.outputs, one_head=self.heads == "shared"
-        )
-        network = network.to(device)
-        return ImageTrainer(
-            self.training,
-            inputs,
-            network=network,
-            method=METHODS[method](network, self.methods[method], seed),
-            tables=self.tables_of(method),
-            seed=seed,
-            checkpoint=checkpoint,
-            device=device,
-            cuda_graphs=cuda_graphs,
-        )
+    def build_network(self, method: str, inputs: TaskSequence) -> MultiHeadNetwork:
+        one_head = self.heads == "shared"
+        return build_network(self.network_of(method), inputs.image_shape, inputs.outputs, one_head=one_head)
+
+    def build_trainer(self, inputs: TaskSequence, **arguments: Any) -> ImageTrainer:
+        return ImageTrainer(self.training, inputs, **arguments)

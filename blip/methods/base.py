@@ -26,8 +26,8 @@ def register(method: M) -> M:
 class Method:
     """Hooks that the training loop calls. As they stand they do nothing: plain fine-tuning.
 
-    A method gets the whole network once and keeps what it needs between tasks as attributes, which `state_dict` hands
-    out and `load_state_dict` takes back, so that a killed run can go on. `before_task` is called again on resuming.
+    A method gets the whole network once and keeps what it needs between tasks as attributes, which it names in
+    `remembered`, so that a killed run can go on. `before_task` is called again on resuming.
     """
 
     name: ClassVar[str]
@@ -43,6 +43,9 @@ class Method:
 
     games: ClassVar[bool] = True
     """Whether it can learn games; `data_for` is for images alone."""
+
+    remembered: ClassVar[tuple[str, ...]] = ()
+    """Attributes that checkpoints hold: nested dicts and lists of tensors, numbers and strings."""
 
     tables: ClassVar[tuple[Table, ...]] = ()
     """What the method measures of itself after each task; the first column is `task_learned`."""
@@ -89,13 +92,19 @@ class Method:
         """While this is open, the network is what `task` (up to the present one) is to be tested with."""
         return nullcontext()
 
+    def in_words(self) -> str:
+        """What to say of the method after a task, beside the scores; empty for nothing."""
+        return ""
+
     def measurements(self) -> dict[str, list[dict[str, Any]]]:
         """Rows to record after a task, by name of the table; the loop adds `task_learned`."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What the method remembers, as nested dicts of tensors, numbers and strings."""
-        return {}
+        """What the method remembers."""
+        return {name: getattr(self, name) for name in self.remembered}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` handed out."""
+        for name in self.remembered:
+            setattr(self, name, state[name])

@@ -150,6 +150,9 @@ class BitPreserving(Method):
                 )
         return {BITS.name: bits_rows, TRACE.name: trace_rows, MOVES.name: self._moves}
 
+    def in_words(self) -> str:
+        return f"{self.blip.capacity():.1%} of all bits frozen"
+
     def state_dict(self) -> dict[str, Any]:
         return self.blip.state_dict()
 

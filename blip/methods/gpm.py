@@ -1,15 +1,15 @@
 """Gradient projection memory: weights move only in directions that the inputs of earlier tasks have no part in."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Annotated, Any
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from blip.core.layers import Layer, named_layers
-from blip.core.per_sample import unfold
+from blip.core.layers import named_layers
+from blip.core.projections import Outside, columns, grown, inputs_of, saving_outside
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
@@ -24,11 +24,14 @@ class GPM(Method):
     """GPM (Saha et al., 2021): ∇W ← ∇W - ∇W·U·Uᵀ, the columns of U a basis of a layer's inputs in earlier tasks.
 
     A layer's update is a sum of outer products with its inputs, so without its part in their span (Eq. 6 and 7) what
-    the layer makes of them stays. Biases and batch-norm's parameters, whose input is always there, are learned in the
-    first task alone; so are, as `freeze_statistics` has it, running statistics.
+    the layer makes of them stays. Of a linear layer the inputs lose that part before the products are taken, a batch
+    instead of a whole weight. Biases and batch-norm's parameters, whose input is always there, are learned in the first
+    task alone; so are, as `freeze_statistics` has it, running statistics.
     """
 
     name = "gpm"
+    version = 2
+    remembered = ("bases",)
 
     class Settings(Schema):
         images: list[PositiveInt] = Field(default=[125], min_length=1)
@@ -43,77 +46,43 @@ class GPM(Method):
         self.layers = named_layers(network.shared)
         self.bases: dict[str, Tensor] = {}
         """Of each layer, (inputs, r); columns are orthonormal."""
-        self.projections: dict[str, tuple[Tensor, bool]] = {}
+        self.outside: dict[str, Outside] = {}
+        """Of what the bases span, while a task trains."""
+        self.of_inputs: set[str] = set()
+        """Layers whose gradients are of inputs without their part in it."""
+        for name, layer in self.layers.items():
+            if isinstance(layer, nn.Linear):
+                layer.forward = partial(self._linear, name, layer.forward)  # type: ignore[method-assign]
 
     def before_task(self, task: int) -> None:
         if self.bases:
             self.network.train_weights_alone()
-        self.projections = {name: _smaller(basis) for name, basis in self.bases.items()}
+        self.outside = {name: Outside.of(basis) for name, basis in self.bases.items()}
+
+    def _linear(self, name: str, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """What the layer computes; its weight's gradient will be without the part that it is not to have."""
+        self.of_inputs.discard(name)
+        if name not in self.outside or x.dim() != 2 or torch.is_autocast_enabled(x.device.type):  # too coarse for it
+            return forward(x)
+        self.of_inputs.add(name)
+        with saving_outside(x, self.outside[name]):
+            return forward(x)
 
     @torch.no_grad()
     def before_step(self) -> None:
-        for name, (basis, free) in self.projections.items():
+        for name, outside in self.outside.items():
             gradient = self.layers[name].weight.grad
-            if gradient is not None:
-                rows = gradient.flatten(1)
-                part = (rows @ basis @ basis.T).view_as(gradient)
-                gradient.copy_(part if free else gradient - part)
+            if gradient is not None and name not in self.of_inputs:
+                gradient.copy_(outside.part_of(gradient.flatten(1)).view_as(gradient))
 
     @torch.no_grad()
     def after_task(self, task: int, train: Examples) -> None:
         settings = self.settings
         index = train.indices(max(settings.images), generator(self.seed, "gpm images", task))[0]
         self.network.eval()
-        with _inputs(self.layers) as inputs:
+        with inputs_of(self.layers) as inputs:
             self.network(train.batch(index)[0], task)
         for i, (name, layer) in enumerate(self.layers.items()):
             images = inputs[name][: settings.images[min(i, len(settings.images) - 1)]]
             share = settings.threshold[min(i, len(settings.threshold) - 1)] + task * settings.threshold_step
-            self.bases[name] = grown(self.bases.get(name), _columns(layer, images), share)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"bases": self.bases}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.bases = state["bases"]
-
-
-def grown(basis: Tensor | None, inputs: Tensor, share: float) -> Tensor:
-    """The basis (n, r), and directions of `inputs` (n, samples) until it holds `share` of their energy (Eq. 8 and 9).
-
-    The first basis is, as in the authors' code, the largest that holds less (Eq. 5 is about one direction more).
-    """
-    if inputs.shape[1] > len(inputs):  # triangular, with the same directions and sizes: a smaller SVD, without squares
-        inputs = torch.linalg.qr(inputs.T, mode="r")[1].T
-    old = inputs.new_empty(len(inputs), 0) if basis is None else basis
-    directions, sizes, _ = torch.linalg.svd(inputs - old @ (old.T @ inputs), full_matrices=False)
-    energy, parts = inputs.square().sum(), sizes.square()
-    held = (energy - parts.sum() + parts.cumsum(0)) / energy
-    new = int(((held if basis is None else held - parts / energy) < share).sum())
-    return torch.cat([old, directions[:, : min(new, len(inputs) - old.shape[1])]], 1)
-
-
-def _smaller(basis: Tensor) -> tuple[Tensor, bool]:
-    """The basis or one of the space orthogonal to it, whichever has fewer columns, and whether it is the latter."""
-    n, r = basis.shape
-    return (basis, False) if 2 * r <= n else (torch.linalg.qr(basis, mode="complete")[0][:, r:].contiguous(), True)
-
-
-def _columns(layer: Layer, x: Tensor) -> Tensor:
-    """What the rows of a layer's weight are multiplied by: (inputs, samples · positions)."""
-    return x.flatten(0, -2).T if isinstance(layer, nn.Linear) else unfold(layer, x).transpose(0, 2).flatten(1)
-
-
-@contextmanager
-def _inputs(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    """The inputs of these layers when the network runs, by name."""
-    seen: dict[str, Tensor] = {}
-    handles = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: seen.update({name: inputs[0]}))
-        for name, layer in layers.items()
-    ]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
+            self.bases[name] = grown(self.bases.get(name), columns(layer, images), share)

@@ -1,25 +1,24 @@
 """Hard attention to the task: each task learns which units it uses, and later ones leave what these compute alone."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import torch
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
-from blip.core.layers import named_layers
+from blip.core.layers import along, named_layers
 from blip.data import Examples
 from blip.methods.base import Method, register
-from blip.networks import BATCH_NORMS, MultiHeadNetwork
+from blip.networks import MultiHeadNetwork
 from blip.schema import Schema
 from blip.seeding import generator
 
 
 @register
 class HAT(Method):
-    """HAT (Serrà et al., 2018): units are multiplied by σ(s·e), s rising in each epoch from 1/s_max to s_max (Eq. 3).
+    """HAT (Serrà et al., 2018): units are multiplied by gates a = σ(s·e), s rising in each epoch to s_max (Eq. 1, 3).
 
     A weight's gradient is multiplied by 1 - min(a_out, a_in) of earlier tasks' largest gates (Eq. 2), that of e by
     what the steep σ has taken from it (Eq. 5), and the loss has λ · the share of free units used (Eq. 6). After ReLU or
@@ -30,6 +29,7 @@ class HAT(Method):
     name = "hat"
     clip_norm = 10_000.0
     games = False
+    remembered = ("gates", "begun")
 
     class Settings(Schema):
         strength: NonNegativeFloat = 0.75
@@ -39,21 +39,17 @@ class HAT(Method):
 
     def __init__(self, network: MultiHeadNetwork, settings: "HAT.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
-        self.layers = named_layers(network.features)
-        self.norms = {a: b for m in network.features.modules() if isinstance(m, nn.Sequential) for a, b in pairwise(m)}
-        self.norms = {a: b for a, b in self.norms.items() if isinstance(b, BATCH_NORMS)}
+        self.layers, self.norms = named_layers(network.features), network.norms
         self.e = {name: nn.Parameter(p.weight.new_zeros(len(p.weight))) for name, p in self.layers.items()}
         """Embeddings of the present task. In the network, so that they are trained and restored with it."""
         network.embeddings = nn.ParameterDict({f"of {name}".replace(".", "_"): e for name, e in self.e.items()})
         for name, layer in self.layers.items():
             gated: Any = self.norms.get(layer, layer)
-            gated.register_forward_hook(lambda _, inputs, y, name=name: y * _along(self.gate(name), y[0], 0))
+            gated.register_forward_hook(lambda _, inputs, y, name=name: y * along(self.gate(name), y[0], 0))
         self.gates: list[dict[str, Tensor]] = []
         """Of each task learned."""
         self.begun, self.seen = -1, -1
         """The task that the embeddings are of, and the learned one whose gates are to be used (-1: none)."""
-        self.used: dict[str, Tensor] = {}
-        self.movable: list[tuple[Tensor, Tensor]] = []
         self.s, self.rise = (next(network.parameters()).new_tensor(x) for x in (1 / settings.s_max, 0.0))
 
     def gate(self, name: str) -> Tensor:
@@ -67,35 +63,33 @@ class HAT(Method):
             random, self.begun = generator(self.seed, "gates", task), task
             for e in self.e.values():
                 e.data.copy_(torch.randn(e.shape, generator=random))
-        self.used = {n: torch.stack([g[n] for g in self.gates]).amax(0) for n in self.layers} if self.gates else {}
-        self.movable = list(self._movable()) if self.gates else []
+        none = {name: torch.zeros_like(e) for name, e in self.e.items()}
+        used = {name: torch.stack([gates[name] for gates in [none, *self.gates]]).amax(0) for name in self.layers}
+        self.free = 1 - torch.cat(list(used.values()))
+        self.movable = list(self._movable(used)) if self.gates else []
 
-    def _movable(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """The shared parameters, and what their gradients are multiplied by."""
+    def _movable(self, used: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What the tasks share, and what its gradients are multiplied by; `used`: earlier tasks' largest gates."""
         in_a_row = all(not list(module.children()) for module in self.network.features.children())
-        before: Tensor | None = None
+        a_in: Tensor | None = None
         for name, layer in named_layers(self.network.shared).items():
-            after = self.used.get(name.removeprefix("features."), layer.weight.new_ones(len(layer.weight)))
-            kept = _along(after, layer.weight, 0)
-            if before is not None and in_a_row:
-                inputs = before.repeat_interleave(layer.weight.shape[1] // len(before))
-                kept = torch.minimum(kept, _along(inputs, layer.weight, 1))
+            a_out = used.get(name.removeprefix("features."), layer.weight.new_ones(len(layer.weight)))
+            kept = along(a_out, layer.weight, 0)
+            if a_in is not None and in_a_row:
+                a_in = a_in.repeat_interleave(layer.weight.shape[1] // len(a_in))  # each channel's positions
+                kept = torch.minimum(kept, along(a_in, layer.weight, 1))
             yield layer.weight, 1 - kept
-            norm, before = self.norms.get(layer), after
-            for parameter in (layer.bias, *(norm.parameters() if norm else ())):
-                if parameter is not None:
-                    yield parameter, 1 - after
+            norm, a_in = self.norms.get(layer), a_out
+            yield from ((p, 1 - a_out) for p in (layer.bias, *(norm.parameters() if norm else ())) if p is not None)
 
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         gates = torch.cat([self.gate(name) for name in self.layers])
-        free = 1 - torch.cat([self.used[name] for name in self.layers]) if self.used else torch.ones_like(gates)
-        penalty: Tensor = self.settings.strength * (gates * free).sum() / free.sum().clamp(min=1)
+        penalty: Tensor = self.settings.strength * (gates * self.free).sum() / self.free.sum().clamp(min=1)
         return penalty
 
     def before_epoch(self, batches: int) -> None:
-        low, high = 1 / self.settings.s_max, self.settings.s_max
-        self.s.fill_(low)
-        self.rise.fill_((high - low) / batches)
+        self.s.fill_(1 / self.settings.s_max)
+        self.rise.fill_((self.settings.s_max - 1 / self.settings.s_max) / batches)
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -123,14 +117,3 @@ class HAT(Method):
             yield
         finally:
             self.seen = -1
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"gates": self.gates, "begun": self.begun}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.gates, self.begun = state["gates"], state["begun"]
-
-
-def _along(values: Tensor, other: Tensor, dimension: int) -> Tensor:
-    """`values` (n,) in a shape that is broadcast along all dimensions of `other` but this one."""
-    return values.view([-1 if d == dimension else 1 for d in range(other.dim())])

@@ -1,17 +1,16 @@
 """Incremental moment matching, mode merging: average the old and the new network by how sure each is."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor, nn
 
 from blip.core.fisher import batch_gradient_fisher
-from blip.core.penalties import quadratic_penalty
+from blip.core.penalties import quadratic_penalties
 from blip.data import Examples
 from blip.methods.base import Method, register
-from blip.networks import MultiHeadNetwork
+from blip.networks import MultiHeadNetwork, copied
 from blip.schema import Schema
 from blip.seeding import address, generator
 
@@ -20,19 +19,29 @@ from blip.seeding import address, generator
 class ModeIMM(Method):
     """Mode-IMM (Lee et al., 2017): L2-transfer while training, then θ ← (ΣF_old·θ_old + F·θ) / (ΣF_old + F).
 
-    The published code computes this merge and drops the result; here it is carried out. A weight that no task's Fisher
-    information says anything about keeps its new value, as do heads of one task.
+    The published code computes this merge and drops the result; here it is carried out, unless `merge` is off. A weight
+    that no task's Fisher information says anything about keeps its new value, as do heads of one task.
     """
 
     name = "imm-mode"
     version = 2
     clip_norm = 1000.0
+    remembered = ("fisher", "old")
 
     class Settings(Schema):
         strength: NonNegativeFloat = 0.01
         """λ of the L2-transfer term λ/2 · Σ(θ - θ_old)²."""
         fisher_batch_size: PositiveInt = 32
         """As for `ewc`."""
+        merge: bool = True
+        """Off, as in the published code, L2-transfer is all that there is."""
+
+        @model_serializer(mode="wrap")
+        def _without_default(self, complete: SerializerFunctionWrapHandler) -> dict[str, Any]:
+            values: dict[str, Any] = complete(self)
+            if self.merge:  # runs from before there was the setting are no others
+                values.pop("merge", None)
+            return values
 
     def __init__(self, network: MultiHeadNetwork, settings: "ModeIMM.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
@@ -47,9 +56,7 @@ class ModeIMM(Method):
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if not self.old:
             return None
-        terms = [quadratic_penalty(parameter, self.old[name]) for name, parameter in self.trained.items()]
-        penalty: Tensor = self.settings.strength * torch.stack(terms).sum()
-        return penalty
+        return quadratic_penalties(self.settings.strength, self.trained, self.old)
 
     def after_task(self, task: int, train: Examples) -> None:
         torch.manual_seed(address(self.seed, "fisher dropout", task))
@@ -63,7 +70,7 @@ class ModeIMM(Method):
             self._merge(fisher)
         else:
             self.fisher = fisher
-        self.old = {name: p.detach().clone() for name, p in self.network.parameters_of(task + 1).items()}
+        self.old = copied(self.network.parameters_of(task + 1))
 
     @torch.no_grad()
     def _merge(self, fisher: dict[str, Tensor]) -> None:
@@ -71,11 +78,6 @@ class ModeIMM(Method):
             total = self.fisher[name] + fisher[name]
             share = torch.where(total > 0, fisher[name] / total, 1.0)  # of the new weight
             old = self.old[name if self.network.one_head else f"features.{name}"]
-            parameter.copy_(old + share * (parameter - old))
+            if self.settings.merge:
+                parameter.copy_(old + share * (parameter - old))
             self.fisher[name] = total
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"fisher": self.fisher, "old": self.old}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.fisher, self.old = state["fisher"], state["old"]

@@ -1,16 +1,13 @@
 """Memory aware synapses: a weight is important by how much the output changes with it."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from blip.core.penalties import quadratic_penalty
+from blip.core.penalties import quadratic_penalties
 from blip.data import Examples
 from blip.methods.base import Method, register
-from blip.networks import MultiHeadNetwork
+from blip.networks import MultiHeadNetwork, copied
 from blip.schema import Schema
 from blip.seeding import generator
 
@@ -23,6 +20,7 @@ class MAS(Method):
     """
 
     name = "mas"
+    remembered = ("importance", "anchor")
 
     class Settings(Schema):
         strength: NonNegativeFloat = 1.0
@@ -40,9 +38,7 @@ class MAS(Method):
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if not self.anchor:
             return None
-        terms = [quadratic_penalty(p, self.anchor[n], self.importance[n]) for n, p in self.parameters.items()]
-        penalty: Tensor = 2 * self.settings.strength * torch.stack(terms).sum()
-        return penalty
+        return quadratic_penalties(2 * self.settings.strength, self.parameters, self.anchor, self.importance)
 
     def after_task(self, task: int, train: Examples) -> None:
         self.network.eval()
@@ -53,10 +49,4 @@ class MAS(Method):
             gradients = torch.autograd.grad(norms, list(self.parameters.values()))
             for importance, gradient in zip(self.importance.values(), gradients, strict=True):
                 importance += gradient.abs()
-        self.anchor = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"importance": self.importance, "anchor": self.anchor}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.importance, self.anchor = state["importance"], state["anchor"]
+        self.anchor = copied(self.parameters)

@@ -1,8 +1,7 @@
 """PackNet: each task gets weights of its own, which nothing moves afterwards."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ from torch import Tensor
 from blip.data import Examples
 from blip.errors import BlipError
 from blip.methods.base import Method, register
-from blip.networks import MultiHeadNetwork
+from blip.networks import MultiHeadNetwork, copied
 from blip.schema import Schema
 from blip.seeding import address, generator
 
@@ -30,6 +29,7 @@ class PackNet(Method):
 
     name = "packnet"
     games = False
+    remembered = ("owner",)
 
     class Settings(Schema):
         keep: float | None = Field(default=None, gt=0, le=1)
@@ -96,7 +96,7 @@ class PackNet(Method):
 
     @contextmanager
     def as_seen_by(self, task: int) -> Iterator[None]:
-        present = {name: weight.detach().clone() for name, weight in self.weights.items()}
+        present = copied(self.weights)
         learned = any(bool((owner == task).any()) for owner in self.owner.values())
         for name, weight in self.weights.items():
             if learned:  # or it is the present one, which uses all
@@ -106,12 +106,6 @@ class PackNet(Method):
         finally:
             for name, weight in self.weights.items():
                 weight.data.copy_(present[name])
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"owner": self.owner}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.owner = state["owner"]
 
 
 def largest(weight: Tensor, free: Tensor, share: float) -> Tensor:

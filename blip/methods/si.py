@@ -1,16 +1,13 @@
 """Synaptic intelligence: a weight is important by how much of the loss's fall it brought about."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from blip.core.penalties import quadratic_penalty
+from blip.core.penalties import quadratic_penalties
 from blip.data import Examples
 from blip.methods.base import Method, register
-from blip.networks import MultiHeadNetwork
+from blip.networks import MultiHeadNetwork, copied
 from blip.schema import Schema
 
 
@@ -24,6 +21,7 @@ class SI(Method):
     """
 
     name = "si"
+    remembered = ("importance", "anchor", "path")
 
     class Settings(Schema):
         strength: NonNegativeFloat = 0.1
@@ -36,7 +34,7 @@ class SI(Method):
         self.parameters = dict(network.shared.named_parameters())
         self.importance: dict[str, Tensor] = {}
         """Ω; nothing before the end of the first task."""
-        self.anchor = self._weights()
+        self.anchor = copied(self.parameters)
         """θ*, and where the task began."""
         self.path = {name: torch.zeros_like(p) for name, p in self.anchor.items()}
         """ω of the present task."""
@@ -46,9 +44,7 @@ class SI(Method):
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if not self.importance:
             return None
-        terms = [quadratic_penalty(p, self.anchor[n], self.importance[n]) for n, p in self.parameters.items()]
-        penalty: Tensor = 2 * self.settings.strength * torch.stack(terms).sum()
-        return penalty
+        return quadratic_penalties(2 * self.settings.strength, self.parameters, self.anchor, self.importance)
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -68,19 +64,10 @@ class SI(Method):
         self.step = {}
 
     def after_task(self, task: int, train: Examples) -> None:
-        weights = self._weights()
+        weights = copied(self.parameters)
         for name, path in self.path.items():
             way = weights[name] - self.anchor[name]
             new = path / (way.square() + self.settings.damping)
             self.importance[name] = (new + self.importance.get(name, 0)).clamp(min=0)
             self.path[name] = torch.zeros_like(path)
         self.anchor = weights
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: p.detach().clone() for name, p in self.network.shared.named_parameters()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"importance": self.importance, "anchor": self.anchor, "path": self.path}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.importance, self.anchor, self.path = state["importance"], state["anchor"], state["path"]

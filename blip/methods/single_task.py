@@ -1,13 +1,13 @@
 """A network for each task: neither forgetting nor transfer."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor
 
 from blip.methods.base import Method, register
-from blip.networks import MultiHeadNetwork
+from blip.networks import MultiHeadNetwork, copied
 from blip.schema import Schema
 
 
@@ -19,10 +19,11 @@ class SingleTask(Method):
     """
 
     name = "single-task"
+    remembered = ("initial", "learned", "begun")
 
     def __init__(self, network: MultiHeadNetwork, settings: Schema, seed: int) -> None:
         super().__init__(network, settings, seed)
-        self.initial = self._weights()
+        self.initial = copied(network.state_dict())
         self.learned: list[dict[str, Tensor]] = []
         self.begun = 0
         """The task that the network is of."""
@@ -34,22 +35,13 @@ class SingleTask(Method):
             self.begun = task
 
     def after_task(self, task: int, *_: Any) -> None:
-        self.learned.append(self._weights())
+        self.learned.append(copied(self.network.state_dict()))
 
     @contextmanager
     def as_seen_by(self, task: int) -> Iterator[None]:
-        present = self._weights()
+        present = copied(self.network.state_dict())
         self.network.load_state_dict(self.learned[task] if task < len(self.learned) else present)
         try:
             yield
         finally:
             self.network.load_state_dict(present)
-
-    def _weights(self) -> dict[str, Tensor]:
-        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"initial": self.initial, "learned": self.learned, "begun": self.begun}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.initial, self.learned, self.begun = state["initial"], state["learned"], state["begun"]

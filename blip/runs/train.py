@@ -16,6 +16,7 @@ from blip.experiment import Experiment
 from blip.files import make_folder
 from blip.record import RECORD, TaskRecord, changed_files, read_record, run_files, run_folder, write_run
 from blip.runs.provenance import provenance
+from blip.runs.score_text import score_matrix
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
 from blip.training.products import AUTO, DEFAULT, choose, computed_by, tensor_float_32
@@ -86,6 +87,7 @@ def _write(
         "tables": experiment.tables_of(method),
     }
     write_run(folder, record, safetensors.torch.save(weights) if with_weights else None, trainer.tables)
+    print(score_matrix(trainer.tables[experiment.score.table], experiment.score, trainer.names), file=sys.stderr)
 
 
 def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, again: bool, expected: list[str]) -> bool:

@@ -112,7 +112,8 @@ class Trainer(ABC):
         for phase, seconds in self._seconds.items():
             self._record(COST, self.task, phase, round(seconds, 3))
         self.trained.append(self._trained())
-        progress.say(f"{self._place()} learned in {self.done} {self.unit}s: {result}")
+        told = ", ".join(filter(None, [result, self.method.in_words()]))
+        progress.say(f"{self._place()} learned in {self.done} {self.unit}s: {told}")
         self.task, self.done, self._seconds = self.task + 1, 0, {}
         self._save(None)
 

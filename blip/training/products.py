@@ -71,6 +71,15 @@ def tensor_float_32(device: torch.device, allowed: bool) -> Iterator[None]:
         matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
+def processor() -> dict[str, str]:
+    """What Linux says of the first processor; empty where it is silent."""
+    try:
+        entry = CPUINFO.read_text().partition("\n\n")[0]
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in entry.splitlines())}
+
+
 def _setting() -> Any:
     return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # from PyTorch 2.9 on
 
@@ -84,11 +93,7 @@ def _is_faster_here() -> bool:
 
     Zen 4 computes it in two halves, and Intel's processors are used in full by MKL: nothing is known to be gained.
     """
-    try:
-        entry = CPUINFO.read_text().partition("\n\n")[0]
-    except OSError:
-        return False
-    about = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in entry.splitlines())}
+    about = processor()
     return (
         about.get("vendor_id") == "AuthenticAMD"
         and int(about.get("cpu family", 0)) >= 26
@@ -106,5 +111,5 @@ def _is_exact() -> bool:
 
 def _error(x: Tensor, y: Tensor) -> float:
     """Largest error of the product against |x|·|y|."""
-    wide_x, wide_y = x.double(), y.double()
-    return float(((x @ y - wide_x @ wide_y).abs() / (wide_x.abs() @ wide_y.abs())).max())
+    exact_x, exact_y = x.double(), y.double()
+    return float(((x @ y - exact_x @ exact_y).abs() / (exact_x.abs() @ exact_y.abs())).max())

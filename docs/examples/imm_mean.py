@@ -3,17 +3,16 @@
 A copy of this file in `blip/methods/` and a line `imm-mean: {}` under `methods` in an experiment file is all it takes.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from blip.core.penalties import quadratic_penalty
+from blip.core.penalties import quadratic_penalties
 from blip.data import Examples
 from blip.methods.base import Method, register
-from blip.networks import MultiHeadNetwork
+from blip.networks import MultiHeadNetwork, copied
 from blip.schema import Schema
 
 
@@ -22,6 +21,7 @@ class MeanIMM(Method):
     """Mean-IMM: stay near the old weights, λ/2 · Σ (θ - θ_old)², then take the mean of those after each task."""
 
     name = "imm-mean"
+    remembered = ("old",)
 
     class Settings(Schema):
         strength: NonNegativeFloat = 0.01
@@ -34,18 +34,11 @@ class MeanIMM(Method):
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
         if not self.old:
             return None
-        terms = [quadratic_penalty(p, self.old[name]) for name, p in self.network.shared.named_parameters()]
-        return self.settings.strength * torch.stack(terms).sum()
+        return quadratic_penalties(self.settings.strength, dict(self.network.shared.named_parameters()), self.old)
 
     @torch.no_grad()
     def after_task(self, task: int, train: Examples) -> None:
         for name, p in self.network.shared.named_parameters():
             if self.old:
                 p.copy_((task * self.old[name] + p) / (task + 1))
-        self.old = {name: p.detach().clone() for name, p in self.network.shared.named_parameters()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"old": self.old}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.old = state["old"]
+        self.old = copied(dict(self.network.shared.named_parameters()))

@@ -3,11 +3,7 @@
 
 rule miniimagenet:
     input:
-        [
-            path
-            for path in (PLAN.raw / "MI_raw", PLAN.raw / "MI_raw.zip")
-            if path.exists()
-        ][:1],
+        PLAN.raw_images(),
     output:
         PLAN.pickle_files(),
     log:
@@ -30,7 +26,7 @@ rule dataset:
     input:
         lambda w: PLAN.pickles(w.dataset),
     output:
-        f"{PLAN.data}/{{dataset}}.safetensors",
+        PLAN.dataset_file("{dataset}"),
     log:
         f"{OUT}/logs/dataset/{{dataset}}.log",
     benchmark:
@@ -43,9 +39,7 @@ rule dataset:
         mem_mb=6000,
         runtime=60,
     params:
-        source=lambda w: PLAN.datasets[w.dataset][1].model_dump_json(
-            include={"name", "folder", "side", "raw_classes", "raw_images_per_class"}
-        ),
+        source=lambda w: PLAN.datasets[w.dataset][1].of_file(),
         name=lambda w: PLAN.datasets[w.dataset][1].name,
         arguments=lambda w: experiment_arguments(PLAN.datasets[w.dataset][0]),
         data=lambda w, output: parent(output[0]),
@@ -57,7 +51,7 @@ rule split:
     input:
         lambda w: PLAN.dataset_files(PLAN.experiments[w.experiment]),
     output:
-        f"{PLAN.data}/splits/{{experiment}}/seed{{seed}}.safetensors",
+        PLAN.split_file("{experiment}", "{seed}"),
     log:
         f"{OUT}/logs/split/{{experiment}}-seed{{seed}}.log",
     benchmark:

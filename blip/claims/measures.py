@@ -1,0 +1,123 @@
+"""What claims say of runs: a number for each run, from its folder alone."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+import pandas as pd
+
+from blip.games.replay import replay
+from blip.results.loading import KEYS, Runs
+from blip.results.metrics import run_metrics
+
+PerRun: TypeAlias = "pd.Series[float]"
+"""By experiment, method and seed; without the runs, or nan for those, that the measure says nothing of."""
+
+
+class Measure(NamedTuple):
+    """How a number is had of each run, and what of all seeds' numbers a claim speaks of."""
+
+    of: Callable[[Runs], PerRun]
+    unit: str
+    over_seeds: Literal["mean", "max"] = "mean"
+
+
+def metric(name: str, factor: float = 100) -> Callable[[Runs], PerRun]:
+    """A column of `run_metrics`, shares in percent."""
+    return lambda runs: run_metrics(runs).set_index(KEYS)[name] * factor
+
+
+def published_share(runs: Runs) -> PerRun:
+    """The published backward transfer, which divides by the number of tasks, as a multiple of the usual one."""
+    metrics = run_metrics(runs).set_index(KEYS)
+    return metrics["bwt_published"] / metrics["bwt"]
+
+
+def largest_change(runs: Runs) -> PerRun:
+    """Largest difference of an earlier task's score, in the end, from the one just after learning it; in points."""
+    scores = pd.concat([runs.of(name).raw_scores() for name in runs.experiments()])
+    places = [*KEYS, "task"]
+    learned = scores[scores["task_learned"] == scores["task"]].set_index(places)["score"]
+    last = scores[scores["task_learned"] == scores.groupby(KEYS)["task_learned"].transform("max")]
+    return 100 * (last.set_index(places)["score"] - learned).abs().groupby(KEYS).max()
+
+
+def memory_growth(runs: Runs) -> PerRun:
+    """What a method keeps after the last task / after the first."""
+    by_run = _table(runs, "memory").groupby(KEYS)["bytes"]
+    return by_run.last() / by_run.first()
+
+
+def time_growth(runs: Runs) -> PerRun:
+    """Training time of an epoch in the later half of the tasks / in the earlier half."""
+    cost = _table(runs, "cost")
+    seconds = cost[cost["phase"] == "train"].groupby([*KEYS, "task"])["seconds"].sum()
+    epochs = _table(runs, "history").groupby([*KEYS, "task"])["epoch"].count()
+    each = (seconds / epochs).rename("each").reset_index()
+    later = each["task"] >= (each.groupby(KEYS)["task"].transform("max") + 1) // 2
+    halves = [each[half].groupby(KEYS)["each"].mean() for half in (later, ~later)]
+    return halves[0] / halves[1]
+
+
+def largest_move(runs: Runs) -> PerRun:
+    """Largest move of an anchor when a task was consolidated, in units of what its frozen bits allow."""
+    return _table(runs, "moves").groupby(KEYS)["largest_move"].max()
+
+
+def lost_bits(runs: Runs) -> PerRun:
+    """Parameters that had fewer frozen bits after a task than before."""
+    return _table(runs, "moves").groupby(KEYS)["lost_bits"].sum()
+
+
+def over_chance(runs: Runs) -> PerRun:
+    """Score just after learning a task / by chance, where scores are no shares; the lowest of all tasks."""
+    parts = []
+    for name in runs.experiments():
+        selected = runs.of(name)
+        if selected.score.chance is None:
+            continue
+        scores = selected.raw_scores()
+        learned = scores[scores["task_learned"] == scores["task"]].set_index([*KEYS, "task"])["score"]
+        chance = selected.tables[selected.score.chance].set_index([*KEYS, "task"])[selected.score.column]
+        parts.append((learned / chance).groupby(KEYS).min())
+    return pd.concat(parts) if parts else _nothing()
+
+
+def wrong_replays(runs: Runs) -> PerRun:
+    """How many recorded games do not give the recorded return when their actions are played again."""
+    table = _table(runs, "replays")
+    names = [runs.task_names[experiment] for experiment in table["experiment"]]
+    wrong: list[bool] = [_plays_otherwise(names[i][row["task"]], row) for i, row in enumerate(table.to_dict("records"))]
+    result: PerRun = table.assign(wrong=wrong).groupby(KEYS)["wrong"].sum().astype(float)
+    return result
+
+
+def _plays_otherwise(game: str, recorded: dict[Any, Any]) -> bool:
+    *_, (_, result) = replay(game, int(recorded["environment_seed"]), str(recorded["actions"]))
+    return bool(result != recorded["return"])
+
+
+def _table(runs: Runs, name: str) -> pd.DataFrame:
+    """A table of all runs that have it; where none has, one without rows."""
+    columns = ["bytes", "phase", "seconds", "task", "epoch", "largest_move", "lost_bits", "environment_seed", "actions"]
+    return runs.tables.get(name, pd.DataFrame(columns=[*KEYS, *columns, "return"]))
+
+
+def _nothing() -> PerRun:
+    return pd.Series(index=pd.MultiIndex.from_arrays([[], [], []], names=KEYS), dtype="float64")
+
+
+MEASURES = {
+    "accuracy": Measure(metric("acc"), "%"),
+    "backward transfer": Measure(metric("bwt"), "points"),
+    "forgetting": Measure(metric("forgetting"), "points"),
+    "plasticity": Measure(metric("plasticity"), "points"),
+    "capacity": Measure(metric("capacity"), "%"),
+    "published share of backward transfer": Measure(published_share, "×"),
+    "largest change": Measure(largest_change, "points", "max"),
+    "memory growth": Measure(memory_growth, "×", "max"),
+    "time growth": Measure(time_growth, "×"),
+    "largest move": Measure(largest_move, "× allowed", "max"),
+    "lost bits": Measure(lost_bits, "parameters", "max"),
+    "over chance": Measure(over_chance, "× chance"),
+    "wrong replays": Measure(wrong_replays, "games", "max"),
+}

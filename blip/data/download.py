@@ -1,0 +1,28 @@
+"""Raw files that are fetched by torchvision, which also reads some of them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+from blip.errors import BlipError
+
+
+@contextmanager
+def downloading(raw: Path, what: str, by_hand: str) -> Iterator[None]:
+    """Around what fetches files into `raw`. Raises BlipError that says what to do `by_hand` where it cannot."""
+    try:
+        yield
+    except (OSError, RuntimeError, ImportError) as error:
+        raise BlipError(
+            f"{raw}: {what} is not there or is damaged, and cannot be downloaded ({shorten(str(error), 90)}); {by_hand}"
+        ) from None
+
+
+def torchvision_set(raw: Path, kind: str, by_hand: str, **arguments: Any) -> Any:
+    """torchvision's data set `kind` in `raw`, its files checked, or fetched where they are missing or damaged."""
+    with downloading(raw, kind, by_hand):
+        datasets = import_module("torchvision.datasets")  # here, since it takes seconds
+        return getattr(datasets, kind)(root=raw, download=True, **arguments)

@@ -1,0 +1,40 @@
+"""Tables of run folders for a terminal."""
+
+import pandas as pd
+from tabulate import tabulate
+
+from blip.results.loading import Runs
+from blip.results.metrics import run_metrics, summarise
+from blip.results.tables import format_rows, headings, method_table, notes, sentence
+
+LEFT_OUT = "BWT (published"
+"""A heading that starts so: the same number divided by another, too much for a line."""
+LEGEND = "± standard deviation over n seeds; * the best of its column, or not to be told from the best"
+
+
+def results_screen(runs: Runs) -> str:
+    """Of each experiment its table, what it says in a sentence, and what must be known of the runs."""
+    metrics = run_metrics(runs)
+    summary = summarise(metrics)
+    sections = []
+    for name in runs.experiments():
+        selected = runs.of(name)
+        mine = (frame[frame["experiment"] == name] for frame in (summary, metrics))
+        table = method_table(*mine).loc[selected.methods()]
+        listed = "\n".join(f"  {printable(note)}" for note in notes(selected))
+        parts = printable(selected.title()), _table(selected, table), f"{sentence(selected, table)}\n{listed}"
+        sections.append("\n\n".join(parts))
+    return "\n\n\n".join([*sections, LEGEND])
+
+
+def _table(runs: Runs, table: pd.DataFrame) -> str:
+    names = headings(runs, table)
+    shown = [index for index, name in enumerate(names) if not name.startswith(LEFT_OUT)]
+    rows = [[*head, *(f"{cell.text}{' *' * cell.best}" for cell in cells)] for head, cells in format_rows(table)]
+    body = [[row[index] for index in shown] for row in rows]
+    return tabulate(body, [names[index] for index in shown], disable_numparse=True)
+
+
+def printable(text: str) -> str:
+    """A text of a file in which nothing moves the cursor or colours a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

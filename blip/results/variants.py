@@ -1,0 +1,89 @@
+"""What a changed setting changes: variants of an experiment beside it, run by run with one seed."""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from blip.errors import BlipError
+from blip.files import atomic_write
+from blip.results.loading import Runs, method_order
+from blip.results.markup import plain, to_csv
+from blip.results.metrics import run_metrics
+from blip.results.statistics import holm, paired
+
+SHOWN = {"acc": "ACC %", "bwt": "BWT %", "bwt_published": "BWT (published ÷T) %", "forgetting": "forgetting %"}
+COMPARED = ("acc", "forgetting")
+GUIDE = """\
+Means over n seeds in percent; in the last columns differences to the row without a variant above, of runs with the same
+seed, in points [95 % t interval], and p of Student's paired test, Holm-corrected within an experiment.
+"""
+
+
+def variants(runs: Runs) -> pd.DataFrame:
+    """A row for each experiment, method and variant, and before them the experiment as it is (variant: empty).
+
+    Columns experiment, method, variant, n, the means of `SHOWN`, and of each metric in `COMPARED` `…_difference` (the
+    variant's minus that of the experiment as it is), `…_low`, `…_high` (95 % t interval), `…_p` (Holm-corrected over
+    the experiment). Shares in [0, 1]. Raises BlipError where there is no variant.
+    """
+    names = set(runs.experiments())
+    parts = {name: name.partition(".") for name in names}
+    of = {name: whole for name, (whole, _, rest) in parts.items() if rest and whole in names}
+    if not of:
+        raise BlipError("no variants: expected runs of an experiment, and of it with other settings")
+    metrics = run_metrics(runs).set_index("seed")
+    by_run = {(str(e), str(method)): frame for (e, method), frame in metrics.groupby(["experiment", "method"])}
+    rows = []
+    for whole in sorted(set(of.values())):
+        section: list[dict[str, Any]] = []
+        for method in method_order(method for name, method in by_run if of.get(name) == whole):
+            if (whole, method) not in by_run:
+                raise BlipError(f"{whole}: no runs of {method}, of which there are variants")
+            section.append(_row(whole, method, "", by_run[whole, method], by_run[whole, method]))
+            for name in sorted(name for name, other in of.items() if other == whole and (name, method) in by_run):
+                section.append(_row(whole, method, parts[name][2], by_run[name, method], by_run[whole, method]))
+        corrected = iter(holm([row[f"{metric}_p"] for row in section for metric in COMPARED]))
+        rows += [row | {f"{metric}_p": float(next(corrected)) for metric in COMPARED} for row in section]
+    return pd.DataFrame(rows)
+
+
+def _row(whole: str, method: str, variant: str, runs: pd.DataFrame, originals: pd.DataFrame) -> dict[str, Any]:
+    row: dict[str, Any] = {"experiment": whole, "method": method, "variant": variant, "n": len(runs)}
+    row |= {name: runs[name].mean() for name in SHOWN}
+    for metric in COMPARED:
+        found = paired((runs[metric] - originals[metric]).dropna() if variant else [])
+        values = (found.mean, found.interval.low, found.interval.high, found.p_t)
+        row |= zip((f"{metric}_{part}" for part in ("difference", "low", "high", "p")), values, strict=True)
+    return row
+
+
+def variants_markdown(table: pd.DataFrame) -> str:
+    """The table for reading."""
+    rows = [
+        [*(plain(row[name]) for name in ("experiment", "method", "variant")), str(row["n"])]
+        + ["–" if pd.isna(row[name]) else f"{100 * row[name]:z.2f}" for name in SHOWN]
+        + [_difference(row, metric) for metric in COMPARED]
+        for row in table.to_dict("records")
+    ]
+    headings = ["experiment", "method", "variant", "n", *SHOWN.values(), "ACC, difference", "forgetting, difference"]
+    return f"{GUIDE}\n{tabulate(rows, headings, tablefmt='pipe', disable_numparse=True)}\n"
+
+
+def _difference(row: dict[Any, Any], metric: str) -> str:
+    difference, low, high = (row[f"{metric}_{part}"] for part in ("difference", "low", "high"))
+    if pd.isna(difference):
+        return ""
+    if pd.isna(low):
+        return f"{100 * difference:+z.2f}; too few seeds ({row['n']}) to tell"
+    return f"{100 * difference:+z.2f} [{100 * low:+z.2f}, {100 * high:+z.2f}], p = {row[f'{metric}_p']:.3f}"
+
+
+def write_variants(runs: Runs, out: Path) -> str:
+    """Write variants.csv and variants.md; the Markdown."""
+    table = variants(runs)
+    text = variants_markdown(table)
+    atomic_write(out / "variants.csv", to_csv(table))
+    atomic_write(out / "variants.md", text)
+    return text

@@ -1,0 +1,470 @@
+"""Claims: that each can pass, and that each fails when the numbers are others."""
+
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from run_folders import forgetting_matrix, write_game_run, write_run
+from shell import Shell, refused
+
+from blip import BLIP, diagonal_fisher
+from blip.claims import judge, library_checks, load_claims
+from blip.claims.claim import Claim
+from blip.claims.judging import FAIL, NOT_RUN, PASS, Verdict
+from blip.claims.library_checks import CHECKS, GOLDEN, Measured
+from blip.claims.measures import MEASURES
+from blip.claims.timing import paired_ratios
+from blip.core import formulas
+from blip.errors import BlipError
+from blip.results import load_runs
+
+FILE = ROOT / "config" / "claims.yaml"
+PROJECT = load_claims(FILE)
+RECORDED = sorted((ROOT / "results" / "recorded").glob("*/runs"))
+
+
+def claim(**values: Any) -> Claim:
+    """A claim on forgetting of blip on mnist5, unless changed."""
+    about = {"id": "a", "sentence": "It is so.", "source": "ours", "cost": {"core_minutes": 1}}
+    if "check" not in values:
+        about |= {"runs": {"experiment": "mnist5", "method": "blip"}, "measure": "forgetting"}
+    return Claim.model_validate(about | values)
+
+
+def of_runs(folder: Path, *claims: Claim) -> list[tuple[str, int]]:
+    """Verdict and n of each."""
+    return [(verdict.verdict, verdict.n) for verdict in judge(claims, [folder])]
+
+
+def write_seeds(root: Path, method: str, drop: float, seeds: int = 6) -> None:
+    for seed in range(seeds):
+        write_run(root, method=method, seed=seed, R=forgetting_matrix(3, 0.95, drop, seed * 7 + len(method)))
+
+
+# The project's own claims
+
+
+def test_there_are_claims_on_all_parts_of_the_project() -> None:
+    assert len(PROJECT) >= 20
+    assert {claim.check for claim in PROJECT if claim.check} == set(CHECKS), "a check that nobody claims is of no use"
+    assert {claim.source for claim in PROJECT} == {"paper", "published code", "docs/verified.md", "ours"}
+    assert sum(claim.other is not None for claim in PROJECT) >= 5
+
+
+def test_claims_ask_for_what_the_suite_or_the_recorded_runs_have() -> None:
+    suite = yaml.safe_load((ROOT / "config" / "evidence.yaml").read_text())
+    trained = {
+        entry.get("set", {}).get("name", Path(entry["config"]).stem): len(entry.get("seeds", suite["seeds"]))
+        for entry in suite["experiments"]
+    }
+    recorded = yaml.safe_load((ROOT / "config" / "recorded.yaml").read_text())
+    recorded = {
+        Path(entry["config"]).stem: len(entry.get("seeds", recorded["seeds"])) for entry in recorded["experiments"]
+    }
+    for needs in (claim.runs for claim in PROJECT if claim.runs):
+        assert needs.seeds <= (trained | recorded)[needs.experiment], needs
+
+
+def test_recorded_runs_of_the_published_settings_agree_with_the_published_code() -> None:
+    wanted = [claim for claim in PROJECT if claim.id in ("mnist5-accuracy", "mnist5-backward-transfer")]
+    assert [verdict.verdict for verdict in judge(wanted, RECORDED)] == [PASS, PASS]
+
+
+# Judging
+
+
+def test_runs_are_compared_with_a_number(tmp_path: Path) -> None:
+    write_run(tmp_path, R=[[0.9], [0.8, 0.9]])  # forgetting of 10 points
+    near, far = {"value": 9.5, "within": 0.6}, {"value": 9.5, "within": 0.4}
+    claims = [
+        claim(equals=near),
+        claim(equals=far),
+        claim(at_most=10.1),
+        claim(at_most=9.9),
+        claim(at_least=9.9),
+        claim(at_least=10.1),
+    ]
+    assert of_runs(tmp_path, *claims) == [(PASS, 1), (FAIL, 1)] * 3
+    (verdict,) = judge([claim(at_most=11)], [tmp_path])
+    assert verdict.measured == pytest.approx(10)
+    assert verdict.unit == "points"
+
+
+@pytest.mark.parametrize("test", ["t", "sign flip"])
+def test_methods_are_compared_seed_by_seed(test: str, tmp_path: Path) -> None:
+    write_seeds(tmp_path, "blip", 0.02)
+    write_seeds(tmp_path, "sgd", 0.1)
+    less, more = ({key: {"method": "sgd", "test": test}} for key in ("less_than", "more_than"))
+    assert of_runs(tmp_path, claim(**less)) == [(PASS, 6)]
+    assert of_runs(tmp_path, claim(**more)) == [(FAIL, 6)], "it is the other way round"
+    (verdict,) = judge([claim(**less)], [tmp_path])
+    assert verdict.measured < -5
+    assert verdict.p == (2 / 2**6 if test == "sign flip" else pytest.approx(0, abs=0.001))
+    assert verdict.interval.low < verdict.measured < verdict.interval.high
+
+
+def test_what_chance_explains_is_a_fail(tmp_path: Path) -> None:
+    write_seeds(tmp_path, "blip", 0.05)
+    write_seeds(tmp_path, "ewc", 0.05)
+    assert [verdict for verdict, _ in of_runs(tmp_path, claim(less_than={"method": "ewc"}))] == [FAIL]
+
+
+def test_comparisons_are_corrected_together(tmp_path: Path) -> None:
+    write_seeds(tmp_path, "blip", 0.02)
+    write_seeds(tmp_path, "sgd", 0.1)
+    less = {"less_than": {"method": "sgd", "test": "sign flip"}}
+    assert of_runs(tmp_path, claim(**less)) == [(PASS, 6)], "p = 2 / 2⁶ = 3 %"
+    assert of_runs(tmp_path, claim(**less), claim(id="b", **less)) == [(FAIL, 6), (FAIL, 6)], "twice that"
+
+
+def test_a_comparison_may_be_with_another_experiment(tmp_path: Path) -> None:
+    write_seeds(tmp_path, "blip", 0.02)
+    for seed in range(6):
+        write_run(tmp_path, "other", "blip", seed, forgetting_matrix(3, 0.95, 0.1, seed))
+    assert of_runs(tmp_path, claim(less_than={"method": "blip", "experiment": "other"})) == [(PASS, 6)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"at_most": 50, "runs": {"experiment": "mnist5", "method": "ewc"}}, "needs 1 runs of ewc on mnist5, found 0"),
+        ({"at_most": 50, "runs": {"experiment": "mnist5", "method": "blip", "seeds": 3}}, "found 2"),
+        ({"at_most": 50, "runs": {"experiment": "no", "method": "blip"}}, "runs of blip on no, found 0"),
+        (
+            {"at_most": 50, "runs": {"experiment": "mnist5", "method": "blip", "settings": {"training.epochs": 9}}},
+            "with training.epochs=9, found 0",
+        ),
+        ({"less_than": {"method": "sgd"}}, "needs 3 runs of blip on mnist5 beside those of sgd, found 2"),
+        ({"less_than": {"method": "sgd", "test": "sign flip"}}, "needs 6 runs"),
+        ({"at_most": 1, "measure": "plasticity"}, "found 0"),
+        ({"at_most": 1, "measure": "lost bits"}, "found 0"),
+        ({"at_most": 1, "measure": "over chance"}, "found 0"),
+        ({"at_most": 1, "measure": "wrong replays"}, "found 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_not_run_and_says_why(changes: dict[str, Any], note: str, tmp_path: Path) -> None:
+    write_seeds(tmp_path, "blip", 0.02, seeds=2)
+    write_seeds(tmp_path, "sgd", 0.1, seeds=2)
+    (verdict,) = judge([claim(**changes)], [tmp_path])
+    assert verdict.verdict == NOT_RUN
+    assert note in verdict.note
+
+
+def test_without_any_run_no_claim_about_runs_passes() -> None:
+    verdicts = judge(PROJECT, [], checks=False)
+    assert {verdict.verdict for verdict in verdicts} == {NOT_RUN}
+
+
+def test_only_runs_with_the_wanted_settings_count(tmp_path: Path) -> None:
+    for seed, epochs in enumerate((200, 3)):
+        write_run(tmp_path, seed=seed, config={"training": {"epochs": epochs}})
+    needs = {"experiment": "mnist5", "method": "blip", "settings": {"training.epochs": 200}}
+    assert of_runs(tmp_path, claim(runs=needs, at_least=0)) == [(PASS, 1)]
+
+
+def test_stand_in_data_show_nothing(tmp_path: Path) -> None:
+    write_run(tmp_path, stand_in=True)
+    assert of_runs(tmp_path, claim(at_least=0)) == [(NOT_RUN, 0)]
+
+
+# Measures of runs
+
+
+def rewrite(folder: Path, table: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    change(pd.read_csv(folder / f"{table}.csv")).to_csv(folder / f"{table}.csv", index=False)
+
+
+def value(measure: str, root: Path) -> float:
+    """Of the only run below `root`."""
+    (found,) = MEASURES[measure].of(load_runs([root]))
+    return float(found)
+
+
+def test_measures_of_accuracies_worked_out_by_hand(tmp_path: Path) -> None:
+    write_run(tmp_path, R=[[0.9], [0.95, 0.8], [0.7, 0.85, 0.6]])
+    assert value("accuracy", tmp_path) == pytest.approx(100 * (0.7 + 0.85 + 0.6) / 3)
+    assert value("backward transfer", tmp_path) == pytest.approx(100 * (-0.2 + 0.05) / 2)
+    assert value("forgetting", tmp_path) == pytest.approx(100 * (0.25 - 0.05) / 2)
+    assert value("largest change", tmp_path) == pytest.approx(20)
+    assert value("published share of backward transfer", tmp_path) == pytest.approx(2 / 3)
+    assert 0 < value("capacity", tmp_path) < 100
+
+
+def test_measures_of_time_and_memory(shell: Shell) -> None:
+    shell.train("blip", "--set", "training.epochs=2")
+    folder = shell.runs / "tiny" / "blip" / "seed0"
+    assert value("memory growth", shell.runs) == pytest.approx(1)
+    rewrite(folder, "memory", lambda t: t.assign(bytes=[100, 250]))
+    assert value("memory growth", shell.runs) == 2.5
+    train = [4.0, 6.0]
+    rewrite(
+        folder,
+        "cost",
+        lambda t: t.assign(
+            seconds=[
+                train[task] if phase == "train" else 9.0 for task, phase in zip(t["task"], t["phase"], strict=True)
+            ]
+        ),
+    )
+    assert value("time growth", shell.runs) == 1.5
+    rewrite(folder, "history", lambda t: t[(t["task"] == 0) | (t["epoch"] == 0)])
+    assert value("time growth", shell.runs) == 3, "by the epoch"
+    assert value("largest move", shell.runs) <= 1
+    rewrite(folder, "moves", lambda t: t.assign(largest_move=1.5, lost_bits=3))
+    assert value("largest move", shell.runs) == 1.5
+    assert value("lost bits", shell.runs) == 3 * len(pd.read_csv(folder / "moves.csv"))
+    broken = claim(runs={"experiment": "tiny", "method": "blip"}, measure="largest move", at_most=1)
+    assert of_runs(shell.runs, broken) == [(FAIL, 1)]
+
+
+def test_measures_of_games(tmp_path: Path) -> None:
+    write_game_run(tmp_path, R=[[50.0], [20.0, 90.0]], random=[10.0, 30.0])
+    assert value("over chance", tmp_path) == 3
+    # Three steps of a game, which end at 0, and say of themselves that they ended at R.
+    assert value("wrong replays", tmp_path) == 3
+    rewrite(tmp_path / "atari" / "blip" / "seed0", "replays", lambda t: t.assign(**{"return": [0.0, 5.0, 0.0]}))
+    assert value("wrong replays", tmp_path) == 1
+
+
+# Checks of the library
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks of memory and time with a network of a few units."""
+    monkeypatch.setattr(library_checks, "PIXELS", 8)
+    monkeypatch.setattr(library_checks, "UNITS", 4)
+
+
+def of_check(name: str) -> Verdict:
+    """The verdict on the project's own claim of a check."""
+    (wanted,) = (claim for claim in PROJECT if claim.check == name)
+    (verdict,) = judge([wanted], [])
+    return verdict
+
+
+QUICK = (
+    *("formulas by hand", "fisher against autograd", "fisher of sampled labels", "move under any optimizer"),
+    *("bytes per parameter", "bytes after 100 tasks"),
+)
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_quick_checks_hold(name: str, small: None) -> None:
+    verdict = of_check(name)
+    assert verdict.verdict == PASS, verdict
+    assert verdict.n > 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHECKS)
+def test_every_check_holds(name: str) -> None:
+    assert of_check(name).verdict in ((PASS, NOT_RUN) if name.startswith("published") else (PASS,))
+
+
+def scaled(factor: float, **when: object) -> Callable[..., dict[str, torch.Tensor]]:
+    """The Fisher information, wrong by a factor where it is asked for with these arguments."""
+
+    def fisher(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        right = diagonal_fisher(*arguments, **options)
+        wrong = all(options.get(key) == expected for key, expected in when.items())
+        return {name: value * (factor if wrong else 1) for name, value in right.items()}
+
+    return fisher
+
+
+def wide_range(anchor: torch.Tensor, bits: torch.Tensor, bound: float, max_bits: int) -> tuple[torch.Tensor, ...]:
+    """A range that gives every parameter a bit too many."""
+    return allowed_range(anchor, (bits.int() - 1).clamp(0).to(torch.uint8), bound, max_bits)
+
+
+def growing_state(blip: BLIP) -> dict[str, Any]:
+    return {"bits": dict(blip.bits), "of each task": [torch.zeros(100)] * blip.tasks}
+
+
+allowed_range, floor = formulas.allowed_range, torch.floor
+BREAKS: dict[str, tuple[str, object]] = {
+    "formulas by hand": ("blip.core.formulas.quantise", lambda v, k, b: floor(v / b * 2.0**k) / 2.0**k * b),
+    "fisher against autograd": ("blip.claims.library_checks.diagonal_fisher", scaled(1.0001)),
+    "fisher of sampled labels": ("blip.claims.library_checks.diagonal_fisher", scaled(1.1, labels="exact")),
+    "move under any optimizer": ("blip.core.formulas.allowed_range", wide_range),
+    "bytes per parameter": ("blip.core.freezing.BLIP.state_dict", growing_state),
+    "bytes after 100 tasks": ("blip.core.freezing.BLIP.state_dict", growing_state),
+    "cost of a step": ("blip.claims.library_checks.paired_ratios", lambda *_, **__: [1.1, 1.3, 1.4]),
+    "cost of a step after 100 tasks": ("blip.claims.library_checks.paired_ratios", lambda *_, **__: [1.1, 1.3, 1.4]),
+    "cost of the fisher": ("blip.claims.library_checks.paired_ratios", lambda *_, **__: [2.0, 3.1, 3.2]),
+}
+
+
+@pytest.mark.parametrize("name", BREAKS)
+def test_a_check_sees_what_it_is_for(name: str, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    place, broken = BREAKS[name]
+    monkeypatch.setattr(place, broken)
+    verdict = of_check(name)
+    assert verdict.verdict == FAIL
+    assert not math.isnan(verdict.measured), f"by what it measured, and not by {verdict.note}"
+
+
+def write_golden(path: Path, **changes: Any) -> None:
+    """A file of numbers such as the published implementation's, of one layer and task, computed here."""
+    layer = torch.nn.Linear(3, 2)
+    blip = BLIP(layer, 1.0, max_bits=20, weight_range=6.0)
+    numbers = {f"initial_{name}": p.detach().clone() for name, p in layer.named_parameters()}
+    numbers |= {f"t0_proposed_{name}": p.detach().clone() for name, p in layer.named_parameters()}
+    fisher = {name: torch.full_like(p, 1e5) for name, p in layer.named_parameters()}
+    blip.consolidate(fisher)
+    for kind in fisher:
+        values = {"fisher": fisher[kind], "bits": blip.bits[kind], "quantised": blip.parameters[kind].detach()}
+        numbers |= {f"t0_{name}_{kind}": value for name, value in values.items()}
+    about = {"bound": torch.tensor(6 / 3**0.5), "prior": torch.tensor(3.0), "max_bits": torch.tensor(20)}
+    numbers |= about
+    numbers |= {name: numbers[name] + change for name, change in changes.items()}
+    np.savez(path, **{f"case/{name}": value.numpy() for name, value in numbers.items()})
+
+
+def test_published_numbers_are_compared_where_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = ("published bits", "published weights")
+    monkeypatch.delenv(GOLDEN, raising=False)
+    assert [of_check(name).verdict for name in both] == [NOT_RUN, NOT_RUN]
+    assert "name the file in BLIP_GOLDEN" in of_check(both[0]).note
+    monkeypatch.setenv(GOLDEN, str(tmp_path / "golden.npz"))
+    write_golden(tmp_path / "golden.npz")
+    assert [(of_check(name).verdict, of_check(name).n) for name in both] == [(PASS, 8), (PASS, 8)]
+    write_golden(tmp_path / "golden.npz", t0_bits_weight=torch.tensor([[1, 0, 0], [0, 0, 0]]))
+    assert [of_check(name).measured for name in both] == [1, 0]
+    write_golden(tmp_path / "golden.npz", t0_quantised_bias=torch.tensor([0.0, 1e-3]))
+    assert [of_check(name).verdict for name in both] == [PASS, FAIL]
+
+
+@pytest.mark.parametrize(("killed", "verdict"), [(b"same", PASS), (b"sane", FAIL)])
+def test_bytes_of_resumed_runs_are_compared(killed: bytes, verdict: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(folder: Path) -> "subprocess.Popen[bytes]":
+        results = folder / "resume" / "blip" / "seed0"
+        results.mkdir(parents=True, exist_ok=True)
+        for name in ("accuracy.csv", "weights.safetensors"):
+            (results / name).write_bytes(b"same")
+        (results / "run.json").write_text(folder.name)
+        if folder.name == "killed":
+            (results / "weights.safetensors").write_bytes(killed)
+        return subprocess.Popen([sys.executable, "-c", ""], stderr=subprocess.PIPE)
+
+    monkeypatch.setattr(library_checks, "_start", start)
+    monkeypatch.setattr(library_checks, "_kill_at_a_checkpoint", lambda folder: None)
+    found = of_check("resumed run")
+    assert (found.verdict, found.n) == (verdict, 2)
+
+
+def test_a_check_that_breaks_has_shown_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> Measured:
+        raise ValueError("no\nway")
+
+    monkeypatch.setitem(CHECKS, "formulas by hand", broken)
+    assert (of_check("formulas by hand").verdict, of_check("formulas by hand").note) == (FAIL, "ValueError: no way")
+    monkeypatch.setitem(CHECKS, "formulas by hand", lambda: Measured(math.nan, 0, ""))
+    assert of_check("formulas by hand").verdict == FAIL, "and neither has one that measures nothing"
+
+
+def test_ratios_are_of_interleaved_times() -> None:
+    now, done = [0.0], []
+
+    def work(name: str, seconds: float) -> Callable[[], None]:
+        def run() -> None:
+            now[0] += seconds
+            done.append(name)
+
+        return run
+
+    ratios = paired_ratios(work("a", 3), work("b", 2), pairs=4, calls=2, clock=lambda: now[0])
+    assert ratios == [1.5] * 4
+    assert "".join(done[6:]) == "bbaa" + "aabb" + "bbaa" + "aabb"
+
+
+# The file and the command
+
+
+GOOD = {
+    "claims": [
+        {
+            "id": "a",
+            "sentence": "It | is.",
+            "source": "ours",
+            "runs": {"experiment": "mnist5", "method": "blip"},
+            "measure": "accuracy",
+            "at_least": 50,
+            "cost": {"core_minutes": 1, "megabytes": 2},
+        }
+    ]
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"measure": None}, "expected either check, or runs and measure"),
+        ({"check": "formulas by hand"}, "expected either check, or runs and measure"),
+        ({"measure": "speed"}, "unknown measure speed (known: accuracy, "),
+        ({"runs": None, "measure": None, "check": "all"}, "unknown check all (known: formulas by hand, "),
+        ({"at_least": None}, "expected one of equals, at_most"),
+        ({"at_most": 3}, "expected one of equals, at_most"),
+        ({"source": "me"}, "source"),
+        ({"equals": {"value": 1}}, "within: this key is missing"),
+        ({"tolerance": 1}, "tolerance: unknown key"),
+        ({"cost": None}, "cost"),
+    ],
+)
+def test_a_claim_that_cannot_be_measured_is_refused(changes: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    file = tmp_path / "claims.yaml"
+    values = {key: value for key, value in (GOOD["claims"][0] | changes).items() if value is not None}
+    file.write_text(yaml.safe_dump({"claims": [values]}))
+    with pytest.raises(BlipError, match=re.escape(expected)) as error:
+        load_claims(file)
+    assert str(error.value).startswith(str(file))
+
+
+def test_a_check_is_not_compared_with_runs() -> None:
+    with pytest.raises(ValueError, match="a check is compared with a number"):
+        claim(check="formulas by hand", less_than={"method": "sgd"})
+
+
+def test_an_id_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "claims.yaml"
+    file.write_text(yaml.safe_dump({"claims": GOOD["claims"] * 2}))
+    with pytest.raises(BlipError, match="the id a is there twice"):
+        load_claims(file)
+
+
+def test_the_command_prints_and_writes_the_verdicts(shell: Shell, tmp_path: Path) -> None:
+    file, out = tmp_path / "claims.yaml", tmp_path / "out"
+    missing = GOOD["claims"][0] | {"id": "b", "runs": {"experiment": "mnist5", "method": "ewc"}}
+    file.write_text(yaml.safe_dump({"claims": [*GOOD["claims"], missing]}))
+    write_run(tmp_path / "r", R=[[0.9], [0.8, 0.9]])
+    arguments = ("claims", tmp_path / "r", "--claims", file, "--out", out)
+    assert shell(*arguments) == (0, [])
+    assert "PASS    a: It | is.\n        measured 85 %, n = 1; expected ≥ 50\n" in shell.out
+    assert shell.out.endswith("1 PASS, 0 FAIL, 1 NOT RUN\n")
+    table = pd.read_csv(out / "claims.csv").set_index("id")
+    assert table.loc["a", ["verdict", "measured", "n", "unit", "expected", "core_minutes"]].tolist() == [
+        *("PASS", pytest.approx(85), 1, "%", "≥ 50", 1.0)
+    ]
+    written = json.loads((out / "claims.json").read_text())
+    assert written["counts"] == {"PASS": 1, "FAIL": 0, "NOT RUN": 1}
+    assert written["claims"][1]["measured"] is None
+    assert "needs 1 runs of ewc on mnist5, found 0" in written["claims"][1]["note"]
+    assert "| PASS    | It \\| is. (a)" in (out / "claims.md").read_text()
+
+    write_run(tmp_path / "r", R=[[0.4], [0.3, 0.4]])
+    assert shell(*arguments)[0] == 1
+    assert "FAIL    a: It | is." in shell.out
+    assert shell.out.endswith("0 PASS, 1 FAIL, 1 NOT RUN\n")
+    assert "nowhere.yaml: cannot be read" in refused(shell("claims", "--claims", "nowhere.yaml"))

@@ -1,0 +1,63 @@
+"""Variants of an experiment beside it."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from run_folders import forgetting_matrix, write_run
+from shell import Shell, refused
+
+from blip.results import load_runs
+from blip.results.statistics import paired
+from blip.results.variants import variants
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """EWC with two Fishers, of which one forgets less, and a variant that differs in nothing."""
+    for seed in range(5):
+        for name, drop in (("mnist5", 0.1), ("mnist5.fisher-exact", 0.02), ("mnist5.fisher-same", 0.1)):
+            write_run(tmp_path, name, "ewc", seed, forgetting_matrix(3, 0.9, drop, seed + (drop == 0.02) * 90))
+    return tmp_path
+
+
+def test_variants_are_compared_with_the_experiment_as_it_is(root: Path) -> None:
+    table = variants(load_runs([root])).set_index("variant")
+    assert list(table.index) == ["", "fisher-exact", "fisher-same"]
+    assert (table["n"] == 5).all()
+    assert table.loc["", "acc_difference":].isna().all()
+    assert table.loc["fisher-same", ["acc_difference", "forgetting_difference"]].tolist() == [0, 0]
+    row = table.loc["fisher-exact"]
+    assert row["forgetting_high"] < 0 < row["acc_low"]
+    assert row["bwt_published"] == pytest.approx(row["bwt"] * 2 / 3)
+
+    accuracies = {
+        name: [sum(forgetting_matrix(3, 0.9, drop, seed + (drop == 0.02) * 90)[-1]) / 3 for seed in range(5)]
+        for name, drop in (("as it is", 0.1), ("exact", 0.02))
+    }
+    expected = paired([x - y for x, y in zip(accuracies["exact"], accuracies["as it is"], strict=True)])
+    assert row["acc_difference"] == pytest.approx(expected.mean)
+    assert (row["acc_low"], row["acc_high"]) == pytest.approx(expected.interval)
+    assert expected.p_t <= row["acc_p"] <= 4 * expected.p_t, "Holm over four comparisons"
+
+
+def test_the_command_prints_and_writes_the_table(root: Path, shell: Shell, tmp_path: Path) -> None:
+    assert shell("variants", root, "--out", tmp_path / "out") == (0, [])
+    assert "| mnist5       | ewc      | fisher-exact | 5   |" in shell.out
+    assert (tmp_path / "out" / "variants.md").read_text() in shell.out
+    assert len(pd.read_csv(tmp_path / "out" / "variants.csv")) == 3
+
+
+def test_runs_without_variants_are_refused(tmp_path: Path, shell: Shell) -> None:
+    write_run(tmp_path, "mnist5", "ewc")
+    assert "no variants: expected" in refused(shell("variants", tmp_path, "--out", tmp_path / "out"))
+    write_run(tmp_path, "mnist5.merge-false", "imm-mode")
+    assert "mnist5: no runs of imm-mode" in refused(shell("variants", tmp_path, "--out", tmp_path / "out"))
+
+
+def test_two_seeds_tell_nothing(tmp_path: Path, shell: Shell) -> None:
+    for seed in range(2):
+        for name in ("mnist5", "mnist5.fisher-exact"):
+            write_run(tmp_path, name, "ewc", seed)
+    shell("variants", tmp_path, "--out", tmp_path / "out")
+    assert "+0.00; too few seeds (2) to tell" in shell.out
