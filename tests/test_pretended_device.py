@@ -119,7 +119,7 @@ def check(recorded: Watched, replayed: Watched) -> None:
     assert recorded.read.keys() == replayed.read.keys(), "memory that was replaced since the step was recorded"
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_steps_can_be_recorded(
@@ -173,13 +173,16 @@ def game_trainer(method: str, folder: Path, **changes: Any) -> Any:
     return trainer
 
 
+@pytest.mark.slow
 def test_a_run_on_games_keeps_host_and_device_apart(tmp_path: Path) -> None:
     with pretended_device() as problems:
         game_trainer("blip", tmp_path, ppo__steps=32).run("test")
     assert not problems, sorted(set(problems))
 
 
-@pytest.mark.parametrize("method", GAME_METHODS)
+@pytest.mark.parametrize(
+    "method", [m if m in ("blip", "gpm") else pytest.param(m, marks=pytest.mark.slow) for m in GAME_METHODS]
+)
 def test_updates_and_acting_can_be_recorded(method: str, tmp_path: Path) -> None:
     """Of a second game; meanwhile an update ends, and the next rollout is played."""
     with pretended_device() as problems:
