@@ -6,6 +6,7 @@
 # make slurm-test  start a SLURM of one node on this machine (needs root) and run the workflow on it: docs/cluster.md
 # make bundle  one folder for a machine without a network that has PyTorch: docs/cluster.md
 # make gpu-check  everything that is checked on a GPU, in eight minutes: benchmarks/README.md
+# make docs    the documentation as a site, in build/site; a broken link or an unknown name fails
 # RAW=folder   raw data (MNIST, …) that you have already: make demo RAW=/my/data
 PYTHON ?= python3
 CORES ?= 2
@@ -16,7 +17,7 @@ BIN = .venv/bin
 N ?= 100
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo claims stand-in test test-slow test-gpu test-oldest container-test slurm-test lint bench lock clean
+.PHONY: demo claims stand-in docs test test-slow test-gpu test-oldest container-test page-test slurm-test lint bench lock clean
 .PHONY: kill-test bundle gpu-bundle gpu-check
 
 # A killed Snakemake leaves its lock; where none lives, it is taken away.
@@ -27,14 +28,15 @@ demo: .venv/installed
 	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)"
 	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)" --report results/demo/report.html
 	@cat results/demo/tables/tables.md
-	@printf '\nTables:  results/demo/tables/\nFigures: results/demo/figures/\nReport:  results/demo/report.html (open it in a browser)\n'
+	@printf '\nPage:    results/demo/index.html (open it in a browser)\nTables:  results/demo/tables/\nFigures: results/demo/figures/\nReport:  results/demo/report.html\n'
 
 EVIDENCE = suite=config/evidence.yaml raw="$(RAW)"
 
 claims: .venv/installed
 	@$(UNLOCK) --config $(EVIDENCE)
 	$(SNAKEMAKE) --cores $(CORES) --config $(EVIDENCE)
-	$(BIN)/blip claims results/evidence/runs results/recorded/*/runs --out results/evidence/claims
+	$(BIN)/blip claims results/evidence/runs results/recorded/*/runs --out results/evidence/claims; status=$$?; \
+	  $(BIN)/blip page results/evidence/runs --out results/evidence/index.html --title evidence; exit $$status
 
 STAND_IN = suite=config/stand-in.yaml raw=data/stand-in data=data/stand-in/prepared
 
@@ -68,6 +70,10 @@ test-oldest: .venv/installed
 container-test: .venv/installed
 	$(BIN)/pytest -m container
 
+# The page in a real browser: Debian's chromium and chromium-driver, or any Chromium with its driver on the path.
+page-test: .venv/installed
+	$(BIN)/pytest -m browser
+
 slurm-test: .venv/installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint envs/constraints.txt snakemake-executor-plugin-slurm
 	$(BIN)/pytest -m slurm tests/slurm
@@ -80,6 +86,10 @@ lint: .venv/installed
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(SNAKEMAKE) --lint
 	$(BIN)/hadolint Dockerfile
+
+docs: .venv/installed
+	$(BIN)/python docs/assemble.py build/docs
+	$(BIN)/zensical build --strict --clean
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/run.py

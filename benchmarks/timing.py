@@ -1,4 +1,4 @@
-"""Paired timing: the things compared run in turn, so that a shared machine's moods hit them alike."""
+"""What the benchmarks have in common: paired timing, and the table that they print."""
 
 import platform
 import statistics
@@ -7,34 +7,18 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeAlias
 
 import torch
 
-from blip.training.products import AUTO, choose, computed_by
-
-Work: TypeAlias = Callable[[], object]
+from blip.claims.timing import Work, paired_ratios
+from blip.training.products import AUTO, choose, computed_by, processor_name
 
 
 def paired_ratio(
     ours: Work, other: Work, pairs: int = 15, calls: int = 20, clock: Callable[[], float] = time.process_time
 ) -> tuple[float, float, float]:
-    """Median, lowest and highest ratio of the times of `calls` calls, over `pairs` pairs in alternating order.
-
-    In CPU time, unless another clock is given: a device needs the one on the wall.
-    """
-    for function in (ours, other):
-        for _ in range(3):
-            function()
-    ratios = []
-    for i in range(pairs):
-        times = {}
-        for function in (ours, other) if i % 2 else (other, ours):
-            start = clock()
-            for _ in range(calls):
-                function()
-            times[function] = clock() - start
-        ratios.append(times[ours] / times[other])
+    """Median, lowest and highest of `paired_ratios`."""
+    ratios = paired_ratios(ours, other, pairs, calls, clock)
     return statistics.median(ratios), min(ratios), max(ratios)
 
 
@@ -57,14 +41,9 @@ def report(
 
 def hardware() -> str:
     """The processor and the versions, to print above the numbers."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    model = next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
     threads = torch.get_num_threads()
     versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    return f"{model}, {threads} thread(s), {versions}, float32 products: {PRODUCTS}"
+    return f"{processor_name()}, {threads} thread(s), {versions}, float32 products: {PRODUCTS}"
 
 
 PRODUCTS = choose(AUTO, torch.device("cpu"), 2**30)

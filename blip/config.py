@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -13,6 +14,7 @@ from blip.errors import BlipError
 from blip.experiment import Experiment
 from blip.games.game_experiment import GameExperiment
 from blip.images.image_experiment import ImageExperiment
+from blip.record import Variant
 from blip.schema import NAME, Schema, parse_yaml, read_yaml, validate
 
 T = TypeVar("T")
@@ -46,38 +48,59 @@ def fingerprint(values: Any) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def load_experiment(path: Path, overrides: dict[str, Any] | None = None) -> Any:
+def load_experiment(path: Path, overrides: dict[str, Any] | None = None, varied: dict[str, Any] | None = None) -> Any:
     """An experiment file, with dotted `overrides` such as {"training.epochs": 5}, as an `Experiment` of its kind.
 
-    Raises BlipError: one line that names the file, the key and what was expected.
+    Those in `varied` make it a variant, with a name of its own. Raises BlipError: one line that names the file, the key
+    and what was expected.
     """
     values = read_yaml(path)
-    for key, value in (overrides or {}).items():
+    for key, value in {**(overrides or {}), **(varied or {})}.items():
         set_key(values, key, value, path)
+    if "variant" in values:
+        raise BlipError(f"{path}: variant: unknown key")
     kind = next((kind for kind in KINDS if kind.key in values), KINDS[-1])
-    return validate(kind, values, str(path))
+    experiment = validate(kind, values, str(path))
+    if not varied:
+        return experiment
+    plain = experiment.model_dump(mode="json")  # values as they were understood: 1e-12 is a text in YAML
+    variant = Variant(of=experiment.name, settings={key: _value_at(plain, key) for key in varied})
+    named = values | {"name": variant.name, "variant": variant.model_dump()}
+    return validate(kind, named, f"{path}: {', '.join(varied)}")
 
 
 def set_key(values: dict[str, Any], key: str, value: Any, where: Path) -> None:
-    """Set a dotted key in nested mappings."""
+    """Set a dotted key in nested mappings and lists; a list's parts have the numbers 0, 1, … as keys."""
     *parents, last = key.split(".")
+    inner: Any = values
     for parent in parents:
-        inner = values.setdefault(parent, {})
-        if not isinstance(inner, dict):
+        inner = inner.setdefault(parent, {}) if isinstance(inner, dict) else inner[_place(inner, parent, key, where)]
+        if not isinstance(inner, dict | list):
             raise BlipError(f"{where}: {key}: {parent} holds no keys")
-        values = inner
-    values[last] = value
+    inner[last if isinstance(inner, dict) else _place(inner, last, key, where)] = value
 
 
-def parse_override(text: str) -> tuple[str, Any]:
-    """`training.epochs=5` as ("training.epochs", 5)."""
+def _place(values: list[Any], part: str, key: str, where: Path) -> int:
+    if not part.isdecimal() or int(part) >= len(values):
+        raise BlipError(f"{where}: {key}: expected a number below {len(values)} in place of {part}")
+    return int(part)
+
+
+def _value_at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values[int(part) if isinstance(values, list) else part]
+    return values
+
+
+def parse_override(text: str, option: str = "--set") -> tuple[str, Any]:
+    """`training.epochs=5`, given by an option of the command line, as ("training.epochs", 5)."""
     key, separator, value = text.partition("=")
     if not separator or not key:
-        raise BlipError(f"--set {text}: expected KEY=VALUE, such as training.epochs=5")
+        raise BlipError(f"{option} {text}: expected KEY=VALUE, such as training.epochs=5")
     try:
         return key, parse_yaml(value)
     except yaml.YAMLError:
-        raise BlipError(f"--set {text}: the value is not valid YAML") from None
+        raise BlipError(f"{option} {text}: the value is not valid YAML") from None
 
 
 def _each_once(values: list[T]) -> list[T]:
@@ -119,6 +142,8 @@ class SuiteEntry(Schema):
     seeds: Seeds | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys of the experiment to change."""
+    vary: dict[str, Annotated[list[Any], AfterValidator(_distinct)]] = Field(default_factory=dict)
+    """Dotted keys of the experiment and values for each: an experiment for every value, or combination of values."""
     tune: Tuning | None = None
     """What the workflow's rules `tune_…` try when asked for; the runs of the suite do not depend on it."""
     only_if_present: bool = False
@@ -140,6 +165,7 @@ class PlannedExperiment(Schema):
 
     path: Path
     overrides: dict[str, Any]
+    varied: dict[str, Any]
     experiment: SerializeAsAny[Experiment]
     methods: list[str]
     seeds: list[int]
@@ -154,27 +180,55 @@ def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]
     """
     suite = validate(Suite, read_yaml(path), str(path))
     planned: dict[str, PlannedExperiment] = {}
+    taken: set[str] = set()
     for entry in suite.experiments:
-        experiment_path = path.parent / entry.config
-        experiment = load_experiment(experiment_path, entry.set)
-        methods = entry.methods or list(experiment.methods)
-        for method in methods:
-            if method not in experiment.methods:
-                raise BlipError(f"{path}: methods: {method} is not among those of {experiment_path}")
-        for method in entry.tune.grids if entry.tune else ():
-            if method not in experiment.methods:
-                raise BlipError(f"{path}: tune.grids: {method} is not among the methods of {experiment_path}")
-        if experiment.name in planned:
-            raise BlipError(f"{path}: experiments: {experiment.name} is there twice")
-        if entry.only_if_present and not all(is_present(source, raw) for source in experiment.sources):
-            continue
-        planned[experiment.name] = PlannedExperiment(
-            path=experiment_path,
-            overrides=entry.set,
-            experiment=experiment,
-            methods=methods,
-            seeds=entry.seeds or suite.seeds,
-            tune=entry.tune,
-            weights=suite.weights,
-        )
+        plans = _plans(path, suite, entry)
+        groups = {plan.experiment.variant.group for plan in plans if plan.experiment.variant}
+        for name in [*groups, *(plan.experiment.name for plan in plans)]:
+            if name in taken:
+                raise BlipError(f"{path}: experiments: {name} is there twice")
+            taken.add(name)
+        planned |= {
+            plan.experiment.name: plan
+            for plan in plans
+            if not entry.only_if_present or all(is_present(source, raw) for source in plan.experiment.sources)
+        }
     return suite.name, planned
+
+
+def _plans(path: Path, suite: Suite, entry: SuiteEntry) -> list[PlannedExperiment]:
+    """The experiments of an entry: one, or where settings are varied one for each combination of their values."""
+    file = path.parent / entry.config
+    plans = []
+    for values in product(*entry.vary.values()):
+        varied = dict(zip(entry.vary, values, strict=True))
+        experiment = load_experiment(file, entry.set, varied)
+        methods = entry.methods or list(experiment.methods)
+        _check_methods(path, entry, experiment, methods)
+        plans.append(
+            PlannedExperiment(
+                path=file,
+                overrides=entry.set,
+                varied=varied,
+                experiment=experiment,
+                methods=methods,
+                seeds=entry.seeds or suite.seeds,
+                tune=entry.tune,
+                weights=suite.weights,
+            )
+        )
+    return plans
+
+
+def _check_methods(path: Path, entry: SuiteEntry, experiment: Experiment, methods: list[str]) -> None:
+    for key, named in {"methods": methods, "tune.grids": entry.tune.grids if entry.tune else ()}.items():
+        for method in named:
+            if method not in experiment.methods:
+                among = "those" if key == "methods" else "the methods"
+                raise BlipError(f"{path}: {key}: {method} is not among {among} of {path.parent / entry.config}")
+    if entry.vary and entry.tune:
+        raise BlipError(f"{path}: vary: settings are either varied or tuned")
+    for key in entry.vary:
+        first, _, rest = key.partition(".")
+        if first == "methods" and (others := [m for m in methods if m != rest.partition(".")[0]]):
+            raise BlipError(f"{path}: vary.{key}: changes nothing of {others[0]}: expected its own method in methods")

@@ -12,7 +12,7 @@ import torch
 
 from blip.config import load_experiment, published
 from blip.data import is_present
-from blip.training.products import AUTO, ONEDNN, SMALLEST_PRODUCT, choose, processor
+from blip.training.products import AUTO, ONEDNN, SMALLEST_PRODUCT, choose, processor, processor_name
 
 OPTIONAL = {
     "games": ("ale-py", "gymnasium", "stable-baselines3"),
@@ -94,11 +94,10 @@ def _cpu() -> Rows:
     about = processor()
     flags = set((about.get("flags") or about.get("Features") or "").split())
     features = ", ".join(feature for feature in CPU_FEATURES if feature in flags) or "no known features"
-    model = about.get("model name") or platform.processor() or "unknown model"
     faster = choose(AUTO, torch.device("cpu"), SMALLEST_PRODUCT) == ONEDNN
     products = f"oneDNN's from {SMALLEST_PRODUCT:,} multiplications on, PyTorch's" if faster else "PyTorch's"
     return [
-        ("CPU", f"{model}: {_cpus()} to use, PyTorch's threads {torch.get_num_threads()}; {features}"),
+        ("CPU", f"{processor_name()}: {_cpus()} to use, PyTorch's threads {torch.get_num_threads()}; {features}"),
         ("float32 products", f"{products} default library (--products)"),
     ]
 

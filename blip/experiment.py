@@ -12,7 +12,7 @@ from blip.data import SourceConfig
 from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.networks import MultiHeadNetwork
-from blip.record import COST, MEMORY, Score, Table
+from blip.record import COST, MEMORY, Score, Table, Variant
 from blip.schema import NAME, Schema, wrong
 from blip.seeding import address
 from blip.training.checkpoint import Checkpoint
@@ -68,6 +68,8 @@ class Experiment(Schema):
     about: str = ""
     stand_in: bool = False
     """Whether the data stand in for others; says so wherever a result shows."""
+    variant: Variant | None = None
+    """Where it is one of several in which settings are varied: set by `vary` of a suite and `--vary`, not in files."""
     methods: dict[str, SerializeAsAny[Schema]]
     resources: Resources = Resources()
 
@@ -82,6 +84,17 @@ class Experiment(Schema):
         return []
 
     @property
+    def group(self) -> str:
+        """What it is drawn in: its own name, or that of all variants with the same settings varied."""
+        return self.variant.group if self.variant else self.name
+
+    @property
+    def split_name(self) -> str:
+        """Of what its tasks are made of: variants with the same data share it."""
+        changed = self.variant is not None and any(key.startswith("data.") for key in self.variant.settings)
+        return self.name if changed else self.group
+
+    @property
     def tf32(self) -> bool:
         """Whether a GPU may compute products and convolutions in it."""
         return False
@@ -94,8 +107,9 @@ class Experiment(Schema):
         """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""
         if method not in self.methods:
             raise BlipError(f"method {method}: not in {self.name} (it has {', '.join(self.methods)})")
+        unused = {"methods", "about", "resources"} | ({"variant"} if self.variant is None else set())
         return {
-            **self.model_dump(mode="json", exclude={"methods", "about", "resources"}),
+            **self.model_dump(mode="json", exclude=unused),
             "method": {
                 "name": method,
                 "version": METHODS[method].version,

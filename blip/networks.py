@@ -190,6 +190,17 @@ class MultiHeadNetwork(nn.Module):
         rows = [module for module in self.features.modules() if isinstance(module, nn.Sequential)]
         return {a: b for row in rows for a, b in pairwise(row) if isinstance(b, BATCH_NORMS)}
 
+    def numbers(self) -> tuple[int, list[int]]:
+        """How many numbers the shared part holds, and how many each task adds."""
+        shared, by_task = 0, [0] * len(self.outputs)
+        for name, value in self.state_dict().items():
+            kind, place, *_ = name.split(".")
+            if kind in ("heads", "critics"):
+                by_task[int(place)] += value.numel()
+            else:
+                shared += value.numel()
+        return shared, by_task
+
     @property
     def batch_statistics(self) -> bool:
         """Whether a prediction depends on the batch that it is made in."""

@@ -121,12 +121,22 @@ class Plan:
         """The files of a job's runs."""
         return [file for seed in job.seeds for file in self._run(job.planned, job.method, seed)]
 
-    def results(self, experiment: str | None = None, *, playable: bool = False) -> list[str]:
-        """The files of all runs, of those of one experiment, or of those that can be played again."""
+    @cached_property
+    def drawn(self) -> dict[str, set[str]]:
+        """What there are figures of, experiments and groups of variants, and the experiments whose runs they show."""
+        drawn: dict[str, set[str]] = {}
+        for name, planned in self.experiments.items():
+            drawn.setdefault(planned.experiment.group, set()).add(name)
+            if planned.experiment.variant:
+                drawn[planned.experiment.group].add(planned.experiment.variant.of)
+        return drawn
+
+    def results(self, drawn: str | None = None, *, playable: bool = False) -> list[str]:
+        """The files of all runs, of those that one of `drawn` needs, or of those that can be played again."""
         return [
             file
             for name, planned in self.experiments.items()
-            if experiment in (None, name) and (planned.experiment.playable or not playable)
+            if (drawn is None or name in self.drawn[drawn]) and (planned.experiment.playable or not playable)
             for method in planned.methods
             for seed in planned.seeds
             for file in self._run(planned, method, seed)
@@ -139,9 +149,12 @@ class Plan:
     @cached_property
     def datasets(self) -> dict[str, tuple[PlannedExperiment, SourceConfig]]:
         """Each data set file's name, an experiment that uses it, and its source there."""
+        plans = list(self.experiments.values())
+        # The first of variants where nothing else uses it, so that a further value leaves the data set's rule alone.
+        variants = [planned for planned in reversed(plans) if planned.experiment.variant]
         return {
             dataset_path(self.prepared, source).stem: (planned, source)
-            for planned in self.experiments.values()
+            for planned in [*variants, *(planned for planned in plans if not planned.experiment.variant)]
             for source in planned.experiment.sources
         }
 
@@ -152,11 +165,16 @@ class Plan:
     def split_files(self, planned: PlannedExperiment, seeds: Iterable[Any]) -> list[str]:
         """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`."""
         experiment = planned.experiment
-        return [self.split_file(experiment.name, seed) for seed in seeds if experiment.sources]
+        return [self.split_file(experiment.split_name, seed) for seed in seeds if experiment.sources]
 
-    def split_file(self, experiment: str, seed: Any) -> str:
-        """One of them; both may be wildcards."""
-        return str(split_path(self.prepared, experiment, seed))
+    @cached_property
+    def splits(self) -> dict[str, PlannedExperiment]:
+        """By the name of each split an experiment that uses it."""
+        return {planned.experiment.split_name: planned for planned in reversed(self.experiments.values())}
+
+    def split_file(self, name: str, seed: Any) -> str:
+        """One of `splits`; both may be wildcards."""
+        return str(split_path(self.prepared, name, seed))
 
     def dataset_file(self, dataset: str) -> str:
         """Of a name in `datasets`, or of a wildcard."""
@@ -214,7 +232,8 @@ def _is_plain(value: Any) -> bool:
 def experiment_arguments(planned: PlannedExperiment) -> list[str]:
     """An experiment and the suite's changes to it, as command-line arguments."""
     changes = [f"{key}={json.dumps(value)}" for key, value in planned.overrides.items()]
-    return [str(planned.path), *(["--set", *changes] if changes else [])]
+    varied = [f"{key}={json.dumps(value)}" for key, value in planned.varied.items()]
+    return [str(planned.path), *(["--set", *changes] if changes else []), *(["--vary", *varied] if varied else [])]
 
 
 def outside_of(folder: Path, paths: Iterable[Path]) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
@@ -18,6 +19,8 @@ Row: TypeAlias = dict[str, Any]
 RECORD = "run.json"
 """Written last: a folder that has it is complete."""
 WEIGHTS = "weights.safetensors"
+FROZEN_BITS, BOUND = "frozen_bits.", "bound."
+"""Before the name of a weight in that file: how many bits of it are frozen (uint8), and its range's end (float64)."""
 FORMAT: Literal[2] = 2
 """Of run folders; raised when an older folder cannot be read any more."""
 
@@ -91,6 +94,36 @@ class Score(Schema):
     """What the length of a task's training is counted in."""
 
 
+class Variant(Schema):
+    """What is special of an experiment that is one of several, in which settings are varied."""
+
+    of: str = Field(pattern=NAME)
+    """Name of the experiment as it is without."""
+    settings: dict[str, Any] = Field(min_length=1)
+    """Value of each varied setting, by its dotted key."""
+
+    @property
+    def group(self) -> str:
+        """Name of all that vary the same settings of the same experiment, such as `digits5.f_prior`."""
+        return ".".join([self.of, *map(short_key, self.settings)])
+
+    @property
+    def name(self) -> str:
+        """Of the experiment, such as `digits5.f_prior-1e-12`; a part of paths."""
+        return ".".join([self.of, *(f"{short_key(key)}-{short_value(v)}" for key, v in self.settings.items())])
+
+
+def short_key(key: str) -> str:
+    """The last word of a dotted key: `f_prior` of `methods.blip.f_prior`, `hidden` of `network.hidden.0`."""
+    return next((part for part in reversed(key.split(".")) if not part.isdecimal()), key)
+
+
+def short_value(value: Any) -> str:
+    """A setting's value as a part of names: `1e-12`, `exact`, `4_3_2_1_0` of a list."""
+    text = value if isinstance(value, str) else json.dumps(value).replace("+", "")
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
+
+
 class TaskRecord(Schema):
     """A task that was learned."""
 
@@ -99,6 +132,14 @@ class TaskRecord(Schema):
     """Classes, or actions."""
     trained: NonNegativeInt
     """How long, in `Score.trained_in`."""
+
+
+class Numbers(Schema):
+    """How many numbers a network has, weights and statistics of batch-norm."""
+
+    shared: NonNegativeInt
+    by_task: list[NonNegativeInt]
+    """What each task adds, such as its head; only the first one where all share a head."""
 
 
 class Provenance(Schema):
@@ -129,6 +170,8 @@ class RunRecord(Schema):
     """Whether the data only stand in for the real ones."""
     score: Score
     tasks: list[TaskRecord] = Field(min_length=1)
+    network: Numbers | None = None
+    """Of the network; older runs do not say."""
     tables: list[Table]
     config: dict[str, Any]
     """What the numbers depend on."""
@@ -151,16 +194,16 @@ def run_files(tables: Iterable[Table], weights: bool = True) -> list[str]:
     return [*([WEIGHTS] if weights else []), *(table.file for table in tables), RECORD]
 
 
-def write_run(folder: Path, record: Row, weights: bytes | None, tables: Mapping[str, list[Row]]) -> None:
-    """Write a run folder: `record` holds the fields of a `RunRecord` but `files`."""
+def write_run(folder: Path, record: RunRecord, weights: bytes | None, tables: Mapping[str, list[Row]]) -> None:
+    """Write a run folder; `files` of the record are those that are written here."""
     for name in (RECORD, WEIGHTS):  # those of an earlier run
         (folder / name).unlink(missing_ok=True)
     if weights is not None:
         atomic_write(folder / WEIGHTS, weights)
-    for table in record["tables"]:
+    for table in record.tables:
         atomic_write(folder / table.file, table.to_csv(tables[table.name]))
-    names = run_files(record["tables"], weights is not None)[:-1]
-    complete = RunRecord(format=FORMAT, **record, files={name: sha256(folder / name) for name in names})
+    names = run_files(record.tables, weights is not None)[:-1]
+    complete = record.model_copy(update={"files": {name: sha256(folder / name) for name in names}})
     atomic_write(folder / RECORD, complete.model_dump_json(indent=1) + "\n")
 
 

@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,13 @@ from hypothesis import settings
 from shell import Shell
 
 ROOT = Path(__file__).parents[1]
+NEEDED = {
+    "test_docs.py": ("snakemake", "zensical", "jsonschema"),
+    "test_found_and_cited.py": ("check_jsonschema",),
+    "test_schemas.py": ("jsonschema",),
+}
+"""Packages of developers that some files import; where they are missing, such as in a bundle, these are left out."""
+collect_ignore = [file for file, packages in NEEDED.items() if not all(map(find_spec, packages))]
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)

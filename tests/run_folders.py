@@ -100,6 +100,8 @@ def _write(
     }
     made_by = Provenance(**(provenance | {k: v for k, v in values.items() if k in provenance}))
     about = {
+        "format": record.FORMAT,
+        "files": {},
         "experiment": experiment,
         "method": method,
         "seed": seed,
@@ -112,7 +114,7 @@ def _write(
     }
     folder = root / experiment / method / f"seed{seed}"
     rows = {table.name: [table.row(*row) for row in rows] for table, rows in measured}
-    record.write_run(folder, about, b"", rows)
+    record.write_run(folder, record.RunRecord.model_validate(about), b"", rows)
     return folder
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,18 @@ def test_no_two_modules_have_one_name() -> None:
     modules = [p.stem for p in (ROOT / "blip").rglob("*.py") if not p.stem.startswith("__")]
     rooms = [p.parent.name for p in (ROOT / "blip").rglob("*/__init__.py")]
     assert sorted({*modules, *rooms}) == sorted([*modules, *rooms])
+
+
+def test_the_page_has_every_room_in_its_picture_and_names_what_is_there() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    rooms = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    for room in (name.strip() for layer in rooms for name in layer.split("|")):
+        assert re.search(rf"\b{room}\b", page.split("```")[1]), room
+    paths = re.findall(r"`([\w/]+(?:/|\.py|\.toml))`", page)
+    assert len(paths) > 25
+    assert [
+        path for path in paths if not any((ROOT / folder / path).exists() for folder in ("", "blip", "blip/results"))
+    ] == []
 
 
 def test_only_the_list_of_kinds_names_them() -> None:

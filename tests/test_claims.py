@@ -25,6 +25,7 @@ from blip.claims.judging import FAIL, NOT_RUN, PASS, Verdict
 from blip.claims.library_checks import CHECKS, GOLDEN, Measured
 from blip.claims.measures import MEASURES
 from blip.claims.timing import paired_ratios
+from blip.config import load_experiment
 from blip.core import formulas
 from blip.errors import BlipError
 from blip.results import load_runs
@@ -62,18 +63,28 @@ def test_there_are_claims_on_all_parts_of_the_project() -> None:
     assert sum(claim.other is not None for claim in PROJECT) >= 5
 
 
+def runs_of_suite(name: str) -> dict[tuple[str, str], int]:
+    """How many seeds a suite has of each experiment and method."""
+    suite = yaml.safe_load((ROOT / "config" / name).read_text())
+    seeds = {}
+    for entry in suite["experiments"]:
+        experiment = load_experiment(ROOT / "config" / entry["config"], entry.get("set"))
+        for method in entry.get("methods", experiment.methods):
+            seeds[experiment.name, method] = len(entry.get("seeds", suite["seeds"]))
+    return seeds
+
+
 def test_claims_ask_for_what_the_suite_or_the_recorded_runs_have() -> None:
-    suite = yaml.safe_load((ROOT / "config" / "evidence.yaml").read_text())
-    trained = {
-        entry.get("set", {}).get("name", Path(entry["config"]).stem): len(entry.get("seeds", suite["seeds"]))
-        for entry in suite["experiments"]
-    }
-    recorded = yaml.safe_load((ROOT / "config" / "recorded.yaml").read_text())
-    recorded = {
-        Path(entry["config"]).stem: len(entry.get("seeds", recorded["seeds"])) for entry in recorded["experiments"]
-    }
-    for needs in (claim.runs for claim in PROJECT if claim.runs):
-        assert needs.seeds <= (trained | recorded)[needs.experiment], needs
+    trained, recorded = runs_of_suite("evidence.yaml"), runs_of_suite("recorded.yaml")
+    asked: set[tuple[str, str]] = set()
+    for wanted in (claim for claim in PROJECT if claim.runs):
+        needs = wanted.runs
+        methods = [needs.method, *([wanted.other.method] if wanted.other else [])]
+        methods += ["single-task"] if wanted.measure == "plasticity" else []
+        for method in methods:
+            assert needs.seeds <= (recorded | trained)[needs.experiment, method], wanted.id
+            asked.add((needs.experiment, method))
+    assert not trained.keys() - asked, "nothing is trained that no claim needs"
 
 
 def test_recorded_runs_of_the_published_settings_agree_with_the_published_code() -> None:
@@ -235,6 +246,14 @@ def test_measures_of_games(tmp_path: Path) -> None:
     assert value("wrong replays", tmp_path) == 3
     rewrite(tmp_path / "atari" / "blip" / "seed0", "replays", lambda t: t.assign(**{"return": [0.0, 5.0, 0.0]}))
     assert value("wrong replays", tmp_path) == 1
+
+
+def test_games_are_not_replayed_without_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "blip.games.replay", None)
+    write_game_run(tmp_path, R=[[50.0], [20.0, 90.0]], random=[10.0, 30.0])
+    wanted = claim(runs={"experiment": "atari", "method": "blip"}, measure="wrong replays", at_most=0)
+    (verdict,) = judge([wanted], [tmp_path])
+    assert (verdict.verdict, verdict.note) == (NOT_RUN, "needs the emulator: pip install 'blip-continual[rl]'")
 
 
 # Checks of the library

@@ -295,3 +295,14 @@ def test_a_damaged_checkpoint_is_told_once_and_then_the_run_starts_afresh(
     assert not any("going on" in line for line in lines)
     assert shell.files(shell.runs / "tiny/sgd/seed0") == FILES["sgd"]
     assert not shell.files(shell.checkpoints)
+
+
+def test_a_varied_setting_gives_the_run_a_folder_of_its_own(shell: Shell) -> None:
+    varied = ("--vary", "methods.blip.f_prior=1e-11", "--set", "training.epochs=1")
+    assert shell.train("blip", *varied)[0] == 0
+    record = json.loads((shell.runs / "tiny.f_prior-1e-11" / "blip" / "seed0" / "run.json").read_text())
+    assert record["config"]["variant"] == {"of": "tiny", "settings": {"methods.blip.f_prior": 1e-11}}
+    assert (shell.data / "splits" / "tiny.f_prior" / "seed0.safetensors").exists()
+    assert shell("check", shell.config, "--vary", "training.lr=0.5")[0] == 0
+    assert shell.out.startswith(f"{shell.config}: tiny.lr-0.5: blip, sgd, ")
+    assert "--vary x: expected KEY=VALUE" in refused(shell("check", shell.config, "--vary", "x"))

@@ -40,7 +40,7 @@ def test_every_experiment_of_the_project_is_valid_and_named_like_its_file(path: 
     assert experiment.methods
 
 
-@pytest.mark.parametrize("suite", ["demo", "paper"])
+@pytest.mark.parametrize("suite", ["demo", "paper", "ablations", "ablations_mnist5"])
 def test_every_suite_of_the_project_is_valid(suite: str, tmp_path: Path) -> None:
     name, experiments = load_suite(ROOT / "config" / f"{suite}.yaml", tmp_path)
     assert name == suite
@@ -194,7 +194,8 @@ def test_overrides_change_nested_keys_and_nothing_else(tiny: Path) -> None:
     [
         ("training.epoks", 1, "training.epoks: unknown key"),
         ("training.epochs.more", 1, "epochs holds no keys"),
-        ("data.sources.0", 1, "sources holds no keys"),
+        ("data.sources.0", 1, "data.sources.0: "),
+        ("data.sources.first.name", 1, "expected a number below 1 in place of first"),
         ("training.epochs", "many", "(found 'many')"),
         ("methods.new.f", 1, "unknown method"),
         ("", 1, "unknown key"),
@@ -295,6 +296,61 @@ def test_a_suite_may_have_games_which_need_no_data(tmp_path: Path) -> None:
     assert planned["atari6"].methods == ["blip", "sgd", "sgd-frozen", "ewc", "single-task"]
 
 
+# Varied settings
+
+
+def test_each_value_becomes_an_experiment_of_its_own(tiny: Path) -> None:
+    vary = "vary: {methods.blip.f_prior: [1e-15, 2.5e+3]}"
+    suite = write_suite(tiny.parent, f"  - {{config: tiny.yaml, methods: [blip], seeds: [4], {vary}}}")
+    _, planned = load_suite(suite, tiny.parent)
+    assert list(planned) == ["tiny.f_prior-1e-15", "tiny.f_prior-2500.0"]
+    plan = planned["tiny.f_prior-1e-15"]
+    assert (plan.path, plan.methods, plan.seeds) == (tiny, ["blip"], [4])
+    assert plan.experiment.methods["blip"].f_prior == 1e-15
+    config = plan.experiment.run_config("blip", 0)
+    assert config["variant"] == {"of": "tiny", "settings": {"methods.blip.f_prior": 1e-15}}, "a number, no text of YAML"
+    assert plan.experiment.group == plan.experiment.split_name == "tiny.f_prior"
+    assert "variant" not in load_experiment(tiny).run_config("blip", 0), "runs of earlier versions stay what they are"
+    assert load_experiment(tiny, plan.overrides, plan.varied) == plan.experiment
+
+
+def test_several_varied_settings_give_all_combinations(tiny: Path) -> None:
+    vary = "vary: {network.hidden: [[8], [8, 9]], data.sources.0.classes_per_task: [2, 5]}"
+    _, planned = load_suite(write_suite(tiny.parent, f"  - {{config: tiny.yaml, {vary}}}"), tiny.parent)
+    assert list(planned) == [f"tiny.hidden-{h}.classes_per_task-{c}" for h in ("8", "8_9") for c in (2, 5)]
+    assert len({plan.experiment.split_name for plan in planned.values()}) == 4, "other data have other splits"
+    assert len({plan.experiment.group for plan in planned.values()}) == 1
+    assert planned["tiny.hidden-8_9.classes_per_task-2"].experiment.network.hidden == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (["vary: {methods.blip.f_prior: [1e-15]}"], "vary.methods.blip.f_prior: changes nothing of sgd: expected"),
+        (["vary: {methods.blip.f_prior: []}, methods: [blip]"], "vary.methods.blip.f_prior: expected values"),
+        (["vary: {training.lr: [0.1, 0.1]}"], "vary.training.lr: expected values, each once"),
+        (["vary: {training.lr: [0.1, 1.0e-1]}"], "vary.training.lr: expected values, each once"),
+        (["vary: {training.lr: [0.1, '0.1']}"], "experiments: tiny.lr-0.1 is there twice"),
+        (["vary: {training.lr: [0.1]}"] * 2, "experiments: tiny.lr is there twice"),
+        (["set: {name: tiny.lr}", "vary: {training.lr: [0.1]}"], "experiments: tiny.lr is there twice"),
+        (["vary: {training.lr: [0]}"], "training.lr: "),
+        (["vary: {training.rate: [1]}"], "training.rate: unknown key"),
+        (["vary: {data.sources.1.name: [digits]}"], "data.sources.1.name: expected a number below 1 in place of 1"),
+        (["vary: {network.hidden: [[" + ", ".join(["8"] * 60) + "]]}"], "network.hidden: name: "),
+        (["vary: {training.lr: [0.1]}, tune: {grids: {ewc: {strength: [1]}}}"], "vary: settings are either varied or"),
+        (["set: {variant: {of: x, settings: {a: 1}}}"], "variant: unknown key"),
+    ],
+)
+def test_bad_variations_are_named_by_file_and_key(entries: list[str], expected: str, tiny: Path) -> None:
+    path = write_suite(tiny.parent, "\n".join(f"  - {{config: tiny.yaml, {entry}}}" for entry in entries))
+    with pytest.raises(BlipError) as error:
+        load_suite(path, tiny.parent)
+    message = str(error.value)
+    assert expected in message
+    assert message.startswith(str(tiny.parent))
+    assert "\n" not in message
+
+
 # Fingerprints
 
 CHANGES: dict[str, Any] = {
@@ -302,6 +358,7 @@ CHANGES: dict[str, Any] = {
     "stand_in": True,
     "data.sources": [{"name": "digits", "classes_per_task": 2}],
     "data.shuffle_tasks": True,
+    "data.task_order": [1, 0],
     "data.shuffle_classes": True,
     "data.validation": 0.1,
     "network.hidden": [9],
@@ -325,7 +382,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
-UNRELATED = {"methods", "about", "network_changes", "resources"}
+UNRELATED = {"methods", "about", "variant", "network_changes", "resources"}
 """Keys of an experiment that no number of a run depends on, or that it has in another form."""
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from pydantic import ValidationError
 
 from blip.data import DataConfig, Examples, SourceConfig, is_present, load_sequence, prepare_dataset, prepare_experiment
 from blip.data.dataset import Dataset
@@ -617,3 +618,26 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert len(make_split(DataConfig(sources=sources[:1]), 0, tmp_path).tasks) == 1
     with pytest.raises(BlipError, match="made from a, not b: give the sources two names"):
         make_split(DataConfig(sources=sources[1:]), 0, tmp_path)
+
+
+def test_tasks_in_another_order(tmp_path: Path) -> None:
+    base = {"sources": [{"name": "digits", "classes_per_task": 2}]}
+    names = {}
+    for order in (None, [4, 3, 2, 1, 0], [1, 0, 2, 4, 3]):
+        config = DataConfig.model_validate(base | {"task_order": order})
+        split = prepare_experiment(f"of {order}", config, 0, tmp_path, tmp_path)
+        names[str(order)] = load_sequence(split, tmp_path).names
+    assert names["[4, 3, 2, 1, 0]"] == names["None"][::-1]
+    assert names["[1, 0, 2, 4, 3]"] == [names["None"][i] for i in (1, 0, 2, 4, 3)]
+    short = DataConfig.model_validate(base | {"task_order": [1, 0]})
+    with pytest.raises(BlipError, match="task_order: expected 5 numbers, one for each task, found"):
+        prepare_experiment("short", short, 0, tmp_path, tmp_path)
+    for wrong in ({"task_order": [0, 0, 1]}, {"task_order": [0, 1, 2, 3, 4], "shuffle_tasks": True}):
+        with pytest.raises(ValidationError, match="task_order"):
+            DataConfig.model_validate(base | wrong)
+
+
+def test_keys_that_say_nothing_are_left_out_of_what_runs_depend_on() -> None:
+    assert set(DataConfig(sources=[SourceConfig(name="digits")]).model_dump()) == {
+        *("sources", "shuffle_tasks", "shuffle_classes", "validation")
+    }

@@ -2,27 +2,99 @@
 
 import importlib.util
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from conftest import ROOT, TINY
 from PIL import Image
 
 from blip.cli import main
+from blip.errors import BlipError
 from blip.methods import METHODS
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "config" / "README.md"]
+sys.path.append(str(ROOT / "docs"))
+import assemble
+
+PAGES = list(assemble.pages())
+CHECKED = {"sh", "python", "yaml"}
 
 
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+def with_blocks(*languages: str) -> list[Path]:
+    return [page for page in PAGES if commands.blocks(page, *languages)]
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if python_blocks(p)], ids=lambda p: p.name)
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", with_blocks("python"), ids=name)
 def test_python_in_the_pages_runs(page: Path) -> None:
-    for block in python_blocks(page):
+    for block in commands.blocks(page, "python"):
         exec(compile(block, str(page), "exec"), {})
+
+
+@pytest.mark.parametrize("page", with_blocks("sh"), ids=name)
+def test_commands_in_the_pages_are_taken(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    found = [words for block in commands.blocks(page, "sh") for words in commands.commands(block)]
+    assert found
+    for words in found:
+        commands.check_command(words)
+
+
+@pytest.mark.parametrize("page", with_blocks("yaml"), ids=name)
+def test_yaml_in_the_pages_is_valid(page: Path, tmp_path: Path) -> None:
+    for block in commands.blocks(page, "yaml"):
+        commands.check_yaml(block, tmp_path)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_nothing_in_the_pages_is_unchecked(page: Path) -> None:
+    assert commands.languages(page) <= CHECKED | {""}, "nobody checks a block in another language"
+    for block in commands.blocks(page, ""):
+        assert not re.search(r"^(\$ )?(blip|make|snakemake) ", block, re.M), "a command in a block that nobody checks"
+    known = commands.known_names()
+    for program, command in commands.names_in_text(page):
+        assert command in known[program], f"{program} {command}"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "blip trian mnist5 --method blip",
+        "blip train mnist5 --method blipp",
+        "blip train mnist5 --method blip --sed 1",
+        "blip train config/experiments/mnist55.yaml --method blip",
+        "blip train mnist5 --method blip --set training.epoch=3",
+        "snakemake --cores 2 --config suite=config/papers.yaml",
+        "snakemake --cores 2 --config siute=config/paper.yaml",
+        "snakemake --profile workflow/profiles/slum",
+        "make dmeo",
+        "pip install '.[workflows]'",
+        "docker run image blip docter",
+        "curl example.org",
+    ],
+)
+def test_a_command_that_would_not_be_taken_is_seen(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = next(commands.commands(wrong))
+    with pytest.raises((AssertionError, SystemExit, BlipError)):
+        commands.check_command(words)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", with_blocks("sh"), ids=name)
+def test_snakemake_plans_what_the_pages_ask_for(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for block in commands.blocks(page, "sh"):
+        for words in commands.commands(block):
+            if Path(words[0]).name == "snakemake":
+                commands.dry_run(words[1:], tmp_path)
 
 
 def test_a_method_of_ones_own_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,7 +132,92 @@ def test_a_data_set_of_ones_own_is_a_config_entry(tmp_path: Path) -> None:
     assert len(lines) == 1 + 3, "two tasks: the first tested twice, the second once"
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.exists()], ids=lambda p: p.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", page.read_text()):
-        assert target.startswith("http") or (page.parent / target).exists(), target
+def test_every_link_of_the_site_leads_somewhere(tmp_path: Path) -> None:
+    """Pages, files, and the very lines of code that pages quote."""
+    site = assemble.Site(tmp_path)
+    site.write()
+    assert (tmp_path / "index.md").exists()
+    assert len(list(tmp_path.rglob("*.md"))) > len(PAGES), "and pages with the code that is linked"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r'"([\w/.-]+\.md)"', (ROOT / "zensical.toml").read_text())
+    assert set(map(str, assemble.pages().values())) <= set(listed)
+    assert len(listed) == len(set(listed))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    folders = "blip|benchmarks|config|docs|envs|tests|workflow"
+    for path in re.findall(rf"`((?:{folders})/[\w./*-]+)`", page.read_text()):
+        assert list(ROOT.glob(path)) or path == "blip/methods/imm_mean.py", path
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ("[x](nowhere.md)", "nowhere.md: no such file"),
+        ("[x](../blip/core/formulas.py#nothing)", "formulas.py has no nothing"),
+        ("[`k + 17`](../blip/core/formulas.py#grow_bits)", "grow_bits has no line with k + 17"),
+        ("[x](../../outside.md)", "no such file"),
+    ],
+)
+def test_a_link_that_leads_nowhere_is_seen(link: str, said: str, tmp_path: Path) -> None:
+    site, page = assemble.Site(tmp_path), ROOT / "docs" / "method.md"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        site._link(page, Path("method.md"), *re.fullmatch(r"\[(.*)\]\((.*)\)", link).groups())  # type: ignore[union-attr]
+
+
+def test_a_page_of_a_method_quotes_its_verified_numbers() -> None:
+    text = "## One\n\n| method | ours |\n|---|---|\n| `ewc` | 1 |\n| gpm | 2 |\n\n## Two\n\n| a |\n|---|\n| ewc |\n"
+    assert assemble.rows_of("ewc", text) == "One\n\n| method | ours |\n|---|---|\n| `ewc` | 1 |"
+    assert "has been compared" in assemble.rows_of("hat", text)
+
+
+def test_the_readmes_numbers_are_those_of_the_page() -> None:
+    tables = dict(assemble.tables((ROOT / "README.md").read_text()))
+    (_, _, *shown), page = tables["Verified"], (ROOT / "docs" / "verified.md").read_text()
+    rows = [tuple(assemble._cells(row)) for _, table in assemble.tables(page) for row in table]
+    for method, printed, ours in (assemble._cells(row) for row in shown):
+        found = [row for row in rows if row[0] == method and row[1].startswith(printed) and row[2].startswith(ours)]
+        assert found, f"README.md: {method} | {printed} | {ours} is not in docs/verified.md"
+
+
+def test_the_readmes_picture_is_of_the_recorded_runs(tmp_path: Path) -> None:
+    command = [sys.executable, ROOT / "docs" / "picture.py", tmp_path / "picture.png"]
+    subprocess.run(command, check=True)
+    drawn, kept = (
+        np.asarray(Image.open(path).convert("L")) for path in (tmp_path / "picture.png", ROOT / "docs" / "picture.png")
+    )
+    assert drawn.shape == kept.shape
+    assert np.abs(drawn.astype(float) - kept).mean() < 1, "python docs/picture.py docs/picture.png"
+
+
+def test_a_link_to_code_leads_to_the_line() -> None:
+    path = ROOT / "blip" / "methods" / "ewc.py"
+    lines = path.read_text().splitlines()
+    assert "def after_task" in lines[assemble.line_of(path, "EWC.after_task") - 1]
+    assert "clip_norm = 100.0" in lines[assemble.line_of(path, "EWC", "clip_norm = 100.0") - 1]
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        ("[x](nowhere.md)", "page does not exist"),
+        ("[x](index.md#nowhere)", "anchor does not exist"),
+        ("[x][blip.core.nothing]", "unresolved autoref"),
+        ("::: blip.core.nothing", "could not be found"),
+    ],
+)
+def test_the_site_is_not_built_with_a_broken_link_or_an_unknown_name(page: str, said: str, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    pages = tmp_path / "build" / "docs"
+    pages.mkdir(parents=True)
+    settings = re.sub(r"^nav = \[.*?^\]\n", "", (ROOT / "zensical.toml").read_text(), flags=re.M | re.S)
+    (tmp_path / "zensical.toml").write_text(settings)
+    (tmp_path / "blip").symlink_to(ROOT / "blip")
+    (pages / "index.md").write_text(f"# Page\n\n{page}\n")
+    command = [Path(sys.executable).parent / "zensical", "build", "--strict"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode != 0
+    assert said in run.stdout + run.stderr

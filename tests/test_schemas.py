@@ -11,7 +11,7 @@ import yaml
 from conftest import ROOT
 
 from blip.cli import main
-from blip.schemas import SCHEMAS
+from blip.json_schemas import SCHEMAS
 
 CONFIG = ROOT / "config"
 EXPERIMENTS = [*sorted((CONFIG / "experiments").glob("*.yaml")), ROOT / "docs" / "examples" / "images.yaml"]

@@ -102,6 +102,7 @@ def test_a_suite_runs_and_reruns_exactly_what_a_change_touches(clone: Path) -> N
     assert status == 0, output
     out = clone / "results" / "small"
     assert "| blip" in (out / "tables" / "tables.md").read_text()
+    assert 'href="figures/tiny/matrix.pdf"' in (out / "index.html").read_text()
     for figure in ("matrix", "average", "forgetting", "bits", "bit_string", "history"):
         for ending in ("pdf", "png"):
             assert (out / "figures" / "tiny" / f"{figure}.{ending}").stat().st_size > 1000
@@ -121,7 +122,7 @@ def test_a_suite_runs_and_reruns_exactly_what_a_change_touches(clone: Path) -> N
 
     tiny.write_text(TINY.replace("ewc: {", "ewc: {strength: 7, "))
     jobs = planned(snakemake(clone, *small, "-n")[1])
-    assert jobs == {"default": 1, "train_tiny_ewc": 1, "tables": 1, "figures": 1}
+    assert jobs == {"default": 1, "train_tiny_ewc": 1, "tables": 1, "figures": 1, "page": 1}
 
     tiny.write_text(TINY.replace("lr: 0.1", "lr: 0.2"))
     jobs = planned(snakemake(clone, *small, "-n")[1])
@@ -163,6 +164,30 @@ def test_short_runs_share_a_job_and_only_a_new_one_is_trained(clone: Path) -> No
     (clone / "tiny.yaml").write_text(tiny.replace("ewc: {", "ewc: {strength: 7, "))
     assert planned(snakemake(clone, *short, "-n")[1])["train_tiny_ewc"] == 1
     (clone / "tiny.yaml").write_text(TINY)
+
+
+def test_variants_are_trained_apart_and_drawn_together(clone: Path) -> None:
+    (clone / "apart.yaml").write_text(TINY.replace("tiny", "apart") + "resources: {minutes: 1}\n")
+    suite, varied = clone / "varied.yaml", ("--config", "suite=varied.yaml")
+    entry = "  - {config: apart.yaml, methods: [blip], vary: {methods.blip.f_prior: [1e-14, 1e-11]}}\n"
+    hidden = "  - {config: apart.yaml, methods: [sgd], vary: {network.hidden: [[8], [9]]}}\n"
+    plain = "  - {config: apart.yaml, methods: [sgd]}\n"
+    suite.write_text(f"name: varied\nseeds: [0, 1]\nexperiments:\n{plain}{entry}")
+    status, output = snakemake(clone, *varied)
+    assert status == 0, output
+    jobs = planned(output)
+    training = {rule for rule in jobs if "train" in rule}
+    assert training == {f"train_apart_{name}" for name in ("f_prior_1e_14_blip", "f_prior_1e_11_blip", "sgd")}
+    assert jobs["split"] == 2 * 2, "variants with the same data share a split"
+    assert jobs["figures"] == 2
+    out = clone / "results" / "varied"
+    assert {p.name for p in (out / "runs").iterdir()} == {"apart", "apart.f_prior-1e-11", "apart.f_prior-1e-14"}
+    assert {p.name for p in (out / "figures").iterdir()} == {"apart", "apart.f_prior"}
+    assert (out / "figures" / "apart.f_prior" / "ablation.png").stat().st_size > 1000
+    assert "| f_prior   | method   | n" in (out / "tables" / "tables.md").read_text()
+    suite.write_text(suite.read_text() + hidden)
+    jobs = planned(snakemake(clone, *varied, "-n")[1])
+    assert {rule for rule in jobs if "train" in rule} == {"train_apart_hidden_8_sgd", "train_apart_hidden_9_sgd"}
 
 
 def test_training_asks_for_a_gpu_and_claims_one_unless_it_is_for_the_cpu(clone: Path) -> None:
@@ -222,11 +247,13 @@ def test_games_are_trained_and_shown(clone: Path) -> None:
     (clone / "games.yaml").write_text("name: played\nseeds: [0]\nexperiments: [{config: two.yaml}]\n")
     status, output = snakemake(clone, "--config", "suite=games.yaml", "device=cpu")
     assert status == 0, output
-    assert planned(output) == {"train_two_blip": 1, "tables": 1, "figures": 1, "games": 1, "default": 1}, "and no data"
+    jobs = {"train_two_blip": 1, "tables": 1, "figures": 1, "games": 1, "page": 1, "default": 1}
+    assert planned(output) == jobs, "and no data"
     results = clone / "results" / "played"
     pictures = {path.name for path in (results / "games").rglob("*.gif")}
     assert pictures == {"1-1.gif", "2-1.gif", "2-2.gif"}
     assert (results / "games" / "index.html").read_text().count("<img") == 3
+    assert (results / "index.html").read_text().count('<img src="data:image/gif') == 3
     assert (results / "figures" / "two" / "returns.png").exists()
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from blip.claims.claim import Claim, Needs
-from blip.claims.library_checks import CHECKS, NotThereError
-from blip.claims.measures import MEASURES, PerRun
+from blip.claims.library_checks import CHECKS
+from blip.claims.measures import MEASURES, NotThereError, PerRun
 from blip.record import read_record
 from blip.results.loading import find_runs, load_runs
 from blip.results.statistics import (
@@ -90,7 +90,7 @@ def judge(claims: Iterable[Claim], paths: Sequence[Path], *, checks: bool = True
     NOT RUN is what cannot be measured here, and the note says why. Whatever else is wrong with a check, is a FAIL.
     """
     evidence = Evidence(paths)
-    verdicts = [_checked(claim, checks) if claim.check else _measured(claim, evidence) for claim in claims]
+    verdicts = [_uncorrected(claim, evidence, checks) for claim in claims]
     corrected = holm([verdict.p for verdict in verdicts])
     return [
         verdict if math.isnan(p) else _compared(replace(verdict, p=float(p)))
@@ -98,21 +98,28 @@ def judge(claims: Iterable[Claim], paths: Sequence[Path], *, checks: bool = True
     ]
 
 
-def _checked(claim: Claim, wanted: bool) -> Verdict:
-    assert claim.check is not None
-    if not wanted:
+def _uncorrected(claim: Claim, evidence: Evidence, checks: bool) -> Verdict:
+    """What is measured of one claim; a comparison still without its verdict, which depends on all others."""
+    if claim.check and not checks:
         return Verdict(claim, NOT_RUN, note="checks were not asked for")
     try:
-        found = CHECKS[claim.check]()
+        return _checked(claim) if claim.check else _of_runs(claim, evidence)
     except NotThereError as missing:
         return Verdict(claim, NOT_RUN, note=f"needs {missing}")
+
+
+def _checked(claim: Claim) -> Verdict:
+    assert claim.check is not None
+    try:
+        found = CHECKS[claim.check]()
+    except NotThereError:
+        raise
     except Exception as error:  # a check that breaks has shown nothing
         return Verdict(claim, FAIL, note=" ".join(f"{type(error).__name__}: {error}".split()))
     return Verdict(claim, _as_expected(claim, found.value), found.value, found.unit, found.n, found.interval)
 
 
-def _measured(claim: Claim, evidence: Evidence) -> Verdict:
-    """What runs say; a comparison still without its verdict, which depends on all others."""
+def _of_runs(claim: Claim, evidence: Evidence) -> Verdict:
     assert claim.runs is not None
     assert claim.measure is not None
     unit = MEASURES[claim.measure].unit

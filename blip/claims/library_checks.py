@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blip.claims.measures import NotThereError
 from blip.claims.timing import Work, paired_ratios
 from blip.core import formulas as q
 from blip.core.fisher import diagonal_fisher
@@ -36,10 +37,6 @@ class Measured(NamedTuple):
     """Of what was compared or timed."""
     unit: str
     interval: Interval = Interval(math.nan, math.nan)
-
-
-class NotThereError(Exception):
-    """What a check needs is not on this machine; the message says what, and how to give it."""
 
 
 CHECKS: dict[str, Callable[[], Measured]] = {}

@@ -5,12 +5,15 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import pandas as pd
 
-from blip.games.replay import replay
 from blip.results.loading import KEYS, Runs
 from blip.results.metrics import run_metrics
 
 PerRun: TypeAlias = "pd.Series[float]"
 """By experiment, method and seed; without the runs, or nan for those, that the measure says nothing of."""
+
+
+class NotThereError(Exception):
+    """What is needed to measure is not on this machine; the message says what, and how to give it."""
 
 
 class Measure(NamedTuple):
@@ -92,6 +95,10 @@ def wrong_replays(runs: Runs) -> PerRun:
 
 
 def _plays_otherwise(game: str, recorded: dict[Any, Any]) -> bool:
+    try:
+        from blip.games.replay import replay  # not imported where no game is replayed
+    except ImportError:
+        raise NotThereError("the emulator: pip install 'blip-continual[rl]'") from None
     *_, (_, result) = replay(game, int(recorded["environment_seed"]), str(recorded["actions"]))
     return bool(result != recorded["return"])
 

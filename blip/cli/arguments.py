@@ -58,6 +58,18 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_variation(parser: argparse.ArgumentParser) -> None:
+    """What `experiment` takes besides."""
+    parser.add_argument(
+        "--vary",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change keys, and name the experiment after them: runs with different values lie beside each other",
+    )
+
+
 def changes(options: argparse.Namespace) -> dict[str, Any]:
     """Of the experiment, by dotted key."""
     from blip.config import parse_override
@@ -66,10 +78,11 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def experiment(options: argparse.Namespace, file: Path) -> Any:
-    """What an experiment file holds, with the changes."""
-    from blip.config import experiment_file, load_experiment
+    """What an experiment file holds, with the changes and what is varied."""
+    from blip.config import experiment_file, load_experiment, parse_override
 
-    return load_experiment(experiment_file(file), changes(options))
+    varied = dict(parse_override(text, "--vary") for text in getattr(options, "vary", ()))
+    return load_experiment(experiment_file(file), changes(options), varied)
 
 
 def add_seeds(parser: argparse.ArgumentParser, purpose: str) -> None:

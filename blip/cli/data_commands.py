@@ -9,6 +9,7 @@ from blip.cli.arguments import (
     add_experiment,
     add_folder,
     add_seeds,
+    add_variation,
     count,
     experiment,
     path,
@@ -19,6 +20,7 @@ from blip.errors import BlipError
 def add_data(commands: Commands) -> None:
     parser = add_command(commands, "data", _data, "prepare data sets and the splits of an experiment")
     add_experiment(parser)
+    add_variation(parser)
     add_data_folders(parser)
     add_seeds(parser, "one split for each")
     parser.add_argument("--source", help="make this data set alone, anew, and no split")
@@ -32,7 +34,7 @@ def _data(options: argparse.Namespace) -> None:
         raise BlipError(f"{options.experiment}: it needs no data")
     if options.source is None:
         for seed in options.seeds or [0]:
-            print(prepare_experiment(asked.name, asked.data, seed, options.raw, options.data))
+            print(prepare_experiment(asked.split_name, asked.data, seed, options.raw, options.data))
         return
     sources = {source.name: source for source in asked.sources}
     if options.source not in sources:

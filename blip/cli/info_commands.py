@@ -6,10 +6,10 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin
 
-from blip.cli.arguments import Commands, add_changes, add_command, add_folder, experiment, path
+from blip.cli.arguments import Commands, add_changes, add_command, add_folder, add_variation, experiment, path
 
 SCHEMAS = ("experiment", "suite", "claims")
-"""Kinds of files that `blip.schemas` knows, which takes seconds to import."""
+"""Kinds of files that `blip.json_schemas` knows, which takes seconds to import."""
 
 
 def add_methods(commands: Commands) -> None:
@@ -57,7 +57,7 @@ def add_schema(commands: Commands) -> None:
 
 
 def _schema(options: argparse.Namespace) -> None:
-    from blip.schemas import SCHEMAS
+    from blip.json_schemas import SCHEMAS
 
     print(json.dumps(SCHEMAS[options.kind](), indent=2, ensure_ascii=False))
 
@@ -77,6 +77,7 @@ def add_check(commands: Commands) -> None:
     parser = add_command(commands, "check", _check, "check experiment files without running anything")
     parser.add_argument("experiments", metavar="experiment", type=path, nargs="+")
     add_changes(parser)
+    add_variation(parser)
 
 
 def _check(options: argparse.Namespace) -> None:

@@ -34,12 +34,13 @@ def add_figures(commands: Commands) -> None:
     parser = add_command(commands, "figures", _figures, "figures from run folders (PDF and PNG)")
     _add_runs_and_out(parser)
     parser.add_argument("--parameter", help="LAYER:INDEX of the weight whose bits are shown")
+    parser.add_argument("--only", metavar="NAME", help="draw this experiment, or group of variants, alone")
 
 
 def _figures(options: argparse.Namespace) -> None:
     from blip.results import load_runs, write_figures
 
-    for figure in write_figures(load_runs(options.runs), options.out, options.parameter):
+    for figure in write_figures(load_runs(options.runs), options.out, options.parameter, options.only):
         print(figure)
 
 
@@ -55,6 +56,28 @@ def _games(options: argparse.Namespace) -> None:
     from blip.results.game_page import write_game_page
 
     print(write_game_page(load_runs(options.runs), options.out))
+
+
+def add_page(commands: Commands) -> None:
+    parser = add_command(
+        commands, "page", _page, "one page of what was run, tables and charts, in a single file (HTML)"
+    )
+    add_runs(parser)
+    parser.add_argument(
+        "--out",
+        type=path,
+        required=True,
+        help="file to write; tables/, figures/, games/ and claims/ beside it are linked or shown",
+    )
+    parser.add_argument("--title", default="Results", help="of the page (default: %(default)s)")
+    parser.add_argument("--claims", type=path, help="of `blip claims`: the claims.json whose verdicts are shown")
+
+
+def _page(options: argparse.Namespace) -> None:
+    from blip.results import load_runs
+    from blip.results.page import write_page
+
+    print(write_page(load_runs(options.runs), options.out, options.title, options.claims))
 
 
 def add_audit(commands: Commands) -> None:
@@ -109,9 +132,47 @@ def _claims(options: argparse.Namespace) -> int:
     return int(any(verdict.verdict == "FAIL" for verdict in verdicts))
 
 
+def add_export(commands: Commands) -> None:
+    parser = add_command(
+        commands, "export", _export, "write the network of a run of BLIP in its sign and frozen bits alone"
+    )
+    parser.add_argument("folder", type=path, metavar="RUN", help="run folder, with weights")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE", help="file to write")
+
+
+def _export(options: argparse.Namespace) -> None:
+    from blip.results.export import export_run, size_table
+
+    sizes = export_run(options.folder, options.out)
+    print(f"{size_table(sizes)}\n\n{options.out}: every weight comes back bit by bit")
+
+
+def add_import(commands: Commands) -> None:
+    parser = add_command(commands, "import", _import, "write what was exported as float32 weights again")
+    parser.add_argument("file", type=path, help="what `blip export` wrote")
+    parser.add_argument("--out", type=path, required=True, metavar="FILE", help="safetensors file to write")
+
+
+def _import(options: argparse.Namespace) -> None:
+    from blip.results.export import import_weights
+
+    print(import_weights(options.file, options.out))
+
+
 def _add_runs_and_out(parser: argparse.ArgumentParser) -> None:
     add_runs(parser)
     parser.add_argument("--out", type=path, required=True, help="folder to write to")
 
 
-COMMANDS = (add_results, add_tables, add_figures, add_games, add_audit, add_variants, add_claims)
+COMMANDS = (
+    add_results,
+    add_tables,
+    add_figures,
+    add_games,
+    add_page,
+    add_audit,
+    add_variants,
+    add_claims,
+    add_export,
+    add_import,
+)

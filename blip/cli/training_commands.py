@@ -11,6 +11,7 @@ from blip.cli.arguments import (
     add_folder,
     add_seeds,
     add_training,
+    add_variation,
     changes,
     count,
     experiment,
@@ -22,6 +23,7 @@ from blip.errors import BlipError
 def add_train(commands: Commands) -> None:
     parser = add_command(commands, "train", _train, "train methods on an experiment; goes on where it was stopped")
     add_experiment(parser)
+    add_variation(parser)
     parser.add_argument("--method", nargs="+", action="extend", required=True, help="one or more of `blip methods`")
     add_seeds(parser, "one run for each")
     add_folder(parser, "--out", "results/runs", "folder of run folders")

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SerializerFunctionWrapHandler,
@@ -84,6 +85,8 @@ class DataConfig(Schema):
 
     sources: list[SourceConfig] = Field(min_length=1)
     shuffle_tasks: bool = False
+    task_order: list[NonNegativeInt] | None = None
+    """The tasks' places in the sequence as it would be without: [4, 3, 2, 1, 0] turns it round, whatever the seed."""
     shuffle_classes: bool = False
     validation: float = Field(default=0, ge=0, lt=1)
     """Share of the training images held out to steer the learning rate; 0: the training images themselves."""
@@ -96,7 +99,16 @@ class DataConfig(Schema):
             raise ValueError("trial_tasks are tested on validation images: expected validation above 0")
         return self
 
+    @model_validator(mode="after")
+    def _has_one_order(self) -> "DataConfig":
+        if self.task_order is not None and self.shuffle_tasks:
+            raise ValueError("either task_order or shuffle_tasks, not both")
+        if self.task_order is not None and sorted(self.task_order) != list(range(len(self.task_order))):
+            raise ValueError("task_order: expected each of 0, 1, 2, … once")
+        return self
+
     @model_serializer(mode="wrap")
-    def _as_before_without_trial(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_before_without(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Keys that came later are left out where they say nothing, so that earlier runs stay known."""
         values: dict[str, Any] = handler(self)
-        return values if self.trial_tasks else {key: v for key, v in values.items() if key != "trial_tasks"}
+        return {key: v for key, v in values.items() if key not in ("task_order", "trial_tasks") or v is not None}

@@ -117,6 +117,10 @@ def make_split(config: DataConfig, seed: int, prepared: Path) -> Split:
     if config.shuffle_tasks:
         order = torch.randperm(len(tasks), generator=generator(seed, "task order"))
         tasks = [tasks[i] for i in order.tolist()]
+    if config.task_order is not None:
+        if len(config.task_order) != len(tasks):
+            raise BlipError(f"task_order: expected {len(tasks)} numbers, one for each task, found {config.task_order}")
+        tasks = [tasks[i] for i in config.task_order]
     if config.trial_tasks:
         if config.trial_tasks > len(tasks):
             raise BlipError(f"trial_tasks: expected at most the {len(tasks)} tasks, found {config.trial_tasks}")

@@ -69,7 +69,7 @@ class ImageExperiment(Experiment):
         return largest_product(self.network_of(method), inputs.image_shape, self.training.batch_size)
 
     def inputs(self, seed: int, raw: Path, prepared: Path, device: torch.device) -> TaskSequence:
-        sequence = load_sequence(prepare_experiment(self.name, self.data, seed, raw, prepared), prepared, device)
+        sequence = load_sequence(prepare_experiment(self.split_name, self.data, seed, raw, prepared), prepared, device)
         if sequence.stand_ins and not self.stand_in:
             raise BlipError(
                 f"{prepared / sequence.stand_ins[0]}: made of generated images: delete it and prepare the real data, "

@@ -132,7 +132,14 @@ class ImageTrainer(Trainer):
             self._record(ACCURACY, self.task, t, accuracy, loss, len(test))
             accuracies.append(accuracy)
         mean = sum(accuracies) / len(accuracies)
-        return f"accuracy {accuracies[-1]:.1%}, mean over tasks so far {mean:.1%}"
+        return f"accuracy {accuracies[-1]:.1%}, mean over tasks so far {mean:.1%}{self._forgotten(accuracies)}"
+
+    def _forgotten(self, accuracies: list[float]) -> str:
+        """How the accuracy on earlier tasks has changed since each was learned, in words; empty after the first."""
+        rows = self.tables[ACCURACY.name]
+        learned = [row["accuracy"] for row in rows if row["task"] == row["task_learned"]]
+        changes = [now - then for now, then in zip(accuracies[:-1], learned, strict=False)]
+        return f", on earlier ones {100 * sum(changes) / len(changes):+z.1f} points since learned" if changes else ""
 
     def _step(self, descent: GradientDescent, train: Examples) -> Callable[[Tensor], None]:
         """One training step on the examples at an index, for as long as the task stays."""

@@ -100,6 +100,10 @@ class Method:
         """Rows to record after a task, by name of the table; the loop adds `task_learned`."""
         return {}
 
+    def beside_weights(self) -> dict[str, Tensor]:
+        """What the file of a run's weights holds besides, by names that the network's state has none of."""
+        return {}
+
     def state_dict(self) -> dict[str, Any]:
         """What the method remembers."""
         return {name: getattr(self, name) for name in self.remembered}

@@ -13,7 +13,7 @@ from blip.core.freezing import BLIP
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.record import COUNT, INDEX, NUMBER, TEXT, Table
+from blip.record import BOUND, COUNT, FROZEN_BITS, INDEX, NUMBER, TEXT, Table
 from blip.schema import Schema
 from blip.seeding import generator
 
@@ -149,6 +149,12 @@ class BitPreserving(Method):
                     }
                 )
         return {BITS.name: bits_rows, TRACE.name: trace_rows, MOVES.name: self._moves}
+
+    def beside_weights(self) -> dict[str, Tensor]:
+        prefix = "" if self.network.one_head else "features."
+        bits = {f"{FROZEN_BITS}{prefix}{name}": bits for name, bits in self.blip.bits.items()}
+        bounds = self.blip.bounds.items()
+        return bits | {f"{BOUND}{prefix}{name}": torch.tensor(b, dtype=torch.float64) for name, b in bounds}
 
     def in_words(self) -> str:
         return f"{self.blip.capacity():.1%} of all bits frozen"

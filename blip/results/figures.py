@@ -12,64 +12,99 @@ import matplotlib as mpl
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from blip.errors import BlipError
 from blip.files import atomic_write
+from blip.results.ablation_figure import draw_ablation
 from blip.results.bit_string import draw_bit_string, named_trace
-from blip.results.loading import KEYS, Runs, method_order
-from blip.results.metrics import reference_scores, run_metrics, score_name, score_shares
-from blip.results.style import CAPTION, STYLE, Colour, method_colours, sequence
+from blip.results.loading import Runs, method_order
+from blip.results.metrics import (
+    games_begun,
+    layer_bits,
+    reference_scores,
+    return_curves,
+    run_metrics,
+    score_means,
+    score_name,
+    seen_scores,
+)
+from blip.results.style import CAPTION, MARKERS, STYLE, Colour, method_colours, percent, sequence
 
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates, no versions
 BAND = "Line: mean over seeds; band: ± standard deviation."
 
 
-def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None) -> list[Path]:
-    """Write <experiment>/<figure>.pdf and .png under `out_dir`; the paths written.
+def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None, only: str | None = None) -> list[Path]:
+    """Write <experiment>/<figure>.pdf and .png under `out_dir`, and <group>/… of variants; the paths written.
 
     A figure without data (no frozen bits, a single task, no games) is not written. `parameter`, as "layer:index",
     chooses whose bits are drawn wherever it was traced; elsewhere, and by default, it is the one whose bits grew at the
-    most tasks. Raises BlipError where no run has traced it.
+    most tasks. `only` is the one experiment or group to draw, beside which the other runs may be needed. Raises
+    BlipError where no run has traced the parameter, or is of what `only` says.
     """
     known = list(named_trace(runs.tables["trace"])["parameter"].unique()) if "trace" in runs.tables else []
     if parameter is not None and parameter not in known:
         some = ", ".join(known[:5]) or "none, no method traced any"
         raise BlipError(f"parameter {parameter!r}: expected a traced layer:index, such as {some}")
+    groups = runs.groups()
+    names = [*runs.alone(), *groups]
+    if only is not None and only not in names:
+        raise BlipError(f"--only {only}: expected one of {', '.join(names)}")
     colours = method_colours(runs.methods())
     files: dict[Path, bytes] = {}
-    for experiment in runs.experiments():
-        selected = runs.of(experiment)
+    for name in names if only is None else [only]:
         with mpl.rc_context(STYLE):
-            figures = {
-                "matrix": draw_matrices(selected),
-                "average": draw_average(selected, colours),
-                "forgetting": draw_forgetting(selected, colours),
-                "bits": draw_bits(selected),
-                "bit_string": draw_bit_string(selected, parameter),
-                "history": draw_history(selected),
-                "returns": draw_returns(selected, colours),
-            }
-            for name, figure in figures.items():
-                if figure and selected.stand_in():
-                    figure.suptitle(selected.title(), size=9)
-                files |= _drawn(figure, out_dir / experiment, name) if figure else {}
+            if name in groups:
+                figures = _figures_of_group(runs, groups[name], colours)
+            else:
+                figures = _figures_of(runs.of(name), colours, parameter)
+            for kind, figure in figures.items():
+                files |= _drawn(figure, out_dir / name, kind) if figure else {}
     for path, content in files.items():  # all or nothing
         atomic_write(path, content)
     return list(files)
 
 
+def _figures_of(runs: Runs, colours: dict[str, Colour], parameter: str | None) -> dict[str, Figure | None]:
+    """Of one experiment."""
+    figures = {
+        "matrix": draw_matrices(runs),
+        "average": draw_average(runs, colours),
+        "forgetting": draw_forgetting(runs, colours),
+        "bits": draw_bits(runs),
+        "bit_string": draw_bit_string(runs, parameter),
+        "history": draw_history(runs),
+        "returns": draw_returns(runs, colours),
+    }
+    for figure in filter(None, figures.values()):
+        if runs.stand_in():
+            figure.suptitle(runs.title(), size=9)
+    return figures
+
+
+def _figures_of_group(runs: Runs, names: list[str], colours: dict[str, Colour]) -> dict[str, Figure | None]:
+    """Of variants of one experiment, beside the experiment as it is without."""
+    varied = runs.of(*names)
+    variant = varied.variants[names[0]]
+    beside = runs.of(variant.of) if variant.of in runs.scores else None
+    figure = draw_ablation(varied, beside, colours)
+    if varied.stand_in():
+        figure.suptitle(f"{variant.group} (stand-in data)", size=9)
+    return {"ablation": figure}
+
+
 def draw_matrices(runs: Runs) -> Figure | None:
     """Result on each task after learning each task: a heat map per method, mean over seeds; None without a share."""
     result, task_name = score_name(runs), runs.score.task
-    means = 100 * score_shares(runs).groupby(["method", "task_learned", "task"])["score"].mean()
-    if means.isna().all():
+    means = score_means(runs)
+    if means["mean"].isna().all():
         return None
+    means["score"] = 100 * means["mean"]
     every = range(len(runs.tasks))
     numbers = [task + 1 for task in every]
-    lowest, highest = min(means.min() // 10 * 10, 90), max(100, means.max())
+    lowest, highest = min(means["score"].min() // 10 * 10, 90), max(100, means["score"].max())
 
     def draw(data: pd.DataFrame, **_: Any) -> None:
         ax = sns.heatmap(
@@ -88,7 +123,7 @@ def draw_matrices(runs: Runs) -> Figure | None:
         )
         ax.tick_params(length=0, labelrotation=0, labelsize=7)
 
-    grid = sns.FacetGrid(means.reset_index(), **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * len(every)), 1))
+    grid = sns.FacetGrid(means, **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * len(every)), 1))
     grid.map_dataframe(draw).set_titles("{col_name}").set_axis_labels(
         f"{result.removeprefix('normalised ')} on {task_name}", f"after learning {task_name}"
     )
@@ -102,7 +137,7 @@ def draw_matrices(runs: Runs) -> Figure | None:
 
 def draw_average(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     """Mean result over the tasks seen so far against the number of tasks learned; None without a share."""
-    seen = score_shares(runs).groupby([*KEYS, "task_learned"])["score"].mean().reset_index()
+    seen = seen_scores(runs)
     if seen["score"].isna().all():
         return None
     methods = runs.methods()
@@ -115,14 +150,14 @@ def draw_average(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         palette=colours,
         style="method",
         style_order=methods,
-        markers=dict(zip(methods, cycle("os^DvPX"))),
+        markers=dict(zip(methods, cycle(MARKERS))),
         dashes=False,
         markersize=5,
         errorbar="sd",
         height=3,
         aspect=1.5,
     )
-    _percent(figure.axes[0].yaxis)
+    percent(figure.axes[0].yaxis)
     figure.supxlabel(BAND, **CAPTION)
     return figure
 
@@ -151,7 +186,7 @@ def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     )
     ax.axvline(0, color="0.2", linewidth=0.8)
     ax.set(xlabel=f"forgetting: mean drop from the best {score_name(runs)}", ylabel="")
-    _percent(ax.xaxis)
+    percent(ax.xaxis)
     ax.tick_params(axis="y", length=0)
     figure.supxlabel("Lower is better. Bar: mean over seeds; whisker: ± standard deviation.", **CAPTION)
     return figure
@@ -162,20 +197,18 @@ def draw_bits(runs: Runs) -> Figure | None:
     if "bits" not in runs.tables:
         return None
     bits = runs.tables["bits"]
-    bits = bits.assign(frozen=bits["frozen_bits"] * bits["parameters"])
-    sums = bits.groupby([*KEYS, "task_learned", "layer"], sort=False)[["frozen", "parameters"]].sum().reset_index()
-    max_bits = int(bits["max_bits"].max())
+    means, max_bits = layer_bits(bits), int(bits["max_bits"].max())
     figure = _lines(
-        sums.assign(mean=sums["frozen"] / sums["parameters"], task_learned=sums["task_learned"] + 1),
+        means.assign(task_learned=means["task_learned"] + 1),
         ("task_learned", "tasks learned"),
         ("mean", f"mean frozen bits (of {max_bits})"),
         hue="layer",
-        palette=sequence(sums["layer"].nunique()),
+        palette=sequence(means["layer"].nunique()),
         errorbar="sd",
         marker="o",
         markeredgewidth=0,
         markersize=3.5,
-        **_panels(method_order(sums["method"]), 2.9, 1.5),
+        **_panels(method_order(means["method"]), 2.9, 1.5),
     )
     figure.axes[0].set_ylim(0, max_bits)
     figure.axes[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -208,12 +241,10 @@ def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     if "returns" not in runs.tables:
         return None
     games, methods = runs.tasks, runs.methods()
-    returns = runs.tables["returns"]
-    returns = returns[returns["agent"] != "random"]
-    returns = returns.assign(steps=returns["steps"] / 1e6, game=returns["task"].map(dict(enumerate(games))))
-    begun = returns.groupby("task_training")["steps"].min()
+    curves = return_curves(runs)
+    begun = games_begun(runs) / 1e6
     figure = _lines(
-        returns.groupby([*KEYS, "game", "steps"])["return"].mean().reset_index(),
+        curves.assign(steps=curves["steps"] / 1e6, game=curves["task"].map(dict(enumerate(games)))),
         ("steps", "million steps"),
         ("return", "mean return"),
         hue="method",
@@ -249,12 +280,6 @@ def _lines(frame: pd.DataFrame, x: tuple[str, str], y: tuple[str, str], **how: A
     sns.move_legend(grid, "center left", bbox_to_anchor=(1, 0.5), **size)
     figure: Figure = grid.figure
     return figure
-
-
-def _percent(axis: Axis) -> None:
-    """Ticks of a share, in percent, at round numbers."""
-    axis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
-    axis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")
 
 
 def _drawn(figure: Figure, folder: Path, name: str) -> dict[Path, bytes]:

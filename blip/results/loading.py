@@ -4,16 +4,18 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
+from pydantic import ValidationError
 
 from blip.errors import BlipError
 from blip.files import regular
-from blip.record import COST, RECORD, RunRecord, Score, Table, read_record
+from blip.record import COST, RECORD, RunRecord, Score, Table, Variant, read_record
 from blip.results.matrix import score_matrix
+from blip.schema import first_problem
 
 KEYS = ["experiment", "method", "seed"]
 REFERENCES = ("single-task", "joint")
@@ -48,23 +50,42 @@ class Runs:
     """Of each experiment."""
     task_names: dict[str, list[str]]
     """Of each experiment, in the order of one of its runs."""
+    records: dict[tuple[str, str, int], RunRecord]
+    """What each run says of itself, by experiment, method and seed."""
+    variants: dict[str, Variant] = field(default_factory=dict)
+    """Of those experiments in which a setting is varied."""
 
     def experiments(self) -> list[str]:
         """Names of the experiments, sorted."""
         return sorted(self.runs["experiment"].unique())
 
+    def groups(self) -> dict[str, list[str]]:
+        """Experiments that differ in varied settings alone, two or more, by what they are called together."""
+        groups: dict[str, list[str]] = {}
+        for name in self.experiments():
+            if name in self.variants:
+                groups.setdefault(self.variants[name].group, []).append(name)
+        return {group: names for group, names in groups.items() if len(names) > 1}
+
+    def alone(self) -> list[str]:
+        """The experiments in no group: a table and figures are of each, or of a group."""
+        grouped = {name for names in self.groups().values() for name in names}
+        return [name for name in self.experiments() if name not in grouped]
+
     def methods(self) -> list[str]:
         """Names of the methods in the order of tables and figures."""
         return method_order(self.runs["method"])
 
-    def of(self, experiment: str) -> "Runs":
-        """The runs of one experiment."""
-        selected = {name: t[t["experiment"] == experiment] for name, t in self.tables.items()}
+    def of(self, *experiments: str) -> "Runs":
+        """The runs of these experiments."""
+        selected = {name: t[t["experiment"].isin(experiments)] for name, t in self.tables.items()}
         return Runs(
-            self.runs[self.runs["experiment"] == experiment],
+            self.runs[self.runs["experiment"].isin(experiments)],
             {name: table for name, table in selected.items() if len(table)},
-            {experiment: self.scores[experiment]},
-            {experiment: self.task_names[experiment]},
+            {name: self.scores[name] for name in experiments},
+            {name: self.task_names[name] for name in experiments},
+            {key: record for key, record in self.records.items() if key[0] in experiments},
+            {name: self.variants[name] for name in experiments if name in self.variants},
         )
 
     @property
@@ -137,22 +158,26 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {}
     scores: dict[str, Score] = {}
     task_names: dict[str, list[str]] = {}
+    records: dict[tuple[str, str, int], RunRecord] = {}
+    variants: dict[str, Variant] = {}
     seen: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
         record = read_record(folder)
         key = (record.experiment, record.method, record.seed)
         if key in seen:
             raise BlipError(f"{folder}: the same run as {seen[key]}, expected one of them")
-        seen[key] = folder
+        seen[key], records[key] = folder, record
         rows.append(_row(record))
         if scores.setdefault(record.experiment, record.score) != record.score:
             raise BlipError(f"{folder}: measures {record.score.name}, other runs of {record.experiment} do not")
         task_names.setdefault(record.experiment, [task.name for task in record.tasks])
+        if "variant" in record.config:
+            variants[record.experiment] = _variant(folder, record)
         for table in record.tables:
             tables.setdefault(table.name, {})[key] = _read_table(folder / table.file, table)
         _check_scores(folder, record, tables)
     long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
-    return Runs(pd.DataFrame(rows), long, scores, task_names)
+    return Runs(pd.DataFrame(rows), long, scores, task_names, records, variants)
 
 
 def mixed_runs(runs: Runs) -> list[str]:
@@ -185,6 +210,13 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "products": made_by.products,
         "peak_memory_mb": made_by.peak_memory_mb,
     }
+
+
+def _variant(folder: Path, record: RunRecord) -> Variant:
+    try:
+        return Variant.model_validate(record.config["variant"])
+    except ValidationError as error:
+        raise BlipError(f"{folder / RECORD}: config.variant: {first_problem(error)}") from None
 
 
 def _check_scores(folder: Path, record: RunRecord, tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]]) -> None:

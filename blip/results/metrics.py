@@ -77,6 +77,40 @@ def scores_kept(runs: Runs) -> pd.DataFrame:
     return table
 
 
+def score_means(runs: Runs) -> pd.DataFrame:
+    """Of one experiment, in shares: mean, std and n over seeds of each entry of the matrices (method, task_learned,
+    task)."""
+    groups = score_shares(runs).groupby(["method", "task_learned", "task"])["score"]
+    return groups.agg(mean="mean", std="std", n="count").reset_index()
+
+
+def seen_scores(runs: Runs) -> pd.DataFrame:
+    """Mean share over the tasks learned so far, of each run after each task (columns `KEYS`, task_learned, score)."""
+    return score_shares(runs).groupby([*KEYS, "task_learned"])["score"].mean().reset_index()
+
+
+def layer_bits(bits: pd.DataFrame) -> pd.DataFrame:
+    """Mean frozen bits per parameter of each layer after each task, layers in their order in the network (columns
+    `KEYS`, task_learned, layer, mean)."""
+    bits = bits.assign(frozen=bits["frozen_bits"] * bits["parameters"])
+    sums = bits.groupby([*KEYS, "task_learned", "layer"], sort=False)[["frozen", "parameters"]].sum().reset_index()
+    return sums.assign(mean=sums["frozen"] / sums["parameters"]).drop(columns=["frozen", "parameters"])
+
+
+def return_curves(runs: Runs) -> pd.DataFrame:
+    """Mean return of the agent in each evaluation of each game (columns `KEYS`, task, steps of the run, return)."""
+    returns = runs.tables["returns"]
+    returns = returns[returns["agent"] != "random"]
+    return returns.groupby([*KEYS, "task", "steps"])["return"].mean().reset_index()
+
+
+def games_begun(runs: Runs) -> "pd.Series[int]":
+    """Steps of the run at which each game begins to be learned."""
+    returns = runs.tables["returns"]
+    begun: pd.Series[int] = returns[returns["agent"] != "random"].groupby("task_training")["steps"].min()
+    return begun
+
+
 def _just_learned(runs: Runs) -> pd.DataFrame:
     scores = runs.raw_scores()
     return scores[scores["task_learned"] == scores["task"]]

@@ -4,8 +4,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from blip.results.loading import Runs
-from blip.results.metrics import run_metrics, summarise
-from blip.results.tables import format_rows, headings, method_table, notes, sentence
+from blip.results.metrics import run_metrics, scores_kept, summarise
+from blip.results.tables import format_rows, headings, kept_markdown, method_table, notes, sentence
 
 LEFT_OUT = "BWT (published"
 """A heading that starts so: the same number divided by another, too much for a line."""
@@ -22,7 +22,9 @@ def results_screen(runs: Runs) -> str:
         mine = (frame[frame["experiment"] == name] for frame in (summary, metrics))
         table = method_table(*mine).loc[selected.methods()]
         listed = "\n".join(f"  {printable(note)}" for note in notes(selected))
-        parts = printable(selected.title()), _table(selected, table), f"{sentence(selected, table)}\n{listed}"
+        parts = [printable(selected.title()), _table(selected, table), f"{sentence(selected, table)}\n{listed}"]
+        if selected.score.chance:
+            parts.append(kept_markdown(selected, scores_kept(selected)))
         sections.append("\n\n".join(parts))
     return "\n\n\n".join([*sections, LEGEND])
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 import seaborn as sns
+from matplotlib.axis import Axis
+from matplotlib.ticker import MaxNLocator
 
 from blip.results.loading import METHOD_ORDER
 
@@ -23,6 +25,9 @@ STYLE = {
 CAPTION = {"x": 0.01, "ha": "left", "size": 7, "color": "0.3"}
 """A small line of explanation below a figure, as its `supxlabel`."""
 
+MARKERS = "os^DvPX"
+"""Of lines in turn, so that they differ without their colours."""
+
 PALETTE = (0, 1, 2, 4, 16, 13, 12, 18, 10, 9, 3, 7, 5, 6, 8)
 """Indices in seaborn's palettes "colorblind" and "dark": those of METHOD_ORDER, then what others take in turn."""
 
@@ -38,3 +43,9 @@ def sequence(n: int) -> list[Colour]:
     """`n` colours for things in an order (tasks, layers), light to dark; safe in greyscale."""
     colours: list[Colour] = sns.color_palette("crest", n)
     return colours
+
+
+def percent(axis: Axis) -> None:
+    """Ticks of a share, in percent, at round numbers."""
+    axis.set_major_locator(MaxNLocator(steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(lambda share, _: f"{100 * share:.6g} %")

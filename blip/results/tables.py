@@ -11,6 +11,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from blip.files import atomic_write
+from blip.results import ablations
 from blip.results.comparison import best_of, compare, interquartile_means
 from blip.results.comparison_table import comparison_latex, comparison_markdown
 from blip.results.loading import REFERENCES, Runs, mixed_runs
@@ -88,7 +89,7 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     frames = {"scores": scores, "metrics": metrics, "summary": summary, "comparison": compared}
     files = {out_dir / f"{name}.csv": to_csv(frame) for name, frame in frames.items()}
     sections = []
-    for experiment in runs.experiments():
+    for experiment in runs.alone():
         selected = runs.of(experiment)
         mine = (frame[frame["experiment"] == experiment] for frame in (summary, metrics))
         table = method_table(*mine).loc[selected.methods()]
@@ -103,6 +104,11 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
         files[folder / f"{experiment}.csv"] = to_csv(table.reset_index())
         files[folder / f"{experiment}.md"] = sections[-1]
         files[folder / f"{experiment}.tex"] = latex(selected, table)
+    for group, names in runs.groups().items():
+        varied = ablations.summary(ablations.ablation(runs.of(*names)))
+        files[out_dir / "tables" / f"{group}.csv"] = to_csv(varied)
+        sections.append(ablations.section(runs.of(*names), group, varied))
+        files[out_dir / "tables" / f"{group}.md"] = sections[-1]
     files[out_dir / "comparison.md"] = comparison_markdown(compared)
     files[out_dir / "comparison.tex"] = comparison_latex(compared)
     text = "\n".join([GUIDE, *sections, files[out_dir / "comparison.md"]])

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from blip.record import Provenance
+from blip.training.products import processor_name
 
 ABSOLUTE = re.compile(r"(?<![^\s=:,;'\"(\[{])~?/[^\s,;'\")\]}]+")
 """A path within a word of the command, such as that of --out=/home/me/runs."""
@@ -27,7 +28,7 @@ def provenance(device: torch.device, started: datetime, products: str, packages:
     return Provenance(
         commit=_commit(),
         versions={"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
-        cpu=_cpu_model(),
+        cpu=processor_name(),
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         threads=torch.get_num_threads(),
         products=products,
@@ -60,11 +61,3 @@ def _commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return f"version {metadata.version('blip-continual')}"
     return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -12,9 +12,21 @@ import torch
 from blip.config import fingerprint
 from blip.devices import pick_device
 from blip.errors import BlipError
-from blip.experiment import Experiment
+from blip.experiment import Experiment, Inputs
 from blip.files import make_folder
-from blip.record import RECORD, TaskRecord, changed_files, read_record, run_files, run_folder, write_run
+from blip.record import (
+    FORMAT,
+    RECORD,
+    Numbers,
+    Provenance,
+    RunRecord,
+    TaskRecord,
+    changed_files,
+    read_record,
+    run_files,
+    run_folder,
+    write_run,
+)
 from blip.runs.provenance import provenance
 from blip.runs.score_text import score_matrix
 from blip.training.checkpoint import Checkpoint
@@ -60,34 +72,42 @@ def train_run(
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, cuda_graphs)
         trainer.run(f"{experiment.name} {method} seed {seed}")
-        tasks = zip(inputs.names, inputs.outputs, trainer.trained, strict=True)
-        about = {
-            "seed": seed,
-            "config": config,
-            "key": key,
-            "data": inputs.checksum,
-            "provenance": provenance(target, started, library, experiment.packages),
-            "tasks": [TaskRecord(name=name, outputs=n, trained=trained) for name, n, trained in tasks],
-        }
-        _write(folder, experiment, method, about, trainer, weights)
+        made_by = provenance(target, started, library, experiment.packages)
+        record = _record(experiment, method, seed, inputs, trainer, key, made_by)
+        write_run(folder, record, _weights(trainer) if weights else None, trainer.tables)
         checkpoint.remove()
+    print(score_matrix(trainer.tables[experiment.score.table], experiment.score, trainer.names), file=sys.stderr)
     return folder
 
 
-def _write(
-    folder: Path, experiment: Experiment, method: str, about: dict[str, Any], trainer: Trainer, with_weights: bool
-) -> None:
-    state = trainer.network.state_dict()
-    weights = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-    record = about | {
-        "experiment": experiment.name,
-        "method": method,
-        "stand_in": experiment.stand_in,
-        "score": experiment.score,
-        "tables": experiment.tables_of(method),
-    }
-    write_run(folder, record, safetensors.torch.save(weights) if with_weights else None, trainer.tables)
-    print(score_matrix(trainer.tables[experiment.score.table], experiment.score, trainer.names), file=sys.stderr)
+def _record(
+    experiment: Experiment, method: str, seed: int, inputs: Inputs, trainer: Trainer, key: str, made_by: Provenance
+) -> RunRecord:
+    tasks = zip(inputs.names, inputs.outputs, trainer.trained, strict=True)
+    shared, by_task = trainer.network.numbers()
+    return RunRecord(
+        format=FORMAT,
+        experiment=experiment.name,
+        method=method,
+        seed=seed,
+        stand_in=experiment.stand_in,
+        score=experiment.score,
+        tasks=[TaskRecord(name=name, outputs=outputs, trained=length) for name, outputs, length in tasks],
+        network=Numbers(shared=shared, by_task=by_task),
+        tables=experiment.tables_of(method),
+        config=experiment.run_config(method, seed),
+        key=key,
+        data=inputs.checksum,
+        provenance=made_by,
+        files={},
+    )
+
+
+def _weights(trainer: Trainer) -> bytes:
+    state = trainer.network.state_dict() | trainer.method.beside_weights()
+    tensors = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+    content: bytes = safetensors.torch.save(tensors)
+    return content
 
 
 def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, again: bool, expected: list[str]) -> bool:

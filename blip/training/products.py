@@ -9,6 +9,7 @@ Other products are other roundings. Which library is used depends on nothing but
 size of the network, never on a measurement, so that the same run has the same bytes on the same machine.
 """
 
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,11 @@ def processor() -> dict[str, str]:
     except OSError:
         return {}
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in entry.splitlines())}
+
+
+def processor_name() -> str:
+    """What the processor is called, or what kind it is."""
+    return processor().get("model name") or platform.processor() or platform.machine()
 
 
 def _setting() -> Any:

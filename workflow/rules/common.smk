@@ -1,5 +1,6 @@
 # What to run, from the configuration; checked whole before any job starts. What is asked here is answered in blip/plan.py.
 import os
+import re
 import shlex
 
 from blip.errors import BlipError
@@ -33,7 +34,8 @@ ON_GPU = (
 
 
 wildcard_constraints:
-    experiment="|".join(PLAN.experiments),
+    drawn="|".join(map(re.escape, PLAN.drawn)),
+    split="|".join(map(re.escape, PLAN.splits)),
     seed=r"\d+",
 
 

@@ -49,21 +49,21 @@ rule dataset:
 
 rule split:
     input:
-        lambda w: PLAN.dataset_files(PLAN.experiments[w.experiment]),
+        lambda w: PLAN.dataset_files(PLAN.splits[w.split]),
     output:
-        PLAN.split_file("{experiment}", "{seed}"),
+        PLAN.split_file("{split}", "{seed}"),
     log:
-        f"{OUT}/logs/split/{{experiment}}-seed{{seed}}.log",
+        f"{OUT}/logs/split/{{split}}-seed{{seed}}.log",
     benchmark:
-        f"{OUT}/benchmarks/split/{{experiment}}-seed{{seed}}.tsv"
+        f"{OUT}/benchmarks/split/{{split}}-seed{{seed}}.tsv"
     conda:
         "../../envs/environment.yaml"
     resources:
         mem_mb=4000,
         runtime=10,
     params:
-        tasks=lambda w: PLAN.experiments[w.experiment].experiment.data.model_dump_json(),
-        arguments=lambda w: experiment_arguments(PLAN.experiments[w.experiment]),
+        tasks=lambda w: PLAN.splits[w.split].experiment.data.model_dump_json(),
+        arguments=lambda w: experiment_arguments(PLAN.splits[w.split]),
         data=lambda w, output: parent(output[0], 3),
     shell:
         f"blip data {{params.arguments:q}} --seed {{wildcards.seed}} {RAW_FOLDER} --data {{params.data:q}} > {{log:q}} 2>&1"

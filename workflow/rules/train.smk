@@ -30,7 +30,12 @@ for job in PLAN.training:
             # Everything that the numbers depend on: a change here, and nothing else, trains again. Comments in the
             # library or in configuration files do not; a method's `version` does.
             run=lambda w, job=job: job.run_configs(dict(w.items())),
-            arguments=[*experiment_arguments(job.planned), "--method", job.method],
+            # Of a function, since braces in a text would be taken for wildcards.
+            arguments=lambda w, job=job: [
+                *experiment_arguments(job.planned),
+                "--method",
+                job.method,
+            ],
             # Not looked at when Snakemake decides what to run again, since they have to do with input or output.
             seeds=lambda w, output, job=job: [
                 str(s).format(**dict(w.items())) for s in job.seeds

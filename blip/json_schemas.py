@@ -27,7 +27,10 @@ def experiment_schema() -> dict[str, Any]:
     references, definitions = _referenced(*KINDS, *settings.values())
     methods = {name: references[model] for name, model in settings.items()}
     for kind in KINDS:
-        definitions[kind.__name__]["properties"]["methods"] |= {"properties": methods, "additionalProperties": False}
+        keys = definitions[kind.__name__]["properties"]
+        keys["methods"] |= {"properties": methods, "additionalProperties": False}
+        del keys["variant"]  # which no file has
+    del definitions["Variant"]
     chosen = references[KINDS[-1]]
     for kind in reversed(KINDS[:-1]):
         chosen = {"if": {"required": [kind.key]}, "then": references[kind], "else": chosen}

@@ -1,0 +1,88 @@
+"""What a setting does: runs of one experiment in which settings are varied, as one table."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pandas as pd
+from tabulate import tabulate
+
+from blip.record import short_key, short_value
+from blip.results.loading import KEYS, Runs, method_order
+from blip.results.markup import plain
+from blip.results.metrics import run_metrics, score_name
+
+MEASURES = {
+    "acc": "ACC %",
+    "learning_acc": "just learned %",
+    "bwt": "BWT %",
+    "forgetting": "forgetting %",
+    "capacity": "capacity %",
+}
+"""Of `run_metrics`, and their headings."""
+
+
+def ablation(runs: Runs) -> pd.DataFrame:
+    """A row for each run of one group: its varied settings by their dotted keys, then method, seed and `MEASURES`.
+
+    Sorted by the settings' values, then by method and seed. Shares in [0, 1]; nan where a measure does not apply.
+    """
+    metrics = run_metrics(runs)
+    settings = pd.DataFrame([runs.variants[name].settings for name in metrics["experiment"]], dtype=object)
+    frame = pd.concat([settings, metrics[[*KEYS, *MEASURES]]], axis=1)
+    methods = method_order(frame["method"])
+    order = {key: _ranks(frame[key]) for key in settings} | {"method": frame["method"].map(methods.index)}
+    ranks = pd.DataFrame(order | {"seed": frame["seed"]})
+    return frame.loc[ranks.sort_values([*order, "seed"]).index].reset_index(drop=True)
+
+
+def settings_of(frame: pd.DataFrame) -> list[str]:
+    """The varied settings of what `ablation` gives, by their dotted keys."""
+    return [str(column) for column in frame if column not in (*KEYS, *MEASURES)]
+
+
+def is_number(values: "pd.Series[Any]") -> bool:
+    """Whether a setting's values can be put on an axis."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _ranks(values: "pd.Series[Any]") -> "pd.Series[int]":
+    """Numbers by their size, everything else by its text."""
+    key: Callable[[Any], Any] = float if is_number(values) else short_value
+    order = sorted({key(value) for value in values})
+    return values.map(lambda value: order.index(key(value)))
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and n over seeds: a row for each combination of values and each method."""
+    rows = []
+    for (experiment, method), part in frame.groupby(["experiment", "method"], sort=False):
+        row: dict[str, Any] = {short_key(key): short_value(part[key].iloc[0]) for key in settings_of(frame)}
+        row |= {"method": method, "experiment": experiment, "n": len(part)}
+        for measure in MEASURES:
+            row |= {f"{measure}_percent_{name}": 100 * part[measure].agg(name) for name in ("mean", "std")}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def section(runs: Runs, group: str, table: pd.DataFrame) -> str:
+    """The table of a group in Markdown, with its title."""
+    shown = [measure for measure in MEASURES if table[f"{measure}_percent_mean"].notna().any()]
+    settings = [str(column) for column in table.columns[: list(table.columns).index("method")]]
+    rows = [
+        [*(plain(row[name]) for name in (*settings, "method")), row["n"], *(cell(row, measure) for measure in shown)]
+        for row in table.to_dict("records")
+    ]
+    heads = [*settings, "method", "n", *(MEASURES[measure] for measure in shown)]
+    of = next(iter(runs.variants.values())).of
+    stand_in = " (stand-in data)" * runs.stand_in()
+    text = f"`{of}` with other values of {', '.join(settings)}: mean ± standard deviation over n seeds"
+    text += f". ACC is of the {score_name(runs)}." if next(iter(runs.scores.values())).chance else "."
+    return f"## {group}{stand_in}\n\n{text}\n\n{tabulate(rows, heads, tablefmt='pipe', disable_numparse=True)}\n"
+
+
+def cell(row: Mapping[Any, Any], measure: str) -> str:
+    """Mean ± standard deviation of a measure in a row of `summary`, as text."""
+    mean, std = row[f"{measure}_percent_mean"], row[f"{measure}_percent_std"]
+    if pd.isna(mean):
+        return "–"
+    return f"{mean:z.2f}" + ("" if pd.isna(std) else f" ± {std:.2f}")

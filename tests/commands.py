@@ -1,0 +1,207 @@
+"""What a page shows, checked without being run: commands by their own parsers, files by the program that reads them."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+from conftest import ROOT
+from snakemake.cli import get_argument_parser
+
+from blip.claims import load_claims
+from blip.cli import program
+from blip.cli.arguments import experiment
+from blip.cli.completion import SHELLS
+from blip.config import KINDS, Suite, load_experiment
+from blip.json_schemas import SCHEMAS
+from blip.plan import Plan
+from blip.schema import parse_yaml, read_yaml, validate
+
+FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.S | re.M)
+OWN = ("my.yaml", "mine.yaml")
+"""Files of the reader's."""
+
+
+def blocks(page: Path, *languages: str) -> list[str]:
+    """The fenced blocks of a page in these languages."""
+    found = [(indent, code) for indent, name, code in FENCE.findall(page.read_text()) if name in languages]
+    return ["".join(line.removeprefix(indent) for line in code.splitlines(True)) for indent, code in found]
+
+
+def languages(page: Path) -> set[str]:
+    """Of the fenced blocks of a page."""
+    return {name for _, name, _ in FENCE.findall(page.read_text())}
+
+
+def commands(block: str) -> Iterator[list[str]]:
+    """The commands of a block of shell, as words, without what is set for each."""
+    subprocess.run(["bash", "-n", "-c", block], check=True)
+    for line in re.sub(r"source <\((.*?)\)", r"\1", block.replace("\\\n", " ")).splitlines():
+        words = shlex.split(line, comments=True)
+        for part in " \0 ".join(words).replace("\0 && \0", "\n").replace("\0 | \0", "\n").split("\n"):
+            found = [word.strip(" ") for word in part.split("\0")]
+            found = found[: found.index(">")] if ">" in found else found
+            while found and re.match(r"\w+=", found[0]):
+                found = found[1:]
+            if found and found[0]:
+                yield found
+
+
+def check_command(words: list[str]) -> None:
+    """AssertionError, SystemExit or BlipError where a command would not be taken."""
+    name = "python" if words[0] == "$PYTHON" else Path(words[0]).name
+    assert name in PROGRAMS or words[0] == ".", f"nobody checks {words[0]}"
+    PROGRAMS.get(name, _sourced)(words[1:])
+
+
+def _blip(words: list[str]) -> None:
+    if words[0] == "--print-completion":
+        assert words[1] in SHELLS, words
+        return
+    options = program._parser().parse_args(words)
+    named = [options.experiment] if hasattr(options, "experiment") else getattr(options, "experiments", [])
+    for file in named:
+        if file.name not in OWN:
+            options.vary = getattr(options, "vary", [])  # not of every command
+            _check_methods(experiment(options, file), options)
+    for runs in getattr(options, "runs", []):
+        assert runs.exists() or not runs.is_relative_to("results/recorded"), runs
+
+
+def _check_methods(asked: Any, options: Namespace) -> None:
+    methods = getattr(options, "method", [])
+    for method in [methods] if isinstance(methods, str) else methods:
+        asked.run_config(method, 0)
+    for text in getattr(options, "grid", None) or []:
+        assert text.partition("=")[0] in type(asked.methods[options.method]).model_fields, text
+
+
+def settings(words: list[str]) -> dict[str, Any] | None:
+    """The workflow's settings in a command of Snakemake; None where it starts no workflow."""
+    options = get_argument_parser().parse_args(words)
+    for profile in options.profile or []:
+        assert Path(profile, "config.yaml").exists(), profile
+    given = dict(text.split("=", 1) for text in options.config or [])
+    return read_yaml(Path("config/config.yaml")) | given
+
+
+def _snakemake(words: list[str]) -> None:
+    Plan(settings(words))
+
+
+def _make(words: list[str]) -> None:
+    run = subprocess.run(["make", "-n", *words], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+
+
+def _python(words: list[str]) -> None:
+    if words[0] == "-m":
+        assert words[1] in ("blip.cli", "venv", "pytest"), words
+        if words[1] == "blip.cli":
+            _blip(words[2:])
+    else:
+        assert Path(words[0]).exists(), words[0]
+
+
+def _pytest(words: list[str]) -> None:
+    assert all(Path(word).exists() for word in words if word.startswith("tests/")), words
+
+
+def _pip(words: list[str]) -> None:
+    extras = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = re.findall(r"\[(.*?)\]", " ".join(words))
+    assert all(extra in extras for text in named for extra in text.split(",")), words
+    assert all(Path(word).exists() for word in words if word.startswith("envs/")), words
+
+
+def _container(words: list[str]) -> None:
+    if words[0] == "build":
+        assert "docker-daemon://blip:0.1.0" in words or Path("Dockerfile").exists()
+        return
+    start = next(i for i, word in enumerate(words) if word in ("blip", "python"))
+    check_command(words[start:])
+
+
+def _sourced(words: list[str]) -> None:
+    assert Path(words[0]).exists() or Path("envs/bundle", words[0]).exists(), words
+
+
+def _nothing(words: list[str]) -> None:
+    """A word of the shell, or a program that changes nothing of the project."""
+
+
+PROGRAMS: dict[str, Callable[[list[str]], None]] = {
+    "blip": _blip,
+    "snakemake": _snakemake,
+    "make": _make,
+    "python": _python,
+    "python3": _python,
+    "pytest": _pytest,
+    "pip": _pip,
+    "docker": _container,
+    "apptainer": _container,
+    "source": _nothing,
+    **dict.fromkeys(("export", "cd", "git", "mkdir", "uv"), _nothing),
+}
+
+
+def check_yaml(text: str, folder: Path) -> None:
+    """A block of YAML: a suite, claims or an experiment, as its keys say."""
+    values = parse_yaml(text)
+    path = folder / "block.yaml"
+    path.write_text(text)
+    if "experiments" in values:
+        validate(Suite, values, "block")
+    elif "claims" in values:
+        load_claims(path)
+    elif any(kind.key in values for kind in KINDS):
+        load_experiment(path)
+        problems = jsonschema.Draft202012Validator(SCHEMAS["experiment"]()).iter_errors(yaml.safe_load(text))
+        assert not [p for p in problems if "is not of type 'number'" not in p.message]  # 1e-15 is a text in YAML 1.1
+    else:
+        raise AssertionError(f"nobody checks a block with {', '.join(values)}")
+
+
+def names_in_text(page: Path) -> Iterator[tuple[str, str]]:
+    """Commands that are named within lines: `blip train …`, `make demo`, as program and what follows."""
+    text = FENCE.sub("", page.read_text())
+    for code in re.findall(r"`([^`\n]+)`", text):
+        if match := re.match(r"(?:PATH=\S+ |\.venv/bin/)?(blip|make) ([a-z][a-z-]*)\b(?!\.)", code):
+            yield match[1], match[2]
+
+
+def known_names() -> dict[str, set[str]]:
+    """Commands of blip and targets of make."""
+    subparsers = next(a for a in program._parser()._actions if isinstance(a.choices, dict))
+    makefile = (ROOT / "Makefile").read_text()
+    return {"blip": set(subparsers.choices), "make": set(re.findall(r"^([a-z-]+):", makefile, re.M))}
+
+
+def dry_run(words: list[str], folder: Path) -> None:
+    """`snakemake -n` of a command that a page shows, on nothing: what it plans must be plannable."""
+    replaced = {"raw": folder / "raw", "results": folder / "results", "data": folder / "data"}
+    given = [f"{key}={value}" for key, value in (settings(words) or {}).items() if key not in replaced and value]
+    config = ["--config", *given, *(f"{key}={value}" for key, value in replaced.items())]
+    bin = Path(sys.executable).parent
+    command = [
+        os.fspath(bin / "snakemake"),
+        "--cores",
+        "2",
+        "-n",
+        "--quiet",
+        "all",
+        "--directory",
+        os.fspath(ROOT),
+        *config,
+    ]
+    environment = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}"}
+    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
