@@ -39,6 +39,7 @@ def test_a_report_is_two_files(tmp_path: Path) -> None:
     found = steps(tmp_path)
     assert found["machine"]["state"] == "done"
     assert any(row["what"] == "PyTorch" for row in found["machine"]["rows"])
+    assert str(ROOT) not in (tmp_path / "report.json").read_text()
     assert found["hours"]["rows"][-1]["value"] == 0
     assert "## machine: what is there" in (tmp_path / "report.md").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {"report.json", "report.md"}

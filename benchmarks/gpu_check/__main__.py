@@ -159,8 +159,8 @@ def _take(entry: dict[str, Any], lines: list[str], began: float) -> None:
 
 
 def _tail(log: Path) -> str:
-    """The last lines, 4,000 characters at most: a report is read, and small."""
-    return "\n".join(log.read_text(errors="replace").splitlines()[-25:])[-4000:]
+    """The last lines, 4,000 characters at most and without this machine's folder: a report is small, and kept."""
+    return "\n".join(log.read_text(errors="replace").replace(f"{ROOT}/", "").splitlines()[-25:])[-4000:]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from blip.doctor import report
 
 def machine(setting: Setting) -> Iterator[Row]:
     """As `blip doctor` says it."""
-    for line in report(setting.raw).splitlines():
+    for line in report(setting.raw).replace(str(setting.raw), setting.raw.name).splitlines():
         name, _, value = line.partition("  ")
         yield row(name, value.strip())
     commit = ROOT / "commit.txt"
