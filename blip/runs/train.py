@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from blip.config import fingerprint
-from blip.devices import pick_device
+from blip.devices import keep_freed_memory, pick_device
 from blip.errors import BlipError
 from blip.experiment import Experiment, Inputs
 from blip.files import make_folder
@@ -67,6 +67,7 @@ def train_run(
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
+    keep_freed_memory()
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32):
