@@ -58,11 +58,14 @@ kill-test: .venv/installed
 test-gpu: .venv/installed
 	$(BIN)/pytest -m gpu
 
-# The library with the oldest versions that pyproject.toml allows, PyTorch's among them (several GB of packages).
+# The library's core with the oldest versions that pyproject.toml allows, PyTorch's among them (several GB of packages);
+# with more of it: make test-oldest CORE='data cli results …'
+CORE = formulas fisher freezing golden networks methods descent devices graphs image_training
+
 test-oldest: .venv/installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/oldest
 	$(BIN)/uv pip install --quiet --python build/oldest/bin/python --resolution lowest-direct --editable '.[rl]' 'pytest>=8.2' 'hypothesis>=6.100'
-	build/oldest/bin/python -m pytest --ignore tests/test_workflow.py --ignore tests/test_envs.py
+	build/oldest/bin/python -m pytest $(CORE:%=tests/test_%.py)
 
 container-test: .venv/installed
 	$(BIN)/pytest -m container

@@ -24,7 +24,7 @@ BUNDLE = "window.vegaEmbed = vegaEmbed;"
 """What the page needs of Vega, Vega-Lite and Vega-Embed."""
 
 
-class Claim(NamedTuple):
+class JudgedClaim(NamedTuple):
     """A claim and what became of it (`blip.claims`); a number that there is not is None."""
 
     id: str
@@ -54,7 +54,7 @@ def write_page(runs: Runs, out: Path, title: str, claims: Path | None = None) ->
     return out
 
 
-def render(runs: Runs, title: str, beside: Path, claims: Sequence[Claim] = ()) -> str:
+def render(runs: Runs, title: str, beside: Path, claims: Sequence[JudgedClaim] = ()) -> str:
     """The page's HTML; the same runs and the same files beside it give the same text."""
     environment = _needed("jinja2").Environment(
         loader=_needed("jinja2").FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -87,11 +87,11 @@ def render(runs: Runs, title: str, beside: Path, claims: Sequence[Claim] = ()) -
     return text
 
 
-def read_claims(path: Path) -> list[Claim]:
+def read_claims(path: Path) -> list[JudgedClaim]:
     """The claims and their verdicts in a file that `blip claims` wrote."""
     try:
         rows = json.loads(regular(path).read_bytes())["claims"]
-        return [Claim(**{name: row[name] for name in Claim._fields}) for row in rows]
+        return [JudgedClaim(**{name: row[name] for name in JudgedClaim._fields}) for row in rows]
     except OSError as error:
         raise BlipError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
