@@ -97,6 +97,7 @@ def _record(
         network=Numbers(shared=shared, by_task=by_task),
         tables=experiment.tables_of(method),
         config=experiment.run_config(method, seed),
+        defaults=experiment.defaults_of(method),
         key=key,
         data=inputs.checksum,
         provenance=made_by,
