@@ -1,10 +1,12 @@
 """Run folders: find them, check them, and put their tables side by side in long format."""
 
+import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 from pydantic import ValidationError
@@ -125,13 +127,21 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise BlipError(f"{path}: no such folder, expected run folders")
-        found = [file.parent for file in path.rglob(RECORD)]
-        found += [folder for folder in path.rglob("seed[0-9]*") if folder.is_dir()]
+        found = [below for below in _walked(path) if (below / RECORD).exists() or re.match("seed[0-9]", below.name)]
         folders = {folder.resolve(): folder for folder in found} | folders
     finished = {folder for folder in folders.values() if (folder / RECORD).exists()}
     for folder in sorted({*folders.values()} - finished):
         print(f"warning: {folder}: unfinished run (no {RECORD}), left out", file=sys.stderr)
     return sorted(finished)
+
+
+def _walked(folder: Path) -> Iterator[Path]:
+    """A folder and all below it. Raises BlipError where one cannot be read: a run that is not seen would be missing."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise BlipError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+    return (Path(where) for where, _, _ in os.walk(folder, onerror=refuse))
 
 
 def load_runs(paths: Iterable[Path | str]) -> Runs:
