@@ -17,7 +17,7 @@ BIN = .venv/bin
 N ?= 100
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo claims stand-in docs test test-slow test-gpu test-oldest container-test page-test slurm-test lint bench lock clean
+.PHONY: demo claims stand-in docs test test-slow test-gpu test-oldest container-test page-test crate-test slurm-test lint bench lock clean
 .PHONY: kill-test bundle gpu-bundle gpu-check
 
 # A killed Snakemake leaves its lock; where none lives, it is taken away.
@@ -72,7 +72,13 @@ container-test: .venv/installed
 
 # The page in a real browser: Debian's chromium and chromium-driver, or any Chromium with its driver on the path.
 page-test: .venv/installed
-	$(BIN)/pytest -m browser
+	$(BIN)/pytest -m browser tests/test_page_browser.py
+
+# The validator stands apart: it needs an older rich than the linters do.
+crate-test: .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/validator
+	$(BIN)/uv pip install --quiet --python build/validator/bin/python 'roc-validator==0.13.*' 'rocrate>=0.14'
+	$(BIN)/pytest -m crate tests/test_crate.py
 
 slurm-test: .venv/installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint envs/constraints.txt snakemake-executor-plugin-slurm

@@ -18,6 +18,7 @@ from blip.training.products import AUTO, ONEDNN, SMALLEST_PRODUCT, choose, proce
 OPTIONAL = {
     "games": ("ale-py", "gymnasium", "stable-baselines3"),
     "workflow": ("snakemake",),
+    "page, RO-Crate": ("vl-convert-python", "rocrate"),
     "download of raw data": ("torchvision",),
     "Stable-Baselines3's wrappers": ("opencv-python-headless",),
 }

@@ -5,9 +5,8 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from functools import cache
-from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -16,6 +15,7 @@ from blip.files import atomic_write, regular
 from blip.results.charts import CONFIG, Palette, Spec
 from blip.results.comparison import compare
 from blip.results.loading import Runs
+from blip.results.needed import needed
 from blip.results.page_sections import duration, experiment_section, group_section, links, minus
 from blip.results.page_style import HEAT_STEPS, page_colours
 
@@ -24,7 +24,7 @@ BUNDLE = "window.vegaEmbed = vegaEmbed;"
 """What the page needs of Vega, Vega-Lite and Vega-Embed."""
 
 
-class Claim(NamedTuple):
+class JudgedClaim(NamedTuple):
     """A claim and what became of it (`blip.claims`); a number that there is not is None."""
 
     id: str
@@ -54,10 +54,10 @@ def write_page(runs: Runs, out: Path, title: str, claims: Path | None = None) ->
     return out
 
 
-def render(runs: Runs, title: str, beside: Path, claims: Sequence[Claim] = ()) -> str:
+def render(runs: Runs, title: str, beside: Path, claims: Sequence[JudgedClaim] = ()) -> str:
     """The page's HTML; the same runs and the same files beside it give the same text."""
-    environment = _needed("jinja2").Environment(
-        loader=_needed("jinja2").FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    environment = needed("jinja2").Environment(
+        loader=needed("jinja2").FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["minus"] = minus
     palette, charts = Palette(runs.methods()), list[Spec]()
@@ -87,11 +87,11 @@ def render(runs: Runs, title: str, beside: Path, claims: Sequence[Claim] = ()) -
     return text
 
 
-def read_claims(path: Path) -> list[Claim]:
+def read_claims(path: Path) -> list[JudgedClaim]:
     """The claims and their verdicts in a file that `blip claims` wrote."""
     try:
         rows = json.loads(regular(path).read_bytes())["claims"]
-        return [Claim(**{name: row[name] for name in Claim._fields}) for row in rows]
+        return [JudgedClaim(**{name: row[name] for name in JudgedClaim._fields}) for row in rows]
     except OSError as error:
         raise BlipError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -136,14 +136,7 @@ def _once(texts: Iterable[str]) -> list[str]:
 @cache
 def _bundle() -> str:
     """Vega, Vega-Lite and Vega-Embed as one script."""
-    script: str = _needed("vl_convert").javascript_bundle(BUNDLE)
+    script: str = needed("vl_convert").javascript_bundle(BUNDLE)
     if "</script" in script.lower():  # would end the element that it stands in
         raise BlipError("vl-convert-python: this version's script cannot stand in a page")
     return script
-
-
-def _needed(module: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError:
-        raise BlipError("the page needs further packages: pip install 'blip-continual[workflow]'") from None

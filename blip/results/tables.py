@@ -17,6 +17,7 @@ from blip.results.comparison_table import comparison_latex, comparison_markdown
 from blip.results.loading import REFERENCES, Runs, mixed_runs
 from blip.results.markup import latex_escape, plain, to_csv
 from blip.results.metrics import run_metrics, score_name, scores_kept, summarise
+from blip.results.scenario import scenario
 from blip.results.statistics import SEEDS_OF_INTERVAL
 
 
@@ -224,7 +225,7 @@ def sentence(runs: Runs, table: pd.DataFrame) -> str:
 
 
 def notes(runs: Runs) -> list[str]:
-    """What a reader must know of the runs: seeds, length of training, mixed versions."""
+    """What a reader must know of the runs: seeds, length of training, what is known in testing, mixed versions."""
     seeds = runs.runs.sort_values("seed").groupby("method")["seed"]
     texts = {method: f"{', '.join(map(str, s))} (n = {len(s)})" for method, s in seeds}
     if len(set(texts.values())) == 1:
@@ -238,7 +239,13 @@ def notes(runs: Runs) -> list[str]:
         trained += f"; each {score.name} is the mean of {_range(runs.raw_scores()['n'])} {score.task}s played"
     few = f"Fewer than {SEEDS_OF_INTERVAL} seeds: too few for an interval"
     short = [few] if seeds.count().min() < SEEDS_OF_INTERVAL else []
-    return [f"Seeds of {stated}", *short, trained, *(f"Warning: {warning}" for warning in mixed_runs(runs))]
+    return [
+        f"Seeds of {stated}",
+        *short,
+        trained,
+        *scenario(runs),
+        *(f"Warning: {warning}" for warning in mixed_runs(runs)),
+    ]
 
 
 def format_rows(table: pd.DataFrame) -> Iterator[tuple[list[str], tuple[Cell, ...]]]:

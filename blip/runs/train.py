@@ -28,7 +28,7 @@ from blip.record import (
     write_run,
 )
 from blip.runs.provenance import provenance
-from blip.runs.score_text import score_matrix
+from blip.runs.score_text import score_table
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
 from blip.training.products import AUTO, DEFAULT, choose, computed_by, tensor_float_32
@@ -77,7 +77,7 @@ def train_run(
         record = _record(experiment, method, seed, inputs, trainer, key, made_by)
         write_run(folder, record, _weights(trainer) if weights else None, trainer.tables)
         checkpoint.remove()
-    print(score_matrix(trainer.tables[experiment.score.table], experiment.score, trainer.names), file=sys.stderr)
+    print(score_table(trainer.tables[experiment.score.table], experiment.score, trainer.names), file=sys.stderr)
     return folder
 
 
@@ -97,6 +97,7 @@ def _record(
         network=Numbers(shared=shared, by_task=by_task),
         tables=experiment.tables_of(method),
         config=experiment.run_config(method, seed),
+        defaults=experiment.defaults_of(method),
         key=key,
         data=inputs.checksum,
         provenance=made_by,
