@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from blip.claims.timing import Work, paired_ratios
+from blip.devices import keep_freed_memory
 from blip.training.products import AUTO, choose, computed_by, processor_name
 
 
@@ -54,6 +55,7 @@ _settings = ExitStack()
 def main(threads: int = 1) -> None:
     """Common start of every benchmark."""
     torch.set_num_threads(threads)
+    keep_freed_memory()
     _settings.enter_context(computed_by(PRODUCTS))
     print(f"\n{Path(sys.argv[0]).name}: {hardware()}\n", flush=True)
     print("| what | measured: median (range) | target | limit |\n|---|---|---|---|", flush=True)

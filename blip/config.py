@@ -59,14 +59,18 @@ def load_experiment(path: Path, overrides: dict[str, Any] | None = None, varied:
         set_key(values, key, value, path)
     if "variant" in values:
         raise BlipError(f"{path}: variant: unknown key")
-    kind = next((kind for kind in KINDS if kind.key in values), KINDS[-1])
-    experiment = validate(kind, values, str(path))
+    experiment = validate(kind_of(values), values, str(path))
     if not varied:
         return experiment
     plain = experiment.model_dump(mode="json")  # values as they were understood: 1e-12 is a text in YAML
     variant = Variant(of=experiment.name, settings={key: _value_at(plain, key) for key in varied})
     named = values | {"name": variant.name, "variant": variant.model_dump()}
-    return validate(kind, named, f"{path}: {', '.join(varied)}")
+    return validate(type(experiment), named, f"{path}: {', '.join(varied)}")
+
+
+def kind_of(values: dict[str, Any]) -> type[Experiment]:
+    """Of what an experiment file holds."""
+    return next((kind for kind in KINDS if kind.key in values), KINDS[-1])
 
 
 def set_key(values: dict[str, Any], key: str, value: Any, where: Path) -> None:

@@ -1,5 +1,7 @@
 """Devices: which one a run is on, and how memory gets there."""
 
+import ctypes
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,19 @@ def pick_device(name: str) -> torch.device:
         torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True  # or a resumed run would not end with the same bytes
     return device
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, where its allocator is glibc's.
+
+    Otherwise gradients and the like go back to the system in each step and come back page by page, all zeroed: up to a
+    third of a step of the MLP. Arrays of more than 32 MiB, glibc's limit for this, still do.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+        mallopt(trim_threshold, 2**30)
+        mallopt(mmap_threshold, 2**25)
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:

@@ -10,13 +10,15 @@ from textwrap import wrap
 
 import torch
 
-from blip.config import load_experiment, published
+from blip.config import kind_of, load_experiment, published
 from blip.data import is_present
+from blip.schema import read_yaml
 from blip.training.products import AUTO, ONEDNN, SMALLEST_PRODUCT, choose, processor, processor_name
 
 OPTIONAL = {
     "games": ("ale-py", "gymnasium", "stable-baselines3"),
     "workflow": ("snakemake",),
+    "page, RO-Crate": ("vl-convert-python", "rocrate"),
     "download of raw data": ("torchvision",),
     "Stable-Baselines3's wrappers": ("opencv-python-headless",),
 }
@@ -111,11 +113,11 @@ def _data(raw: Path) -> Rows:
     there: dict[str, bool] = {}
     ready, waiting = [], []
     for name, file in published().items():
-        experiment = load_experiment(file)
-        for source in experiment.sources:
-            there.setdefault(source.name, is_present(source, raw))
-        lacking = [source.name for source in experiment.sources if not there[source.name]]
-        lacking += [package for package in experiment.packages if _version(package) == "not installed"]
+        packages = kind_of(read_yaml(file)).packages
+        lacking = [package for package in packages if _version(package) == "not installed"]
+        sources = [] if lacking else load_experiment(file).sources  # which takes the packages
+        there |= {source.name: is_present(source, raw) for source in sources if source.name not in there}
+        lacking += [source.name for source in sources if not there[source.name]]
         waiting += [f"{name} ({', '.join(lacking)})"] if lacking else []
         ready += [] if lacking else [name]
     return [

@@ -118,6 +118,11 @@ class Experiment(Schema):
             "seed": seed,
         }
 
+    def defaults_of(self, method: str) -> dict[str, Any]:
+        """The method's settings where nothing is said of them, as plain values; without those that have to be given."""
+        fields = type(self.methods[method]).model_fields.items()
+        return {name: field.get_default(call_default_factory=True) for name, field in fields if not field.is_required()}
+
     @abstractmethod
     def inputs(self, seed: int, raw: Path, prepared: Path, device: torch.device) -> Inputs:
         """What the runs with a seed learn from, on the device; made from `raw` where it is missing in `prepared`."""

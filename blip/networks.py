@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from blip.core.layers import named_layers
 from blip.errors import BlipError
-from blip.schema import Schema
+from blip.schema import Fraction, Schema
 
 Multiple = Annotated[float, Field(ge=1 / 64, le=64)]
-Share = Annotated[float, Field(ge=0, le=1)]
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -48,7 +47,7 @@ class AlexNetConfig(Schema):
     mul: Multiple = 1.0
     """Factor on the numbers of channels."""
     hidden: tuple[PositiveInt, PositiveInt] = (2048, 2048)
-    dropout: tuple[Share, Share, Share, Share, Share] = (0.2, 0.2, 0.2, 0.2, 0.2)
+    dropout: tuple[Fraction, Fraction, Fraction, Fraction, Fraction] = (0.2, 0.2, 0.2, 0.2, 0.2)
     """After each of the three convolutions and the two linear layers."""
     bias: bool = True
     """Of all layers and heads."""

@@ -175,6 +175,8 @@ class RunRecord(Schema):
     tables: list[Table]
     config: dict[str, Any]
     """What the numbers depend on."""
+    defaults: dict[str, Any] = Field(default_factory=dict)
+    """The method's settings where an experiment says nothing of them; older runs do not say."""
     key: str
     """Of configuration, data and package version: runs of equal keys have equal numbers."""
     data: str = ""

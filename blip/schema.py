@@ -1,10 +1,10 @@
 """What every configured part has: named fields, checked types, no unknown keys, errors of one line."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 
 from blip.errors import BlipError
@@ -14,6 +14,8 @@ T = TypeVar("T", bound="Schema")
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Names that become parts of paths."""
+Fraction = Annotated[float, Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 LARGEST, SMALLEST, WHOLE = 1e37, 1e-37, 2**53
 """Numbers that can be computed with: in float32, and whole ones exactly in float64."""
 YAML_BYTES, YAML_NODES = 2**20, 100_000

@@ -1,6 +1,6 @@
 """A campaign of SIGKILLs: `make kill-test N=100`. Prints kills and bytes that differ from work that was never killed.
 
-Training by several methods, games, data and the workflow are killed at random moments, two at a time, started again,
+Training by every method, games, data and the workflow are killed at random moments, two at a time, started again,
 and in the end brought to their end. Ends with status 1 where a byte differs.
 """
 
@@ -20,7 +20,8 @@ from pathlib import Path
 from conftest import ROOT, TINY
 from test_resume import COMMAND
 
-METHODS = ("blip", "sgd", "ewc", "lwf", "imm-mode", "joint")
+from blip.methods import METHODS
+
 TIMES = {"run.json", "cost.csv"}
 """What a run's folder holds of times."""
 GAMES = """\

@@ -80,6 +80,17 @@ def test_no_two_modules_have_one_name() -> None:
     assert sorted({*modules, *rooms}) == sorted([*modules, *rooms])
 
 
+def test_no_two_classes_have_one_name() -> None:
+    names = [
+        node.name
+        for path in (ROOT / "blip").rglob("*.py")
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert len(names) > 90
+    assert [name for name in set(names) if names.count(name) > 1] == []
+
+
 def test_the_page_has_every_room_in_its_picture_and_names_what_is_there() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     rooms = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]

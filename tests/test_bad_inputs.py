@@ -6,6 +6,7 @@ and runs a command in a forked process, so that a crash or a hang is the case's 
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -55,10 +56,18 @@ Break = Callable[[], object]
 
 
 class Case:
-    """What is broken, and the command that meets it."""
+    """What is broken, the command that meets it, and within what limits of the process."""
 
-    def __init__(self, name: str, arguments: list[str], broken: Break = lambda: None, *, sure: bool = True) -> None:
-        self.name, self.arguments, self.broken, self.sure = name, arguments, broken, sure
+    def __init__(
+        self,
+        name: str,
+        arguments: list[str],
+        broken: Break = lambda: None,
+        *,
+        limits: Break = lambda: None,
+        sure: bool = True,
+    ) -> None:
+        self.name, self.arguments, self.broken, self.limits, self.sure = name, arguments, broken, limits, sure
 
 
 # Breaking things, in the project's folder
@@ -77,6 +86,36 @@ def fifo(path: str) -> None:
 def folder(path: str) -> None:
     Path(path).unlink(missing_ok=True)
     Path(path).mkdir()
+
+
+def locked(path: str, mode: int = 0) -> None:
+    """Take a file or folder (made where it is not there) away from everybody, root too."""
+    without_privileges()
+    if not Path(path).exists():
+        Path(path).mkdir()
+    Path(path).chmod(mode)
+
+
+def without_privileges() -> None:
+    """Let this process read and write only what its user may, even if that is root (Linux: capset)."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable capabilities, twice 32 of them
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~0b110  # to override permissions, to read and search everything
+    assert libc.capset(header, sets) == 0
+
+
+def full_disk(size: int) -> None:
+    """Let no file grow beyond so many bytes."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+
+def little_memory(mib: int) -> None:
+    """Let this process have so much more memory than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + mib * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
 def configure(**changes: Any) -> None:
@@ -259,6 +298,38 @@ NAMED = [
     Case("a checkpoint a folder", ["train", *TRAIN[1:]], lambda: each_checkpoint(lambda path: folder(path))),
     Case("a data set a pipe", TRAIN, lambda: fifo("data/zoo-4x4x1.safetensors")),
     Case("a split a pipe", TRAIN, lambda: fifo("data/splits/tiny/seed0.safetensors")),
+    *(
+        Case(f"{path} is not to be read by {arguments[0]}", arguments, lambda path=path: locked(path))
+        for arguments, paths in (
+            (TABLES, ("runs", "runs/tiny", "runs/tiny/sgd", RUN, f"{RUN}/run.json", f"{RUN}/cost.csv")),
+            (FIGURES, ("runs/tiny/blip", f"{RUN}/history.csv")),
+            (GAMES, ("games", GAME, f"{GAME}/replays.csv")),
+            (DATA, ("raw", "raw/zoo", "raw/zoo/train", "raw/zoo/train/class0", "raw/zoo/train/class0/0.png")),
+            (MINI, ("raw/MI_raw.zip",)),
+            (CHECK, ("tiny.yaml",)),
+            (TRAIN, ("raw/zoo/train/class0", "data", "data/splits", "data/splits/tiny", "data/zoo-4x4x1.safetensors")),
+            (TRAIN, ("checkpoints",)),
+        )
+        for path in paths
+    ),
+    *(
+        Case(f"{path} is not to be written by {arguments[0]}", arguments, lambda path=path: locked(path, 0o500))
+        for arguments, path in (
+            *((TABLES, "out"), (FIGURES, "out"), (GAMES, "out"), (DATA, "fresh"), (MINI, "out"), (TRAIN, "new")),
+            *(([*TRAIN, "--checkpoints", "others"], "others"), (["stand-in", "made"], "made")),
+        )
+    ),
+    Case("a checkpoint not to be read", TRAIN, lambda: each_checkpoint(locked)),
+    Case("a full disk for data", DATA, limits=lambda: full_disk(200)),
+    Case("a full disk for a run", TRAIN, limits=lambda: full_disk(600)),
+    Case("a full disk for tables", TABLES, limits=lambda: full_disk(50)),
+    Case("a full disk for figures", FIGURES, limits=lambda: full_disk(2000)),
+    Case("a full disk for pickles", MINI, limits=lambda: full_disk(100)),
+    Case("a full disk for stand-ins", ["stand-in", "made"], limits=lambda: full_disk(20)),
+    Case(
+        "little memory", TRAIN, lambda: configure(network__hidden=[10_000, 10_000]), limits=lambda: little_memory(200)
+    ),
+    Case("seeds twice", [*CHECK[:1], "suite.yaml"], lambda: write("suite.yaml", SUITE.replace("[0, 1]", "[0, 0]"))),
 ]
 
 
@@ -461,13 +532,14 @@ def trouble(case: Case, project: Path, folder: Path) -> tuple[int, str]:
     root = folder / "a/b/c"  # so that ../../x is still in the folder
     shutil.copytree(project, root)
     err = folder / "err"
-    before: list[set[str]] = []
 
     def work() -> int:
         os.chdir(root)
+        before = everything(folder)
         case.broken()
-        before.append(everything(folder))
-        (folder / "before").write_text(json.dumps(sorted(before[0])))
+        with (folder / "before").open("w") as file:
+            json.dump(sorted(before | everything(folder)), file)
+        case.limits()
         return main(case.arguments)
 
     status = forked(work, err)
@@ -485,7 +557,7 @@ def trouble(case: Case, project: Path, folder: Path) -> tuple[int, str]:
         if new:
             problems.append(f"new files: {sorted(new)[:3]}")
     shutil.rmtree(folder)
-    return status, f"{case.name}: {', '.join(problems)}: {said[-600:]}" if problems else ""
+    return status, f"{case.name}: {', '.join(problems)}: {said[:300]} … {said[-600:]}" if problems else ""
 
 
 @pytest.mark.slow

@@ -35,6 +35,24 @@ def test_steps_are_those_of_pytorchs_sgd_bit_by_bit() -> None:
     assert not torch.equal(ours[0].weight, nn.Linear(9, 70).weight)
 
 
+@pytest.mark.parametrize("largest", [1e-3, 1.0, 4.999999, 5.0, 5.000002, 1e3])
+def test_clipping_is_pytorchs_bit_by_bit(largest: float) -> None:
+    ours, theirs = ([nn.Parameter(torch.zeros(n)) for n in (1, 1, 2)] for _ in range(2))
+    for parameters in (ours, theirs):
+        for parameter, gradient in zip(parameters[:2], (3.0, 4.0), strict=True):  # a norm of 5; the last has none
+            parameter.grad = torch.full((1,), gradient)
+    GradientDescent(ours, 0.1).clip(largest)
+    nn.utils.clip_grad_norm_(theirs, largest)
+    for a, b in zip(ours[:2], theirs[:2], strict=True):
+        assert a.grad is not None
+        assert b.grad is not None
+        assert torch.equal(a.grad, b.grad)
+    ours[0].grad = torch.full((1,), torch.nan)
+    GradientDescent(ours, 0.1).clip(largest)
+    assert ours[1].grad is not None
+    assert ours[1].grad.isnan().all(), "what is not finite is not passed over"
+
+
 def test_a_step_drops_gradients_and_passes_over_parameters_without_one() -> None:
     used, unused = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
     descent = GradientDescent([used, unused], 0.5)
@@ -65,6 +83,9 @@ def test_learning_rates_are_those_of_pytorchs_schedule(patience: int) -> None:
     assert len(set(rates)) > 3
 
 
+@pytest.mark.skipif(
+    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11), reason="older ones import their compiler by themselves"
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_training_does_without_pytorchs_compiler(method: str, tiny: Path, tmp_path: Path) -> None:
     code = """if True:

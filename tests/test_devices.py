@@ -1,11 +1,13 @@
 """Picking a device, with a stand-in for CUDA: what the real one refuses is refused."""
 
+import platform
+import resource
 from typing import Any
 
 import pytest
 import torch
 
-from blip.devices import pick_device, upload
+from blip.devices import keep_freed_memory, pick_device, upload
 from blip.errors import BlipError
 
 
@@ -53,3 +55,17 @@ def test_a_gpu_copies_from_pinned_memory_and_is_not_waited_for(monkeypatch: pyte
     assert "pinned" not in asked
     upload(order, torch.device("cuda"))
     assert asked == {"pinned": True, "non_blocking": True, "device": torch.device("cuda")}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is a setting of glibc's allocator")
+def test_freed_memory_is_used_again_without_asking_the_system() -> None:
+    def pages_asked_for() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(10):
+            arrays = [torch.zeros(2**20) for _ in range(6)]  # 4 MiB each
+            del arrays
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    keep_freed_memory()
+    pages_asked_for()  # once they are had
+    assert pages_asked_for() < 6 * 2**10, "as many as one round of them has"

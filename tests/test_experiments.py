@@ -142,6 +142,14 @@ def test_configured_hyper_parameters_are_the_published_ones(name: str) -> None:
     assert experiment.data.validation == published["validation"]
 
 
+def test_defaults_are_what_holds_where_an_experiment_says_nothing() -> None:
+    experiment = load_experiment(CONFIG / "experiments" / "gpm_pmnist.yaml")
+    assert experiment.defaults_of("ewc")["strength"] == 5000
+    assert experiment.run_config("ewc", 0)["method"]["strength"] == 100
+    assert experiment.defaults_of("gpm")["images"] == [125]
+    assert not experiment.defaults_of("sgd")
+
+
 def test_configured_sequences_are_the_published_ones() -> None:
     data = {name: load_experiment(CONFIG / "experiments" / f"{name}.yaml").data for name in PUBLISHED}
     cuts = {n: [(s.name, s.classes_per_task, s.permutations) for s in d.sources] for n, d in data.items()}

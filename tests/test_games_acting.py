@@ -1,5 +1,7 @@
 """Acting in two halves of the games, as on a GPU; on a CPU, with a stand-in for CUDA graphs."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -204,3 +206,21 @@ def test_games_that_are_over_leave_the_recorded_batch_as_large_as_it_was(recordi
     n = 1 + max(game.length for game in played[0])
     assert set(sizes[:n]) == {4}
     assert set(sizes[n:]) != {4}
+
+
+def test_the_recording_of_an_evaluation_goes_with_it(recordings: list[FakeGraph]) -> None:
+    """At once: a graph's memory on the device is none of Python's, which would not look for circles because of it."""
+    network = make_network()
+    network.eval()
+    act = by_network(network, 0, CPU, graphs=True)
+    for _ in range(WARM_UP + 2):
+        act(np.zeros((3, 4, 84, 84), dtype=np.uint8))
+    (graph,) = recordings
+    recordings.clear()
+    alive = weakref.ref(graph)
+    gc.disable()
+    try:
+        del act, graph
+        assert alive() is None
+    finally:
+        gc.enable()

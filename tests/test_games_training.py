@@ -51,6 +51,11 @@ methods:
   sgd-frozen: {}
   ewc: {fisher: sampled, over_tasks: sum, fisher_batch_size: 8}
   single-task: {}
+  si: {}
+  mas: {batch_size: 8}
+  gpm: {images: [16]}
+  lwf: {}
+  imm-mode: {fisher_batch_size: 8}
 """
 """Nine updates of 32 steps for each game."""
 

@@ -1,6 +1,7 @@
 """On a CUDA device: `make test-gpu`. With BLIP_GPU_STAND_IN set, on a CPU with a stand-in for CUDA graphs."""
 
 import gc
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ pytestmark = [
 ]
 _PRECISION = TrainingConfig.model_fields.get("precision")
 PRECISIONS = get_args(_PRECISION.annotation) if _PRECISION else ("float32",)
-GAME_METHODS = ["blip", "ewc", "sgd", "sgd-frozen", "single-task"]
+GAME_METHODS = [name for name, method in METHODS.items() if method.games]
 
 
 @pytest.fixture
@@ -116,16 +117,15 @@ data:
   validation: 0.2
 network: NETWORK
 training: {lr: 0.05, batch_size: 32, epochs: 4, lr_patience: 1}
-methods:
-  blip: {f_prior: 1e-13, fisher_batch_size: 10, fisher_batches: 20}
-  sgd: {}
-  sgd-frozen: {}
-  ewc: {strength: 10}
-  lwf: {}
-  imm-mode: {}
-  single-task: {}
-  joint: {}
+methods: METHODS
 """
+SETTINGS: dict[str, dict[str, Any]] = {
+    "blip": {"f_prior": 1e-13, "fisher_batch_size": 10, "fisher_batches": 20},
+    "ewc": {"strength": 10},
+    "hat": {"s_max": 50, "strength": 0.05},
+    "packnet": {"retrain_epochs": 1},
+}
+"""Of methods whose defaults are not for such small runs; every registered method is tested."""
 NETWORKS = {
     "mlp": "{name: mlp, hidden: [32]}",
     "alexnet": "{name: alexnet, mul: 0.1, hidden: [32, 32]}",
@@ -144,7 +144,8 @@ def image_trainer(
     precision: str = "",
 ) -> Any:
     path = folder / "images.yaml"
-    path.write_text(IMAGES.replace("NETWORK", NETWORKS[network]))
+    methods = json.dumps({name: SETTINGS.get(name, {}) for name in METHODS})
+    path.write_text(IMAGES.replace("NETWORK", NETWORKS[network]).replace("METHODS", methods))
     more = {"training__precision": precision} if _PRECISION and precision else {}
     trainer = make_trainer(path, method, folder / name, device=device, **more)
     assert trainer.cuda_graphs == (device.type == "cuda")

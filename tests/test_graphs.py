@@ -1,5 +1,7 @@
 """Which steps are run eagerly, recorded and replayed; on a CPU, with a stand-in for CUDA's graphs."""
 
+import gc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -156,3 +158,16 @@ def test_a_learned_game_leaves_nothing_recorded(tmp_path: Path, monkeypatch: pyt
     trainer.run("test")
     assert len(made) == 2
     assert all(ppo._step is None and not ppo._rollout for ppo in made)
+
+
+def test_a_learned_task_leaves_nothing_recorded(tiny: Path, tmp_path: Path, recordings: list[FakeGraph]) -> None:
+    """At once, without Python's search for circles: the next task's recording then has the memory."""
+    gc.disable()
+    try:
+        trainer = graphed_trainer(tiny, "hat", tmp_path)
+        trainer.run("test")
+        alive = [weakref.ref(graph) for graph in recordings]
+        recordings.clear()
+        assert [graph() for graph in alive] == [None, None]
+    finally:
+        gc.enable()

@@ -246,6 +246,20 @@ def test_references_are_shown_and_not_compared(root: Path, tmp_path: Path) -> No
     assert "Average accuracy after 2 tasks: joint (90.00 %)" in alone
 
 
+def test_notes_say_what_is_known_in_testing_and_which_settings_are_no_defaults(root: Path, tmp_path: Path) -> None:
+    ewc = {"name": "ewc", "version": 2, "strength": 100.0, "form": "online"}
+    config = {"heads": "shared", "method": ewc}
+    write_run(root, method="ewc", config=config, defaults={"strength": 5000.0, "form": "online"})
+    gpm = {"name": "gpm", "threshold": [0.95, 0.99]}
+    write_run(root, method="gpm", config={"heads": "shared", "method": gpm}, defaults={"threshold": [0.97]})
+    text = write_tables(load_runs([root]), tmp_path / "out")
+    assert "* One head for all tasks, which are not told apart in testing" in text
+    changed = "ewc strength 100 (5000); gpm threshold 0.95 / 0.99 (0.97)"
+    assert f"* Settings that are not a method's defaults (in brackets): {changed}\n" in text
+    unknown = write_tables(load_runs([root / "mnist5/blip"]), tmp_path / "alone")
+    assert "Settings" not in unknown
+
+
 def test_files_of_tables(root: Path, tmp_path: Path) -> None:
     write_run(root, experiment="one_task", method="sgd", R=[[0.9]])
     write_tables(load_runs([root]), tmp_path)

@@ -10,7 +10,7 @@ from run_folders import write_game_run, write_run
 from blip.errors import BlipError
 from blip.results import load_runs, run_metrics, write_figures, write_tables
 from blip.results.figures import draw_returns
-from blip.results.metrics import reference_scores, score_shares, scores_kept
+from blip.results.metrics import normalised_scores, reference_scores, scores_kept
 from blip.results.style import method_colours
 
 RANDOM = [10.0, 100.0]
@@ -31,7 +31,7 @@ def test_returns_are_normalised_by_the_random_agent_and_the_best_learner(root: P
     runs = load_runs([root])
     assert runs.tasks == ["Boxing", "Krull"]
     assert reference_scores(runs).to_dict("list") == {"chance": RANDOM, "best": [110.0, 300.0]}
-    normalised = score_shares(runs).set_index(["method", "seed", "task_learned", "task"])["score"]
+    normalised = normalised_scores(runs).set_index(["method", "seed", "task_learned", "task"])["score"]
     assert normalised["blip", 0].to_dict() == {(0, 0): 1.0, (1, 0): 1.0, (1, 1): 0.5}
     assert normalised["sgd", 1].to_dict() == {(0, 0): 1.0, (1, 0): 0.25, (1, 1): 1.0}
     metrics = run_metrics(runs).set_index(["method", "seed"])
@@ -41,7 +41,7 @@ def test_returns_are_normalised_by_the_random_agent_and_the_best_learner(root: P
 
 def test_accuracies_beside_games_stay_as_they_are(root: Path) -> None:
     write_run(root, "mnist5", "sgd", 0, [[0.9], [0.8, 0.7]])
-    frame = score_shares(load_runs([root]))
+    frame = normalised_scores(load_runs([root]))
     assert frame[frame["experiment"] == "mnist5"]["score"].tolist() == [0.9, 0.8, 0.7]
     assert len(frame) == 3 + 4 * 3
 

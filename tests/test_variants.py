@@ -1,6 +1,7 @@
 """Variants of an experiment beside it."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -11,13 +12,26 @@ from blip.results import load_runs
 from blip.results.statistics import paired
 from blip.results.variants import variants
 
+EXACT, SAME = ({"of": "mnist5", "settings": {"methods.ewc.fisher": fisher}} for fisher in ("exact", "same"))
+MERGE = {"of": "mnist5", "settings": {"methods.imm-mode.merge": False}}
+
+
+def as_variant(variant: dict[str, Any] | None) -> dict[str, Any]:
+    """What `run_folders.write_run` needs for a run of a variant."""
+    return {"config": {"variant": variant}} if variant else {}
+
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """EWC with two Fishers, of which one forgets less, and a variant that differs in nothing."""
     for seed in range(5):
-        for name, drop in (("mnist5", 0.1), ("mnist5.fisher-exact", 0.02), ("mnist5.fisher-same", 0.1)):
-            write_run(tmp_path, name, "ewc", seed, forgetting_matrix(3, 0.9, drop, seed + (drop == 0.02) * 90))
+        for name, variant, drop in (
+            ("mnist5", None, 0.1),
+            ("mnist5.fisher-exact", EXACT, 0.02),
+            ("mnist5.fisher-same", SAME, 0.1),
+        ):
+            R = forgetting_matrix(3, 0.9, drop, seed + (drop == 0.02) * 90)
+            write_run(tmp_path, name, "ewc", seed, R, **as_variant(variant))
     return tmp_path
 
 
@@ -51,13 +65,13 @@ def test_the_command_prints_and_writes_the_table(root: Path, shell: Shell, tmp_p
 def test_runs_without_variants_are_refused(tmp_path: Path, shell: Shell) -> None:
     write_run(tmp_path, "mnist5", "ewc")
     assert "no variants: expected" in refused(shell("variants", tmp_path, "--out", tmp_path / "out"))
-    write_run(tmp_path, "mnist5.merge-false", "imm-mode")
+    write_run(tmp_path, "mnist5.merge-false", "imm-mode", **as_variant(MERGE))
     assert "mnist5: no runs of imm-mode" in refused(shell("variants", tmp_path, "--out", tmp_path / "out"))
 
 
 def test_two_seeds_tell_nothing(tmp_path: Path, shell: Shell) -> None:
     for seed in range(2):
-        for name in ("mnist5", "mnist5.fisher-exact"):
-            write_run(tmp_path, name, "ewc", seed)
+        for name, variant in (("mnist5", None), ("mnist5.fisher-exact", EXACT)):
+            write_run(tmp_path, name, "ewc", seed, **as_variant(variant))
     shell("variants", tmp_path, "--out", tmp_path / "out")
     assert "+0.00; too few seeds (2) to tell" in shell.out

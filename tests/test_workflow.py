@@ -102,6 +102,7 @@ def test_a_suite_runs_and_reruns_exactly_what_a_change_touches(clone: Path) -> N
     assert status == 0, output
     out = clone / "results" / "small"
     assert "| blip" in (out / "tables" / "tables.md").read_text()
+    assert 'href="figures/tiny/matrix.pdf"' in (out / "index.html").read_text()
     for figure in ("matrix", "average", "forgetting", "bits", "bit_string", "history"):
         for ending in ("pdf", "png"):
             assert (out / "figures" / "tiny" / f"{figure}.{ending}").stat().st_size > 1000
@@ -121,7 +122,7 @@ def test_a_suite_runs_and_reruns_exactly_what_a_change_touches(clone: Path) -> N
 
     tiny.write_text(TINY.replace("ewc: {", "ewc: {strength: 7, "))
     jobs = planned(snakemake(clone, *small, "-n")[1])
-    assert jobs == {"default": 1, "train_tiny_ewc": 1, "tables": 1, "figures": 1}
+    assert jobs == {"default": 1, "train_tiny_ewc": 1, "tables": 1, "figures": 1, "page": 1}
 
     tiny.write_text(TINY.replace("lr: 0.1", "lr: 0.2"))
     jobs = planned(snakemake(clone, *small, "-n")[1])
@@ -246,11 +247,13 @@ def test_games_are_trained_and_shown(clone: Path) -> None:
     (clone / "games.yaml").write_text("name: played\nseeds: [0]\nexperiments: [{config: two.yaml}]\n")
     status, output = snakemake(clone, "--config", "suite=games.yaml", "device=cpu")
     assert status == 0, output
-    assert planned(output) == {"train_two_blip": 1, "tables": 1, "figures": 1, "games": 1, "default": 1}, "and no data"
+    jobs = {"train_two_blip": 1, "tables": 1, "figures": 1, "games": 1, "page": 1, "default": 1}
+    assert planned(output) == jobs, "and no data"
     results = clone / "results" / "played"
     pictures = {path.name for path in (results / "games").rglob("*.gif")}
     assert pictures == {"1-1.gif", "2-1.gif", "2-2.gif"}
     assert (results / "games" / "index.html").read_text().count("<img") == 3
+    assert (results / "index.html").read_text().count('<img src="data:image/gif') == 3
     assert (results / "figures" / "two" / "returns.png").exists()
 
 

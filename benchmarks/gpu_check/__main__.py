@@ -159,7 +159,8 @@ def _take(entry: dict[str, Any], lines: list[str], began: float) -> None:
 
 
 def _tail(log: Path) -> str:
-    return "\n".join(log.read_text(errors="replace").splitlines()[-25:])
+    """The last lines, 4,000 characters at most and without this machine's folder: a report is small, and kept."""
+    return "\n".join(log.read_text(errors="replace").replace(f"{ROOT}/", "").splitlines()[-25:])[-4000:]
 
 
 if __name__ == "__main__":

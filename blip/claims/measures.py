@@ -121,7 +121,7 @@ MEASURES = {
     "capacity": Measure(metric("capacity"), "%"),
     "published share of backward transfer": Measure(published_share, "×"),
     "largest change": Measure(largest_change, "points", "max"),
-    "memory growth": Measure(memory_growth, "×", "max"),
+    "memory growth": Measure(memory_growth, "×"),
     "time growth": Measure(time_growth, "×"),
     "largest move": Measure(largest_move, "× allowed", "max"),
     "lost bits": Measure(lost_bits, "parameters", "max"),

@@ -81,7 +81,7 @@ def experiment(options: argparse.Namespace, file: Path) -> Any:
     """What an experiment file holds, with the changes and what is varied."""
     from blip.config import experiment_file, load_experiment, parse_override
 
-    varied = dict(parse_override(text, "--vary") for text in options.vary)
+    varied = dict(parse_override(text, "--vary") for text in getattr(options, "vary", ()))
     return load_experiment(experiment_file(file), changes(options), varied)
 
 

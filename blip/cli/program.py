@@ -11,6 +11,9 @@ from blip.cli import data_commands, info_commands, result_commands, training_com
 from blip.cli.completion import add_completion
 from blip.errors import BlipError
 
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+"""What PyTorch says where a computer's or a GPU's memory is too small."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status: 1 where what was checked failed, 2 for bad input, 130 when
@@ -53,12 +56,11 @@ def _in_one_line(error: Exception) -> str:
         text = " ".join(str(error).split("\n"))
     elif isinstance(error, OSError) and error.filename is not None:
         text = f"{error.filename}: {error.strerror}"
-    elif isinstance(error, MemoryError):
-        text = "not enough memory"
+    elif isinstance(error, MemoryError) or any(words in text.lower() for words in OUT_OF_MEMORY):
+        text = ": ".join(filter(None, ["not enough memory", text]))
     else:
-        text = f"{type(error).__name__}: {text}"
-    hint = "" if isinstance(error, BlipError | OSError | MemoryError) else " (BLIP_TRACEBACK=1 shows where)"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text) + hint
+        text = f"{type(error).__name__}: {text} (BLIP_TRACEBACK=1 shows where)"
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _refused() -> int:

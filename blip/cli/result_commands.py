@@ -58,6 +58,43 @@ def _games(options: argparse.Namespace) -> None:
     print(write_game_page(load_runs(options.runs), options.out))
 
 
+def add_page(commands: Commands) -> None:
+    parser = add_command(
+        commands, "page", _page, "one page of what was run, tables and charts, in a single file (HTML)"
+    )
+    add_runs(parser)
+    parser.add_argument(
+        "--out",
+        type=path,
+        required=True,
+        help="file to write; tables/, figures/, games/ and claims/ beside it are linked or shown",
+    )
+    parser.add_argument("--title", default="Results", help="of the page (default: %(default)s)")
+    parser.add_argument("--claims", type=path, help="of `blip claims`: the claims.json whose verdicts are shown")
+
+
+def _page(options: argparse.Namespace) -> None:
+    from blip.results import load_runs
+    from blip.results.page import write_page
+
+    print(write_page(load_runs(options.runs), options.out, options.title, options.claims))
+
+
+def add_crate(commands: Commands) -> None:
+    what = "an RO-Crate of a results folder: runs, settings, tables, figures and where they come from"
+    parser = add_command(commands, "crate", _crate, what)
+    parser.add_argument("results", type=path, help="results folder, such as results/demo")
+    parser.add_argument("--out", type=path, required=True, help="new folder to write to")
+    parser.add_argument("--author", help="who ran it")
+    parser.add_argument("--weights", action="store_true", help="with the networks' weights, where the runs have them")
+
+
+def _crate(options: argparse.Namespace) -> None:
+    from blip.results.crate import write_crate
+
+    print(write_crate(options.results, options.out, author=options.author, weights=options.weights))
+
+
 def add_audit(commands: Commands) -> None:
     parser = add_command(commands, "audit", _audit, "check that no anchor of BLIP's runs moved further than it may")
     add_runs(parser)
@@ -147,6 +184,8 @@ COMMANDS = (
     add_tables,
     add_figures,
     add_games,
+    add_page,
+    add_crate,
     add_audit,
     add_variants,
     add_claims,

@@ -14,13 +14,13 @@ class _Quadratic(torch.autograd.Function):
     def forward(ctx: Any, parameter: Tensor, anchor: Tensor, stiffness: Tensor | None) -> Tensor:
         moved = parameter - anchor
         force = moved if stiffness is None else moved * stiffness
-        ctx.save_for_backward(force)
+        ctx.force = force
         return torch.dot(force.flatten(), moved.flatten()) / 2
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (force,) = ctx.saved_tensors
-        return gradient * force, None, None
+        force, ctx.force = ctx.force, None  # nobody else's, so it becomes the result
+        return force.mul_(gradient), None, None
 
 
 def quadratic_penalty(parameter: Tensor, anchor: Tensor, stiffness: Tensor | None = None) -> Tensor:

@@ -15,9 +15,8 @@ from pydantic import (
 )
 
 from blip.data.sources import SOURCES
-from blip.schema import NAME, Schema
+from blip.schema import NAME, Fraction, Schema
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
 Side = Annotated[int, Field(ge=1, le=10_000)]
 
 

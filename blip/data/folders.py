@@ -11,7 +11,7 @@ import numpy as np
 
 from blip.data.dataset import Dataset, Images, Labels
 from blip.errors import BlipError
-from blip.files import regular
+from blip.files import matching, regular
 from blip.progress import counted
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
@@ -92,9 +92,17 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def file_identity(folder: Path, pattern: str) -> str | None:
-    """A short name for the files below a folder, by their names and sizes; None where there are none."""
-    files = (path for path in folder.glob(pattern) if path.is_file())
-    sizes = sorted(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)
+    """A short name for the files below a folder, by their names and sizes; None where there are none.
+
+    Raises BlipError where a folder cannot be read: what cannot be seen is not another set of files.
+    """
+    if not folder.is_dir():
+        return None
+    try:
+        files = [path for path in matching(folder, pattern) if path.is_file()]
+        sizes = sorted(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)
+    except OSError as error:
+        raise BlipError(f"{error.filename}: cannot be read: {error.strerror}") from None
     return f"{len(sizes)} files, {hashlib.sha256(chr(10).join(sizes).encode()).hexdigest()[:12]}" if sizes else None
 
 

@@ -22,7 +22,7 @@ from blip.data.dataset import Dataset, Images
 from blip.data.folders import decode_image, in_parallel, is_image, resize_image
 from blip.data.pickles import dump_images, load_plain
 from blip.errors import BlipError
-from blip.files import atomic_path, atomic_write, make_folder, regular, sha256
+from blip.files import atomic_path, atomic_write, make_folder, matching, regular, sha256
 
 SIDE = 84
 CLASSES, IMAGES_PER_CLASS = 100, 600
@@ -72,7 +72,7 @@ def open_raw(raw: Path) -> Iterator[RawImages]:
             "there (its images are ImageNet's, whose licence you accept where you get them)"
         )
     if path.is_dir():
-        names = [f"{file.parent.name}/{file.name}" for file in path.glob("*/*") if file.is_file()]
+        names = [f"{file.parent.name}/{file.name}" for file in matching(path, "*/*") if file.is_file()]
         yield RawImages(path, _by_class(names, path), lambda name: (path / name).read_bytes())
         return
     try:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from blip.data.dataset import DatasetRecord
 from blip.data.description import DataConfig, SourceConfig
-from blip.data.storage import dataset_path, read_dataset, read_tensors, to_bytes
+from blip.data.storage import dataset_path, file_bytes, read_dataset, read_tensors
 from blip.errors import BlipError
 from blip.schema import Schema, validate
 from blip.seeding import generator
@@ -81,7 +81,7 @@ class Split:
             if index is not None
         }
         record = _Record(tasks=[plan for plan, _ in self.tasks], datasets=self.datasets, seed=self.seed)
-        return to_bytes(tensors, record.model_dump(mode="json"))
+        return file_bytes(tensors, record.model_dump(mode="json"))
 
 
 def read_split(path: Path) -> Split:

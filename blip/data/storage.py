@@ -16,7 +16,7 @@ from blip.files import atomic_path, regular
 from blip.schema import validate
 
 
-def to_bytes(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
+def file_bytes(tensors: dict[str, Tensor], about: dict[str, Any]) -> bytes:
     """The content of a data file: the same tensors and description give the same bytes."""
     content: bytes = safetensors.torch.save(_contiguous(tensors), _metadata(about))
     return content

@@ -1,6 +1,7 @@
 """Returns of whole games."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -87,25 +88,30 @@ def by_network(
 
 class _ConstantSize:
     """`function` of images, always of as many as there were at first, which can be recorded: what is missing later is
-    computed in vain."""
+    computed in vain.
+
+    Nothing here holds itself in a circle: a recording, of which every evaluation makes one, must give its memory on the
+    device back at once, and not when Python next looks for circles.
+    """
 
     def __init__(self, function: Callable[[Tensor], Tensor], device: torch.device, *, graphs: bool) -> None:
         self.function, self.device, self.graphs = function, device, graphs
-        self.results: Tensor | None = None
+        self.step: Callable[[Tensor], None] | None = None
 
     def __call__(self, images: Tensor) -> Tensor:
-        if self.results is None:
+        if self.step is None:
             self.images = upload(images, self.device).clone()
             self.results = self.function(self.images)
             self.every = torch.arange(len(images), device=self.device)
-            self.step = GraphedStep(self._compute, len(images), self.device) if self.graphs else self._compute
+            step = partial(_compute, self.function, self.images, self.results)
+            self.step = GraphedStep(step, len(images), self.device) if self.graphs else step
         self.images[: len(images)].copy_(upload(images, self.device))
         self.step(self.every)
         return self.results[: len(images)]
 
-    def _compute(self, _: Tensor) -> None:
-        assert self.results is not None
-        self.results.copy_(self.function(self.images))
+
+def _compute(function: Callable[[Tensor], Tensor], images: Tensor, results: Tensor, _: Tensor) -> None:
+    results.copy_(function(images))
 
 
 def at_random(actions: int, seed: int) -> Act:

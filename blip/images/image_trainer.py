@@ -151,7 +151,7 @@ class ImageTrainer(Trainer):
         loss.backward()  # type: ignore[no-untyped-call]
         self.method.before_step()
         if self.method.clip_norm is not None:
-            nn.utils.clip_grad_norm_(descent.parameters, self.method.clip_norm)
+            descent.clip(self.method.clip_norm)
         descent.step()
         self.method.after_step()
         self._total_loss += loss.detach() * len(labels)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -13,10 +12,8 @@ from blip.core.projections import Outside, columns, grown, inputs_of, saving_out
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
-from blip.schema import Schema
+from blip.schema import PositiveFraction, Schema
 from blip.seeding import generator
-
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @register
@@ -36,7 +33,7 @@ class GPM(Method):
     class Settings(Schema):
         images: list[PositiveInt] = Field(default=[125], min_length=1)
         """Whose inputs are looked at, for each layer in turn; the last number stands for all further ones."""
-        threshold: list[Share] = Field(default=[0.97], min_length=1)
+        threshold: list[PositiveFraction] = Field(default=[0.97], min_length=1)
         """ε: the share of the inputs' energy that a basis is to hold, likewise."""
         threshold_step: NonNegativeFloat = 0.003
         """By so much more in each task."""

@@ -21,6 +21,7 @@ class SI(Method):
     """
 
     name = "si"
+    version = 2
     remembered = ("importance", "anchor", "path")
 
     class Settings(Schema):
@@ -53,14 +54,14 @@ class SI(Method):
                 continue
             gradient = parameter.grad
             if self.importance:
-                force = (parameter - self.anchor[name]) * self.importance[name]
-                gradient = gradient.sub(force, alpha=2 * self.settings.strength)
+                moved = parameter - self.anchor[name]
+                gradient = gradient.addcmul(moved, self.importance[name], value=-2 * self.settings.strength)
             self.step[name] = parameter.detach().clone(), gradient
 
     @torch.no_grad()
     def after_step(self) -> None:
         for name, (before, gradient) in self.step.items():
-            self.path[name].addcmul_(gradient, before - self.parameters[name])
+            self.path[name].addcmul_(gradient, before.sub_(self.parameters[name]))
         self.step = {}
 
     def after_task(self, task: int, train: Examples) -> None:

@@ -27,7 +27,7 @@ def ablation(runs: Runs) -> pd.DataFrame:
     Sorted by the settings' values, then by method and seed. Shares in [0, 1]; nan where a measure does not apply.
     """
     metrics = run_metrics(runs)
-    settings = pd.DataFrame([runs.variants[name].settings for name in metrics["experiment"]])
+    settings = pd.DataFrame([runs.variants[name].settings for name in metrics["experiment"]], dtype=object)
     frame = pd.concat([settings, metrics[[*KEYS, *MEASURES]]], axis=1)
     methods = method_order(frame["method"])
     order = {key: _ranks(frame[key]) for key in settings} | {"method": frame["method"].map(methods.index)}
@@ -69,7 +69,7 @@ def section(runs: Runs, group: str, table: pd.DataFrame) -> str:
     shown = [measure for measure in MEASURES if table[f"{measure}_percent_mean"].notna().any()]
     settings = [str(column) for column in table.columns[: list(table.columns).index("method")]]
     rows = [
-        [*(plain(row[name]) for name in (*settings, "method")), row["n"], *(_cell(row, measure) for measure in shown)]
+        [*(plain(row[name]) for name in (*settings, "method")), row["n"], *(cell(row, measure) for measure in shown)]
         for row in table.to_dict("records")
     ]
     heads = [*settings, "method", "n", *(MEASURES[measure] for measure in shown)]
@@ -80,7 +80,8 @@ def section(runs: Runs, group: str, table: pd.DataFrame) -> str:
     return f"## {group}{stand_in}\n\n{text}\n\n{tabulate(rows, heads, tablefmt='pipe', disable_numparse=True)}\n"
 
 
-def _cell(row: Mapping[Any, Any], measure: str) -> str:
+def cell(row: Mapping[Any, Any], measure: str) -> str:
+    """Mean ± standard deviation of a measure in a row of `summary`, as text."""
     mean, std = row[f"{measure}_percent_mean"], row[f"{measure}_percent_std"]
     if pd.isna(mean):
         return "–"

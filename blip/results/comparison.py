@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from blip.results.loading import REFERENCES, Runs
-from blip.results.metrics import run_metrics, score_shares
+from blip.results.metrics import normalised_scores, run_metrics
 from blip.results.statistics import LEVEL, PAIRS_OF_TEST, holm, interquartile_interval, interquartile_mean, paired
 
 OURS = "blip"
@@ -85,9 +85,9 @@ def best_of(metrics: pd.DataFrame, metric: str, end: str) -> list[str]:
 
 
 def interquartile_means(runs: Runs) -> pd.DataFrame:
-    """Of one experiment's shares after the last task, over tasks and seeds: method, n (seeds), iqm, low, high."""
-    shares = score_shares(runs)
-    last = shares[shares["task_learned"] == shares["task_learned"].max()]
+    """Of one experiment's scores after the last task: method, n (seeds), iqm of tasks and seeds, low, high."""
+    every = normalised_scores(runs)
+    last = every[every["task_learned"] == every["task_learned"].max()]
     rows = []
     for method in runs.methods():
         scores = last[last["method"] == method].pivot(index="seed", columns="task", values="score").to_numpy()

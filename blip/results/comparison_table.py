@@ -21,13 +21,13 @@ def comparison_markdown(compared: pd.DataFrame) -> str:
     """The comparison as a section; empty where no run is of BLIP, or of any other method."""
     if compared.empty:
         return ""
-    rows = [[plain(cell) for cell in row] for row in _rows(compared)]
+    rows = [[plain(cell) for cell in row] for row in comparison_rows(compared)]
     return f"{GUIDE}\n{tabulate(rows, HEADINGS, tablefmt='pipe', disable_numparse=True)}\n"
 
 
 def comparison_latex(compared: pd.DataFrame) -> str:
     """The comparison for a document that loads booktabs."""
-    rows = [[latex_escape(cell.replace("-", "−")) for cell in row] for row in _rows(compared)]
+    rows = [[latex_escape(cell.replace("-", "−")) for cell in row] for row in comparison_rows(compared)]
     body = [" & ".join(row) + r" \\" for row in [list(HEADINGS), *rows]]
     caption = latex_escape(" ".join(GUIDE.split("\n\n")[1].split()))
     start = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", r"\begin{tabular}{lllrlrrl}", r"\toprule"]
@@ -35,7 +35,8 @@ def comparison_latex(compared: pd.DataFrame) -> str:
     return "\n".join([*start, body[0], r"\midrule", *body[1:], *end])
 
 
-def _rows(compared: pd.DataFrame) -> Iterator[list[str]]:
+def comparison_rows(compared: pd.DataFrame) -> Iterator[list[str]]:
+    """The cells of each row, as text below `HEADINGS`."""
     for row in compared.to_dict("records"):
         difference, low, high = (f"{100 * row[name]:+z.2f}" for name in ("difference", "low", "high"))
         spread = "" if pd.isna(row["low"]) else f" [{low}, {high}]"

@@ -22,8 +22,17 @@ from blip.results.bit_string import draw_bit_string, named_trace
 from blip.results.capacity_figures import draw_capacity, draw_sizes
 from blip.results.course import draw_course
 from blip.results.currency_figure import draw_currency
-from blip.results.loading import KEYS, Runs, method_order
-from blip.results.metrics import reference_scores, run_metrics, score_name, score_shares
+from blip.results.loading import Runs, method_order
+from blip.results.metrics import (
+    games_begun,
+    layer_bits,
+    reference_scores,
+    return_curves,
+    run_metrics,
+    score_means,
+    score_name,
+    seen_scores,
+)
 from blip.results.style import CAPTION, MARKERS, STYLE, Colour, method_colours, percent, sequence
 
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates, no versions
@@ -102,12 +111,13 @@ def _figures_of_group(runs: Runs, names: list[str], colours: dict[str, Colour]) 
 def draw_matrices(runs: Runs) -> Figure | None:
     """Result on each task after learning each task: a heat map per method, mean over seeds; None without a share."""
     result, task_name = score_name(runs), runs.score.task
-    means = 100 * score_shares(runs).groupby(["method", "task_learned", "task"])["score"].mean()
-    if means.isna().all():
+    means = score_means(runs)
+    if means["mean"].isna().all():
         return None
+    means["score"] = 100 * means["mean"]
     every = range(len(runs.tasks))
     numbers = [task + 1 for task in every]
-    lowest, highest = min(means.min() // 10 * 10, 90), max(100, means.max())
+    lowest, highest = min(means["score"].min() // 10 * 10, 90), max(100, means["score"].max())
 
     def draw(data: pd.DataFrame, **_: Any) -> None:
         ax = sns.heatmap(
@@ -126,7 +136,7 @@ def draw_matrices(runs: Runs) -> Figure | None:
         )
         ax.tick_params(length=0, labelrotation=0, labelsize=7)
 
-    grid = sns.FacetGrid(means.reset_index(), **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * len(every)), 1))
+    grid = sns.FacetGrid(means, **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * len(every)), 1))
     grid.map_dataframe(draw).set_titles("{col_name}").set_axis_labels(
         f"{result.removeprefix('normalised ')} on {task_name}", f"after learning {task_name}"
     )
@@ -140,7 +150,7 @@ def draw_matrices(runs: Runs) -> Figure | None:
 
 def draw_average(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     """Mean result over the tasks seen so far against the number of tasks learned; None without a share."""
-    seen = score_shares(runs).groupby([*KEYS, "task_learned"])["score"].mean().reset_index()
+    seen = seen_scores(runs)
     if seen["score"].isna().all():
         return None
     methods = runs.methods()
@@ -200,20 +210,18 @@ def draw_bits(runs: Runs) -> Figure | None:
     if "bits" not in runs.tables:
         return None
     bits = runs.tables["bits"]
-    bits = bits.assign(frozen=bits["frozen_bits"] * bits["parameters"])
-    sums = bits.groupby([*KEYS, "task_learned", "layer"], sort=False)[["frozen", "parameters"]].sum().reset_index()
-    max_bits = int(bits["max_bits"].max())
+    means, max_bits = layer_bits(bits), int(bits["max_bits"].max())
     figure = _lines(
-        sums.assign(mean=sums["frozen"] / sums["parameters"], task_learned=sums["task_learned"] + 1),
+        means.assign(task_learned=means["task_learned"] + 1),
         ("task_learned", "tasks learned"),
         ("mean", f"mean frozen bits (of {max_bits})"),
         hue="layer",
-        palette=sequence(sums["layer"].nunique()),
+        palette=sequence(means["layer"].nunique()),
         errorbar="sd",
         marker="o",
         markeredgewidth=0,
         markersize=3.5,
-        **_panels(method_order(sums["method"]), 2.9, 1.5),
+        **_panels(method_order(means["method"]), 2.9, 1.5),
     )
     figure.axes[0].set_ylim(0, max_bits)
     figure.axes[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -246,12 +254,10 @@ def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     if "returns" not in runs.tables:
         return None
     games, methods = runs.tasks, runs.methods()
-    returns = runs.tables["returns"]
-    returns = returns[returns["agent"] != "random"]
-    returns = returns.assign(steps=returns["steps"] / 1e6, game=returns["task"].map(dict(enumerate(games))))
-    begun = returns.groupby("task_training")["steps"].min()
+    curves = return_curves(runs)
+    begun = games_begun(runs) / 1e6
     figure = _lines(
-        returns.groupby([*KEYS, "game", "steps"])["return"].mean().reset_index(),
+        curves.assign(steps=curves["steps"] / 1e6, game=curves["task"].map(dict(enumerate(games)))),
         ("steps", "million steps"),
         ("return", "mean return"),
         hue="method",

@@ -10,8 +10,9 @@ from PIL import Image
 from blip.errors import BlipError
 from blip.files import atomic_write
 from blip.games.replay import replay
-from blip.results.loading import KEYS, Runs
+from blip.results.loading import Runs
 from blip.results.metrics import reference_scores
+from blip.results.replays import replay_rows
 
 SHOWN_STEPS = 600
 """Of each game, from its start: 40 seconds of play."""
@@ -71,14 +72,9 @@ def _reference(runs: Runs) -> str:
 def _grid(runs: Runs, method: str) -> tuple[str, dict[Path, bytes]]:
     """The table of one method, and its pictures."""
     games, seed = runs.tasks, runs.runs.loc[runs.runs["method"] == method, "seed"].min()
-    rows = runs.tables["replays"].merge(runs.raw_scores(), on=[*KEYS, "task_learned", "task"])
-    rows = rows[(rows["method"] == method) & (rows["seed"] == seed)]
     cells, pictures = {}, {}
-    for row in rows.to_dict("records"):
-        i, j = int(row["task_learned"]), int(row["task"])
+    for (i, j), row in replay_rows(runs, method).items():
         path = Path(str(row["experiment"]), method, f"{i + 1}-{j + 1}.gif")
-        if (i, j) in cells or not (0 <= i < len(games) and 0 <= j < len(games)):
-            raise BlipError(f"{path.parent}: replays: expected each game after each once, found {i}, {j}")
         pictures[path] = moving_picture(games[j], row)
         text = f"{row['return']:g}<br>mean {row['score']:.1f} (n = {row['n']})"
         label = escape(f"{games[j]} after {i + 1} games, {method}")

@@ -1,10 +1,12 @@
 """Run folders: find them, check them, and put their tables side by side in long format."""
 
+import os
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pandas as pd
 from pydantic import ValidationError
@@ -48,6 +50,8 @@ class Runs:
     """Of each experiment."""
     task_names: dict[str, list[str]]
     """Of each experiment, in the order of one of its runs."""
+    records: dict[tuple[str, str, int], RunRecord]
+    """What each run says of itself, by experiment, method and seed."""
     variants: dict[str, Variant] = field(default_factory=dict)
     """Of those experiments in which a setting is varied."""
 
@@ -80,6 +84,7 @@ class Runs:
             {name: table for name, table in selected.items() if len(table)},
             {name: self.scores[name] for name in experiments},
             {name: self.task_names[name] for name in experiments},
+            {key: record for key, record in self.records.items() if key[0] in experiments},
             {name: self.variants[name] for name in experiments if name in self.variants},
         )
 
@@ -122,13 +127,21 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
     for path in map(Path, paths):
         if not path.exists():
             raise BlipError(f"{path}: no such folder, expected run folders")
-        found = [file.parent for file in path.rglob(RECORD)]
-        found += [folder for folder in path.rglob("seed[0-9]*") if folder.is_dir()]
+        found = [below for below in _walked(path) if (below / RECORD).exists() or re.match("seed[0-9]", below.name)]
         folders = {folder.resolve(): folder for folder in found} | folders
     finished = {folder for folder in folders.values() if (folder / RECORD).exists()}
     for folder in sorted({*folders.values()} - finished):
         print(f"warning: {folder}: unfinished run (no {RECORD}), left out", file=sys.stderr)
     return sorted(finished)
+
+
+def _walked(folder: Path) -> Iterator[Path]:
+    """A folder and all below it. Raises BlipError where one cannot be read: a run that is not seen would be missing."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise BlipError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+    return (Path(where) for where, _, _ in os.walk(folder, onerror=refuse))
 
 
 def load_runs(paths: Iterable[Path | str]) -> Runs:
@@ -145,6 +158,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {}
     scores: dict[str, Score] = {}
     task_names: dict[str, list[str]] = {}
+    records: dict[tuple[str, str, int], RunRecord] = {}
     variants: dict[str, Variant] = {}
     seen: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
@@ -152,7 +166,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
         key = (record.experiment, record.method, record.seed)
         if key in seen:
             raise BlipError(f"{folder}: the same run as {seen[key]}, expected one of them")
-        seen[key] = folder
+        seen[key], records[key] = folder, record
         rows.append(_row(record))
         if scores.setdefault(record.experiment, record.score) != record.score:
             raise BlipError(f"{folder}: measures {record.score.name}, other runs of {record.experiment} do not")
@@ -163,7 +177,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
             tables.setdefault(table.name, {})[key] = _read_table(folder / table.file, table)
         _check_scores(folder, record, tables)
     long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
-    return Runs(pd.DataFrame(rows), long, scores, task_names, variants)
+    return Runs(pd.DataFrame(rows), long, scores, task_names, records, variants)
 
 
 def mixed_runs(runs: Runs) -> list[str]:

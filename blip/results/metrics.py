@@ -34,17 +34,17 @@ def score_name(runs: Runs) -> str:
     return f"normalised {runs.score.name}" if runs.score.chance else runs.score.name
 
 
-def score_shares(runs: Runs) -> pd.DataFrame:
+def normalised_scores(runs: Runs) -> pd.DataFrame:
     """All scores as shares (columns task_learned, task, score, n): as they are, or relative where they are no shares.
 
     A relative score is 0 for what one gets by chance and 1 for the method that learned the task best: the highest mean
     over seeds, among the methods of the experiment, of the score just after learning it. nan where nobody did better
     than chance.
     """
-    return pd.concat([_as_shares(runs.of(name)) for name in runs.experiments()], ignore_index=True)
+    return pd.concat([_normalised(runs.of(name)) for name in runs.experiments()], ignore_index=True)
 
 
-def _as_shares(runs: Runs) -> pd.DataFrame:
+def _normalised(runs: Runs) -> pd.DataFrame:
     scores = runs.raw_scores()
     if runs.score.chance is None:
         return scores
@@ -77,6 +77,40 @@ def scores_kept(runs: Runs) -> pd.DataFrame:
     return table
 
 
+def score_means(runs: Runs) -> pd.DataFrame:
+    """Of one experiment, in shares: mean, std and n over seeds of each entry of the matrices (method, task_learned,
+    task)."""
+    groups = normalised_scores(runs).groupby(["method", "task_learned", "task"])["score"]
+    return groups.agg(mean="mean", std="std", n="count").reset_index()
+
+
+def seen_scores(runs: Runs) -> pd.DataFrame:
+    """Mean share over the tasks learned so far, of each run after each task (columns `KEYS`, task_learned, score)."""
+    return normalised_scores(runs).groupby([*KEYS, "task_learned"])["score"].mean().reset_index()
+
+
+def layer_bits(bits: pd.DataFrame) -> pd.DataFrame:
+    """Mean frozen bits per parameter of each layer after each task, layers in their order in the network (columns
+    `KEYS`, task_learned, layer, mean)."""
+    bits = bits.assign(frozen=bits["frozen_bits"] * bits["parameters"])
+    sums = bits.groupby([*KEYS, "task_learned", "layer"], sort=False)[["frozen", "parameters"]].sum().reset_index()
+    return sums.assign(mean=sums["frozen"] / sums["parameters"]).drop(columns=["frozen", "parameters"])
+
+
+def return_curves(runs: Runs) -> pd.DataFrame:
+    """Mean return of the agent in each evaluation of each game (columns `KEYS`, task, steps of the run, return)."""
+    returns = runs.tables["returns"]
+    returns = returns[returns["agent"] != "random"]
+    return returns.groupby([*KEYS, "task", "steps"])["return"].mean().reset_index()
+
+
+def games_begun(runs: Runs) -> "pd.Series[int]":
+    """Steps of the run at which each game begins to be learned."""
+    returns = runs.tables["returns"]
+    begun: pd.Series[int] = returns[returns["agent"] != "random"].groupby("task_training")["steps"].min()
+    return begun
+
+
 def _just_learned(runs: Runs) -> pd.DataFrame:
     scores = runs.raw_scores()
     return scores[scores["task_learned"] == scores["task"]]
@@ -94,7 +128,7 @@ def run_metrics(runs: Runs) -> pd.DataFrame:
     bits = dict(list(runs.tables["bits"].groupby(KEYS))) if "bits" in runs.tables else {}
     plasticity = _plasticity(runs).to_dict()
     rows = {}
-    for key, frame in score_shares(runs).groupby(KEYS):
+    for key, frame in normalised_scores(runs).groupby(KEYS):
         R = as_matrix(frame)
         rows[key] = {
             "acc": average(R),
@@ -126,8 +160,8 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def _plasticity(runs: Runs) -> "pd.Series[float]":
     """Of each run beside one of single-task with its seed: mean difference of the share just after learning a task."""
-    shares = score_shares(runs)
-    learned = shares[shares["task_learned"] == shares["task"]]
+    scores = normalised_scores(runs)
+    learned = scores[scores["task_learned"] == scores["task"]]
     alone = learned[learned["method"] == ALONE].drop(columns="method")
     both = learned.merge(alone, "left", on=["experiment", "seed", "task"], suffixes=("", "_alone"))
     result: pd.Series[float] = (both["score"] - both["score_alone"]).groupby([both[key] for key in KEYS]).mean()

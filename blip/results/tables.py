@@ -17,10 +17,11 @@ from blip.results.comparison_table import comparison_latex, comparison_markdown
 from blip.results.loading import REFERENCES, Runs, mixed_runs
 from blip.results.markup import latex_escape, plain, to_csv
 from blip.results.metrics import run_metrics, score_name, scores_kept, summarise
+from blip.results.scenario import scenario
 from blip.results.statistics import SEEDS_OF_INTERVAL
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column of the tables: its name in CSV (a metric and its unit), its heading, and which end of it is best."""
 
     name: str
@@ -40,16 +41,16 @@ class Cell(NamedTuple):
 
 
 COLUMNS = (
-    Column("acc_percent", "ACC %", best="max"),
-    Column("bwt_percent", "BWT %", best="max"),
-    Column("bwt_published_percent", "BWT (published ÷T) %"),
-    Column("forgetting_percent", "forgetting %", best="min"),
-    Column("plasticity_percent", "plasticity %"),
-    Column("capacity_percent", "capacity %"),
-    Column("memory_mb", "memory MB", decimals=3),
-    Column("minutes", "minutes", decimals=1),
+    TableColumn("acc_percent", "ACC %", best="max"),
+    TableColumn("bwt_percent", "BWT %", best="max"),
+    TableColumn("bwt_published_percent", "BWT (published ÷T) %"),
+    TableColumn("forgetting_percent", "forgetting %", best="min"),
+    TableColumn("plasticity_percent", "plasticity %"),
+    TableColumn("capacity_percent", "capacity %"),
+    TableColumn("memory_mb", "memory MB", decimals=3),
+    TableColumn("minutes", "minutes", decimals=1),
 )
-SECONDS = Column("minutes", "seconds", decimals=1, factor=60)
+IN_SECONDS = TableColumn("minutes", "seconds", decimals=1, factor=60)
 GUIDE = """\
 # Results
 
@@ -169,10 +170,12 @@ def headings(runs: Runs, table: pd.DataFrame) -> list[str]:
     return [f"{score_name(runs)} %" if runs.score.chance and text == "ACC %" else text for text in texts]
 
 
-def shown_columns(table: pd.DataFrame) -> list[Column]:
+def shown_columns(table: pd.DataFrame) -> list[TableColumn]:
     """The first, and those of which there is a number; short runs' minutes in seconds."""
     columns = [column for column in COLUMNS if column == COLUMNS[0] or table[f"{column.name}_mean"].notna().any()]
-    return [SECONDS if column.name == "minutes" and table["minutes_mean"].max() < 2 else column for column in columns]
+    return [
+        IN_SECONDS if column.name == "minutes" and table["minutes_mean"].max() < 2 else column for column in columns
+    ]
 
 
 def iqm_markdown(runs: Runs, means: pd.DataFrame) -> str:
@@ -226,7 +229,7 @@ def sentence(runs: Runs, table: pd.DataFrame) -> str:
 
 
 def notes(runs: Runs) -> list[str]:
-    """What a reader must know of the runs: seeds, length of training, mixed versions."""
+    """What a reader must know of the runs: seeds, length of training, what is known in testing, mixed versions."""
     seeds = runs.runs.sort_values("seed").groupby("method")["seed"]
     texts = {method: f"{', '.join(map(str, s))} (n = {len(s)})" for method, s in seeds}
     if len(set(texts.values())) == 1:
@@ -240,7 +243,13 @@ def notes(runs: Runs) -> list[str]:
         trained += f"; each {score.name} is the mean of {_range(runs.raw_scores()['n'])} {score.task}s played"
     few = f"Fewer than {SEEDS_OF_INTERVAL} seeds: too few for an interval"
     short = [few] if seeds.count().min() < SEEDS_OF_INTERVAL else []
-    return [f"Seeds of {stated}", *short, trained, *(f"Warning: {warning}" for warning in mixed_runs(runs))]
+    return [
+        f"Seeds of {stated}",
+        *short,
+        trained,
+        *scenario(runs),
+        *(f"Warning: {warning}" for warning in mixed_runs(runs)),
+    ]
 
 
 def format_rows(table: pd.DataFrame) -> Iterator[tuple[list[str], tuple[Cell, ...]]]:
@@ -249,7 +258,7 @@ def format_rows(table: pd.DataFrame) -> Iterator[tuple[list[str], tuple[Cell, ..
     return zip(([str(method), str(n)] for method, n in table["n"].items()), cells, strict=True)
 
 
-def _format_column(table: pd.DataFrame, column: Column) -> list[Cell]:
+def _format_column(table: pd.DataFrame, column: TableColumn) -> list[Cell]:
     cells = []
     for row in table.to_dict("records"):
         numbers = (row[f"{column.name}_{statistic}"] * column.factor for statistic in ("mean", "std", "low", "high"))

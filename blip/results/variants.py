@@ -28,9 +28,7 @@ def variants(runs: Runs) -> pd.DataFrame:
     variant's minus that of the experiment as it is), `…_low`, `…_high` (95 % t interval), `…_p` (Holm-corrected over
     the experiment). Shares in [0, 1]. Raises BlipError where there is no variant.
     """
-    names = set(runs.experiments())
-    parts = {name: name.partition(".") for name in names}
-    of = {name: whole for name, (whole, _, rest) in parts.items() if rest and whole in names}
+    of = {name: variant.of for name, variant in runs.variants.items() if variant.of in runs.scores}
     if not of:
         raise BlipError("no variants: expected runs of an experiment, and of it with other settings")
     metrics = run_metrics(runs).set_index("seed")
@@ -43,7 +41,9 @@ def variants(runs: Runs) -> pd.DataFrame:
                 raise BlipError(f"{whole}: no runs of {method}, of which there are variants")
             section.append(_row(whole, method, "", by_run[whole, method], by_run[whole, method]))
             for name in sorted(name for name, other in of.items() if other == whole and (name, method) in by_run):
-                section.append(_row(whole, method, parts[name][2], by_run[name, method], by_run[whole, method]))
+                section.append(
+                    _row(whole, method, name.removeprefix(f"{whole}."), by_run[name, method], by_run[whole, method])
+                )
         corrected = iter(holm([row[f"{metric}_p"] for row in section for metric in COMPARED]))
         rows += [row | {f"{metric}_p": float(next(corrected)) for metric in COMPARED} for row in section]
     return pd.DataFrame(rows)

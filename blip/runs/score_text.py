@@ -7,7 +7,7 @@ from tabulate import tabulate
 from blip.record import Row, Score
 
 
-def score_matrix(rows: list[Row], score: Score, tasks: list[str]) -> str:
+def score_table(rows: list[Row], score: Score, tasks: list[str]) -> str:
     """The scores on each task (a column) after learning each (a row), and their mean; shares in percent.
 
     `rows` are those of the score's table: task_learned, task and the score.

@@ -10,7 +10,7 @@ import safetensors.torch
 import torch
 
 from blip.config import fingerprint
-from blip.devices import pick_device
+from blip.devices import keep_freed_memory, pick_device
 from blip.errors import BlipError
 from blip.experiment import Experiment, Inputs
 from blip.files import make_folder
@@ -28,7 +28,7 @@ from blip.record import (
     write_run,
 )
 from blip.runs.provenance import provenance
-from blip.runs.score_text import score_matrix
+from blip.runs.score_text import score_table
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
 from blip.training.products import AUTO, DEFAULT, choose, computed_by, tensor_float_32
@@ -67,6 +67,7 @@ def train_run(
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
+    keep_freed_memory()
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32):
@@ -76,7 +77,7 @@ def train_run(
         record = _record(experiment, method, seed, inputs, trainer, key, made_by)
         write_run(folder, record, _weights(trainer) if weights else None, trainer.tables)
         checkpoint.remove()
-    print(score_matrix(trainer.tables[experiment.score.table], experiment.score, trainer.names), file=sys.stderr)
+    print(score_table(trainer.tables[experiment.score.table], experiment.score, trainer.names), file=sys.stderr)
     return folder
 
 
@@ -96,6 +97,7 @@ def _record(
         network=Numbers(shared=shared, by_task=by_task),
         tables=experiment.tables_of(method),
         config=experiment.run_config(method, seed),
+        defaults=experiment.defaults_of(method),
         key=key,
         data=inputs.checksum,
         provenance=made_by,

@@ -22,6 +22,14 @@ class GradientDescent:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.rate = torch.tensor(lr, device=self.parameters[0].device)
 
+    def clip(self, largest: float) -> None:
+        """Scale the gradients down where their norm over all parameters is larger; a GPU is not waited for."""
+        if self.rate.device.type == "cpu":
+            norm = nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+            if float(norm + 1e-6) <= largest:  # PyTorch multiplies by 1 then
+                return
+        nn.utils.clip_grad_norm_(self.parameters, largest)
+
     @torch.no_grad()
     def step(self) -> None:
         """One step, of the parameters that have a gradient."""

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -60,6 +61,12 @@ def copy_mnist(raw: Path, folder: Path) -> str:
     return f"without MNIST, which is not in {raw}"
 
 
+def expected(names: set[str]) -> str:
+    """Of our dependencies those with these names, with their lowest versions, a line each."""
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    return "".join(f"{line}\n" for line in needed if re.split("[<>=~!]", line)[0] in names)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="made anew")
@@ -89,6 +96,7 @@ def main() -> None:
         shutil.copy(HERE / name, options.folder / name)
     git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--abbrev=12"]
     commit = subprocess.run(git, check=False, capture_output=True, text=True).stdout.strip()
+    (options.folder / "there.txt").write_text(expected({"torch", *options.there}))
     (options.folder / "commit.txt").write_text(f"{commit or 'unknown'}\n")
     data = copy_mnist(options.raw, options.folder)
     size = sum(path.stat().st_size for path in options.folder.rglob("*") if path.is_file()) / 1e6

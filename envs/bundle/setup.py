@@ -3,7 +3,7 @@
     python setup.py FOLDER
 
 Needs neither pip nor a network, and installs nothing: a virtual environment is as good as any other Python. One line
-and status 2 where this Python is another than the wheels are for, or has no PyTorch.
+and status 2 where this Python is another than the wheels are for, or lacks what there.txt says is to be there.
 """
 
 import re
@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
-OLDEST_TORCH = (2, 6)
 
 
 def wrong(wheels):
@@ -23,13 +22,20 @@ def wrong(wheels):
     versions = sorted(v for v in built if re.fullmatch(r"3\.\d+", v))
     if versions and own not in versions:
         return f"this bundle is for Python {versions[0]}, found {own}: make bundle GPU_PYTHON={own}"
-    try:
-        torch = metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return f"{sys.executable} has no PyTorch: name one that has: PYTHON=/path/of/python3"
-    if tuple(int(part) for part in torch.split(".")[:2]) < OLDEST_TORCH:
-        return f"PyTorch {torch} is too old: expected at least {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}"
+    for line in (HERE / "there.txt").read_text().split():
+        name, _, least = line.partition(">=")
+        try:
+            found = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            return f"{sys.executable} has no {name}: name a Python that has: PYTHON=/path/of/python3"
+        if numbers(found) < numbers(least):
+            return f"{name} {found} is too old in {sys.executable}: expected at least {least}"
     return None
+
+
+def numbers(version):
+    """The first two of a version such as 2.6.0+cu124."""
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
 
 
 def main():

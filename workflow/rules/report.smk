@@ -86,3 +86,30 @@ rule games:
         folders=lambda w, input: folders_of(input),
     shell:
         "blip games {params.folders:q} --out {output:q} > {log:q} 2>&1"
+
+
+# One page of all of it, to be opened in a browser. It links what lies beside it: tables, figures, pictures of games.
+rule page:
+    input:
+        runs=PLAN.results(),
+        beside=[
+            *rules.tables.output,
+            *expand(rules.figures.output, drawn=PLAN.drawn),
+            *(rules.games.output if PLAN.results(playable=True) else []),
+        ],
+    output:
+        f"{OUT}/index.html",
+    log:
+        f"{OUT}/logs/page.log",
+    benchmark:
+        f"{OUT}/benchmarks/page.tsv"
+    conda:
+        "../../envs/environment.yaml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        folders=lambda w, input: folders_of(input.runs),
+        title=PLAN.suite,
+    shell:
+        "blip page {params.folders:q} --out {output:q} --title {params.title:q} > {log:q} 2>&1"

@@ -1,0 +1,307 @@
+"""Charts of the page as specifications of Vega-Lite, which the browser draws.
+
+Colours are the page's CSS variables, so that charts follow its scheme. `shown` is the list of methods that are switched
+on. Tasks are counted from 1, as readers do.
+"""
+
+from collections.abc import Sequence
+from itertools import cycle
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from blip.results.loading import Runs
+from blip.results.metrics import (
+    games_begun,
+    layer_bits,
+    reference_scores,
+    return_curves,
+    score_means,
+    score_name,
+    seen_scores,
+)
+from blip.results.page_style import HEAT_STEPS
+
+Spec: TypeAlias = dict[str, Any]
+
+FONT = "system-ui, sans-serif"
+CONFIG: Spec = {
+    "background": "transparent",
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {
+        "domainColor": "var(--rule)",
+        "gridColor": "var(--grid)",
+        "tickColor": "var(--rule)",
+        "labelColor": "var(--quiet)",
+        "titleColor": "var(--quiet)",
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "tickSize": 4,
+    },
+}
+"""Of all charts."""
+SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left")
+MOST_NUMBERED = 10
+"""Tasks of a heat map whose cells hold numbers; with more there is no room."""
+FEW = 6
+"""Tasks of a heat map whose cells have room for a decimal."""
+WIDEST, LARGEST_CELL, SMALLEST_CELL = 260, 40, 12
+"""Of a heat map, in pixels."""
+SWITCHED_ON = {"filter": "indexof(shown, datum.method) >= 0"}
+
+
+class Palette:
+    """Colour and shape of each method, the same in all charts of a page."""
+
+    def __init__(self, methods: Sequence[str]) -> None:
+        self.methods = list(methods)
+        self.variables = {method: f"var(--m{i})" for i, method in enumerate(methods)}
+
+    def colour(self, methods: list[str]) -> Spec:
+        """The channel."""
+        return self._scale(methods, [self.variables[method] for method in methods])
+
+    def shape(self, methods: list[str]) -> Spec:
+        """The channel."""
+        shapes = dict(zip(self.methods, cycle(SHAPES), strict=False))
+        return self._scale(methods, [shapes[method] for method in methods])
+
+    @staticmethod
+    def _scale(domain: list[str], output: list[str]) -> Spec:
+        return {
+            "field": "method",
+            "type": "nominal",
+            "scale": {"domain": domain, "range": output},
+            "legend": None,
+        }
+
+
+def average_chart(runs: Runs, palette: Palette) -> Spec | None:
+    """Mean result over the tasks learned so far, a line for each method, with a band of ± standard deviation; None
+    without a share, or with one task."""
+    seen = seen_scores(runs)
+    if seen["score"].isna().all() or len(runs.tasks) < 2:
+        return None
+    spread = _spread(seen.assign(score=100 * seen["score"]), ["method", "task_learned"], "score")
+    spread["learned"] = spread.pop("task_learned") + 1
+    what = f"mean {score_name(runs)}"
+    x = {"field": "learned", "type": "ordinal", "title": f"{runs.score.task}s learned", "axis": {"labelAngle": 0}}
+    return _lines(spread, x, what, runs.methods(), palette) | {"height": 280}
+
+
+def return_charts(runs: Runs, palette: Palette) -> list[Spec]:
+    """Return of each game from its start to the end of the last one; none where nothing is played."""
+    if "returns" not in runs.tables:
+        return []
+    curves = return_curves(runs)
+    begun = games_begun(runs).iloc[1:] / 1e6
+    charts = []
+    for task, chance in enumerate(reference_scores(runs)["chance"]):
+        spread = _spread(curves[curves["task"] == task], ["method", "steps"], "return")
+        spread["steps"] /= 1e6
+        x = {"field": "steps", "type": "quantitative", "title": "million steps", "axis": {"tickCount": 5}}
+        chart = _lines(spread, x, "mean return", runs.methods(), palette) | {"height": 180}
+        quiet: Spec = {"type": "rule", "color": "var(--quiet)"}
+        for channel, values, dash in (("y", [chance], [4, 3]), ("x", list(begun), [1, 3])):
+            if not values:
+                continue
+            line = {"data": {"values": [{channel: _number(value)} for value in values]}}
+            line |= {"mark": quiet | {"strokeDash": dash}}
+            chart["layer"] += [line | {"encoding": {channel: {"field": channel, "type": "quantitative"}}}]
+        charts.append(chart)
+    return charts
+
+
+def matrix_charts(runs: Runs) -> tuple[dict[str, Spec], tuple[float, float]]:
+    """Of each method a heat map of the result on each task after learning each, and the ends of the colours, in %."""
+    means, task, names = score_means(runs), runs.score.task, _names(runs)
+    if means["mean"].isna().all():
+        return {}, (0, 100)
+    means[["mean", "std"]] *= 100
+    ends = min(float(means["mean"].min() // 10 * 10), 90), max(100, float(means["mean"].max()))
+    what = score_name(runs)
+    tooltip = [
+        {"field": "after", "title": "after learning"},
+        {"field": "on", "title": task},
+        {"field": "value", "title": f"{what} (%)", "format": ".2f"},
+        {"field": "std", "title": "± over seeds", "format": ".2f"},
+        {"field": "n", "title": "seeds"},
+    ]
+    charts, how = {}, ".1f" if len(runs.tasks) <= FEW else ".0f"
+    for method, rows in means.groupby("method"):
+        cells = pd.DataFrame(
+            {
+                "column": rows["task"] + 1,
+                "row": rows["task_learned"] + 1,
+                "on": rows["task"].map(names),
+                "after": rows["task_learned"].map(names),
+                "value": rows["mean"],
+                "std": rows["std"],
+                "n": rows["n"],
+            }
+        )
+        numbers = list(range(1, len(runs.tasks) + 1))
+        x = {"field": "column", "type": "ordinal", "title": None, "scale": {"domain": numbers}}
+        y = {"field": "row", "type": "ordinal", "title": None, "scale": {"domain": numbers}}
+        charts[str(method)] = _heat(cells, x, y, ends, tooltip, how, (len(numbers), len(numbers)))
+    return charts, ends
+
+
+def bits_charts(runs: Runs) -> tuple[dict[str, Spec], int]:
+    """Of each method that freezes bits a heat map of their mean in each layer after each task, and the most of them."""
+    if "bits" not in runs.tables:
+        return {}, 0
+    most, task = int(runs.tables["bits"]["max_bits"].max()), runs.score.task
+    spread = _spread(layer_bits(runs.tables["bits"]), ["method", "task_learned", "layer"], "mean")
+    tooltip = [
+        {"field": "row", "title": "layer"},
+        {"field": "column", "title": f"{task}s learned"},
+        {"field": "value", "title": f"mean frozen bits (of {most})", "format": ".2f"},
+        {"field": "std", "title": "± over seeds", "format": ".2f"},
+        {"field": "n", "title": "seeds"},
+    ]
+    charts = {}
+    for method, rows in spread.groupby("method", sort=False):
+        layers = list(dict.fromkeys(rows["layer"]))
+        cells = rows.rename(columns={"layer": "row", "mean": "value"}).drop(columns=["method", "low", "high"])
+        cells["column"] = cells.pop("task_learned") + 1
+        x = {"field": "column", "type": "ordinal", "title": None}
+        y = {"field": "row", "type": "ordinal", "title": None, "sort": None, "axis": {"labelLimit": 110}}
+        charts[str(method)] = _heat(cells, x, y, (0, most), tooltip, ".1f", (len(runs.tasks), len(layers)))
+    return charts, most
+
+
+def paired_charts(compared: pd.DataFrame, palette: Palette) -> dict[str, Spec]:
+    """Of each metric the differences between BLIP and every other method, with their 95 % intervals, in points."""
+    charts = {}
+    for metric, rows in compared.dropna(subset="difference").groupby("metric", sort=False):
+        points = rows[["method", "n", "p_t_holm", "p_sign_flip_holm", "verdict"]].assign(
+            **{name: 100 * rows[name] for name in ("difference", "low", "high")}
+        )
+        charts[str(metric)] = _differences(points, palette)
+    return charts
+
+
+def _differences(points: pd.DataFrame, palette: Palette) -> Spec:
+    """A point and an interval for each method, and a line at zero."""
+    methods = list(points["method"])
+    drawn = {end: points[name].fillna(points["difference"]) for end, name in (("from", "low"), ("to", "high"))}
+    x = {"type": "quantitative", "title": "difference in points", "axis": {"tickCount": 5}}
+    y = {"field": "method", "type": "nominal", "sort": methods, "title": None, "axis": {"grid": True}}
+    titles = {"p_t_holm": "p (t)", "p_sign_flip_holm": "p (sign flips)"}
+    formats = {"difference": "+.2f", "low": "+.2f", "high": "+.2f", "p_t_holm": ".3f", "p_sign_flip_holm": ".3f"}
+    tooltip = [
+        {"field": name, "title": titles.get(name, name)} | ({"format": formats[name]} if name in formats else {})
+        for name in ("method", "n", *formats, "verdict")
+        if points[name].notna().any()
+    ]
+    zero = {"data": {"values": [{"zero": 0}]}, "mark": {"type": "rule", "color": "var(--quiet)"}}
+    interval = {"type": "rule", "strokeWidth": 2.5, "opacity": 0.55}
+    ends = {"x": {"field": "from", **x}, "x2": {"field": "to"}, "y": y, "color": palette.colour(methods)}
+    layers: list[Spec] = [
+        zero | {"encoding": {"x": {"field": "zero", **x}}},
+        {"transform": [SWITCHED_ON], "mark": interval, "encoding": ends},
+        {
+            "transform": [SWITCHED_ON],
+            "mark": {"type": "point", "filled": True, "size": 70, "opacity": 1},
+            "encoding": {"x": {"field": "difference", **x}, "y": y, "tooltip": tooltip}
+            | {"color": palette.colour(methods), "shape": palette.shape(methods)},
+        },
+    ]
+    return {
+        "width": "container",
+        "height": 26 * len(methods),
+        "data": {"values": _records(points.assign(**drawn))},
+        "params": [{"name": "shown", "value": methods}],
+        "layer": layers,
+    }
+
+
+def _lines(spread: pd.DataFrame, x: Spec, what: str, methods: list[str], palette: Palette) -> Spec:
+    """Lines of means with bands and points, over the width there is."""
+    y = {"field": "mean", "type": "quantitative", "title": None, "scale": {"zero": False}}
+    tooltip = [
+        {"field": "method"},
+        {"field": x["field"], "title": x["title"]},
+        {"field": "mean", "title": what, "format": ".2f"},
+        {"field": "std", "title": "± over seeds", "format": ".2f"},
+        {"field": "n", "title": "seeds"},
+    ]
+    both = {"x": x, "color": palette.colour(methods)}
+    band = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}
+    points = {"y": y, "shape": palette.shape(methods), "tooltip": tooltip}
+    marks: list[tuple[Spec, Spec]] = [
+        ({"type": "area", "opacity": 0.1}, band),
+        ({"type": "line", "strokeWidth": 2}, {"y": y}),
+        ({"type": "point", "filled": True, "size": 60, "opacity": 1}, points),
+    ]
+    return {
+        "width": "container",
+        "data": {"values": _records(spread)},
+        "params": [{"name": "shown", "value": methods}],
+        "layer": [{"transform": [SWITCHED_ON], "mark": mark, "encoding": both | encoding} for mark, encoding in marks],
+    }
+
+
+def _heat(
+    cells: pd.DataFrame,
+    x: Spec,
+    y: Spec,
+    ends: tuple[float, float],
+    tooltip: list[Spec],
+    how: str,
+    size: tuple[int, int],
+) -> Spec:
+    """A heat map of `value`, in which numbers stand where there is room."""
+    columns, rows = size
+    step = max(SMALLEST_CELL, min(LARGEST_CELL, WIDEST // columns))
+    colours = {"type": "quantize", "domain": list(ends), "range": [f"var(--h{i})" for i in range(HEAT_STEPS)]}
+    colour = {"field": "value", "type": "quantitative", "scale": colours, "legend": None}
+    cell = {"mark": {"type": "rect", "cornerRadius": 2}, "encoding": {"color": colour, "tooltip": tooltip}}
+    high = f"datum.value > {(ends[0] + ends[1]) / 2}"
+    number = {
+        "mark": {"type": "text", "fontSize": 10.5},
+        "encoding": {
+            "tooltip": tooltip,  # it lies above its cell
+            "text": {"field": "value", "type": "quantitative", "format": how},
+            "color": {"condition": {"test": high, "value": "var(--on-high)"}, "value": "var(--on-low)"},
+        },
+    }
+    axis = {"domain": False, "ticks": False, "labelAngle": 0, "labelPadding": 5, "grid": False}
+    band = {"paddingInner": 0.05, "paddingOuter": 0}
+    x = x | {"axis": axis | {"orient": "top"}, "scale": band | x.get("scale", {})}
+    y = y | {"axis": axis | y.get("axis", {}), "scale": band | y.get("scale", {})}
+    return {
+        "width": columns * step,
+        "height": rows * min(step, 30) if rows != columns else rows * step,
+        "data": {"values": _records(cells)},
+        "encoding": {"x": x, "y": y},
+        "layer": [cell, number] if columns <= MOST_NUMBERED else [cell],
+    }
+
+
+def _spread(frame: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
+    """Mean, std, n, and mean ± std as low and high, over seeds; groups in the order in which they appear."""
+    spread = frame.groupby(by, sort=False)[column].agg(mean="mean", std="std", n="count").reset_index()
+    around = spread["std"].fillna(0)
+    return spread.assign(low=spread["mean"] - around, high=spread["mean"] + around)
+
+
+def _names(runs: Runs) -> dict[int, str]:
+    """Number and name of each task, where all runs have it at the same place; otherwise the number alone."""
+    orders = [[task.name for task in record.tasks] for record in runs.records.values()]
+    same = all(order == orders[0] for order in orders)
+    return {i: f"{i + 1}: {name}" if same else str(i + 1) for i, name in enumerate(runs.tasks)}
+
+
+def _records(frame: pd.DataFrame) -> list[Spec]:
+    """Rows of a frame; numbers with six digits, null where there is none."""
+    return [{str(key): _number(value) for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, float):
+        return None if pd.isna(value) else float(f"{value:.6g}")
+    return value

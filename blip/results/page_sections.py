@@ -1,0 +1,216 @@
+"""What the page says of one experiment, and of one group of variants, as plain values for its template."""
+
+import base64
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import pandas as pd
+
+from blip.record import RunRecord
+from blip.results import ablations
+from blip.results.charts import (
+    Palette,
+    Spec,
+    average_chart,
+    bits_charts,
+    matrix_charts,
+    paired_charts,
+    return_charts,
+)
+from blip.results.comparison_table import HEADINGS, comparison_rows
+from blip.results.loading import KEYS, Runs
+from blip.results.metrics import reference_scores, run_metrics, score_name, summarise
+from blip.results.replays import replay_rows
+from blip.results.tables import Cell, format_rows, headings, method_table, notes, sentence, shown_columns
+
+
+class Figure(NamedTuple):
+    """A chart: what it shows, its number on the page, and the method that it belongs to, if it is of one."""
+
+    title: str
+    chart: int
+    method: str = ""
+
+
+class Row(NamedTuple):
+    """Of a table that is sorted: what its first column says, then cells and by what each is sorted."""
+
+    name: str
+    cells: list[tuple[Cell, float | str]]
+
+
+class Picture(NamedTuple):
+    """A game that was played, and what was returned."""
+
+    source: str
+    label: str
+    text: str
+
+
+def experiment_section(
+    runs: Runs, compared: pd.DataFrame, palette: Palette, charts: list[Spec], beside: Path
+) -> dict[str, Any]:
+    """Of one experiment; its charts are added to `charts`, and files are looked for `beside` the page."""
+    name, methods, score = runs.experiments()[0], runs.methods(), runs.score
+    metrics = run_metrics(runs)
+    table = method_table(summarise(metrics), metrics).loc[methods]
+    files = [f"{name}.*", f"{name}_{score.name}s.csv", f"{name}_iqm.csv"]
+    return {
+        "name": name,
+        "stand_in": runs.stand_in(),
+        "about": _about(runs),
+        "sentence": minus(sentence(runs, table)),
+        "notes": notes(runs),
+        "methods": [(method, palette.variables[method]) for method in methods],
+        "headings": headings(runs, table),
+        "rows": _rows(runs, table),
+        "score": score_name(runs),
+        "task": score.task,
+        "tasks": runs.tasks,
+        **_figures(runs, compared, palette, charts),
+        "compared": (HEADINGS[1:], [[minus(cell) for cell in row[1:]] for row in comparison_rows(compared)]),
+        "games": [(method, grid) for method in methods if (grid := _games(runs, method, beside))],
+        "by_chance": _by_chance(runs),
+        "runs": [_run(runs, record) for record in runs.records.values()],
+        "files": [*links(beside, "tables/tables", files), *links(beside, f"figures/{name}", ["*.pdf", "*.png"])],
+    }
+
+
+def group_section(runs: Runs, group: str, beside: Path) -> dict[str, Any]:
+    """Of experiments that differ in varied settings alone: one table."""
+    table = ablations.summary(ablations.ablation(runs))
+    measures = [m for m in ablations.MEASURES if table[f"{m}_percent_mean"].notna().any()]
+    settings = [str(column) for column in table.columns[: list(table.columns).index("method")]]
+    rows = []
+    for row in table.to_dict("records"):
+        texts = [Cell(str(row[name]), "", False) for name in (*settings[1:], "method", "n")]
+        keys: list[float | str] = [_key(row[name]) for name in (*settings[1:], "method", "n")]
+        cells = [Cell(minus(ablations.cell(row, m)), "", False) for m in measures]
+        keys += [_key(row[f"{m}_percent_mean"]) for m in measures]
+        rows.append(Row(str(row[settings[0]]), list(zip([*texts, *cells], keys, strict=True))))
+    of = next(iter(runs.variants.values())).of
+    return {
+        "name": group,
+        "stand_in": runs.stand_in(),
+        "about": f"{of} with other values of {', '.join(settings)}.",
+        "headings": [*settings, "method", "n", *(ablations.MEASURES[m] for m in measures)],
+        "rows": rows,
+        "runs": [_run(runs, record) for record in runs.records.values()],
+        "files": [
+            *links(beside, "tables/tables", [f"{group}.*"]),
+            *links(beside, f"figures/{group}", ["*.pdf", "*.png"]),
+        ],
+    }
+
+
+def _figures(runs: Runs, compared: pd.DataFrame, palette: Palette, charts: list[Spec]) -> dict[str, Any]:
+    """The charts of an experiment, and the ends of their colours."""
+
+    def figure(title: str, spec: Spec, method: str = "") -> Figure:
+        charts.append(spec)
+        return Figure(title, len(charts) - 1, method)
+
+    methods = runs.methods()
+    matrices, ends = matrix_charts(runs)
+    bits, most = bits_charts(runs)
+    average = average_chart(runs, palette)
+    names = {"acc": f"ACC ({score_name(runs)})", "forgetting": "Forgetting"}
+    return {
+        "average": figure("", average) if average else None,
+        "returns": [figure(g, s) for g, s in zip(runs.tasks, return_charts(runs, palette), strict=False)],
+        "matrices": [figure(method, matrices[method], method) for method in methods if method in matrices],
+        "ends": [f"{end:g} %" for end in ends],
+        "bits": [figure(method, bits[method], method) for method in methods if method in bits],
+        "most": most,
+        "paired": [figure(names[metric], spec) for metric, spec in paired_charts(compared, palette).items()],
+    }
+
+
+def _about(runs: Runs) -> str:
+    """Data and tasks of an experiment."""
+    record = next(iter(runs.records.values()))
+    count, task = len(runs.tasks), runs.score.task
+    text = f"{count} {task}{'s' * (count > 1)}: {', '.join(runs.tasks)}"
+    data = record.config.get("data")
+    sources = data.get("sources", []) if isinstance(data, dict) else []
+    named = [str(source.get("name")) for source in sources if isinstance(source, dict)]
+    return f"{text}. Data: {', '.join(named)}." if named else f"{text}."
+
+
+def _rows(runs: Runs, table: pd.DataFrame) -> list[Row]:
+    """The table, with the signs of numbers as they are typeset."""
+    columns = shown_columns(table)
+    rows = []
+    for ((method, n), cells), values in zip(format_rows(table), table.to_dict("records"), strict=True):
+        numbers = [values[f"{column.name}_mean"] for column in columns]
+        keys = [_key(number) for number in numbers]
+        shown = [cell._replace(text=minus(cell.text), interval=minus(cell.interval)) for cell in cells]
+        rows.append(Row(method, [(Cell(n, "", False), int(n)), *zip(shown, keys, strict=True)]))
+    return rows
+
+
+def _key(value: Any) -> float | str:
+    """By which a cell is sorted: a number, or a text; empty where there is none."""
+    return value if isinstance(value, str) else "" if pd.isna(value) else float(f"{value:.9g}")
+
+
+def _run(runs: Runs, record: RunRecord) -> dict[str, str]:
+    """Where a run comes from."""
+    cost, made = runs.tables["cost"], record.provenance
+    mine = (cost[KEYS] == [record.experiment, record.method, record.seed]).all(axis="columns")
+    return {
+        "method": record.method,
+        "seed": str(record.seed),
+        "time": duration(cost.loc[mine, "seconds"].sum()),
+        "memory": f"{made.peak_memory_mb:,.0f} MB",
+        "hardware": made.gpu or made.cpu,
+        "commit": made.commit,
+        "data": record.data[:12] or "–",
+        "key": record.key,
+        "command": made.command,
+    }
+
+
+def _games(runs: Runs, method: str, beside: Path) -> list[list[Picture | None]]:
+    """The moving pictures of a method that lie in games/: in row i, column j game j after learning i games."""
+    if "replays" not in runs.tables:
+        return []
+    rows, games = replay_rows(runs, method), runs.tasks
+    folder = beside / "games" / runs.experiments()[0] / method
+    grid: list[list[Picture | None]] = [[None] * len(games) for _ in games]
+    for (i, j), row in rows.items():
+        if (file := folder / f"{i + 1}-{j + 1}.gif").is_file():
+            source = f"data:image/gif;base64,{base64.b64encode(file.read_bytes()).decode()}"
+            text = f"{row['return']:g}, mean {row['score']:.1f} (n = {row['n']})"
+            grid[i][j] = Picture(source, f"{games[j]} after learning {i + 1}, {method}", text)
+    return grid if any(map(any, grid)) else []
+
+
+def _by_chance(runs: Runs) -> str:
+    if not runs.score.chance:
+        return ""
+    returns = zip(runs.tasks, reference_scores(runs)["chance"], strict=True)
+    return ", ".join(f"{game} {value:.1f}" for game, value in returns)
+
+
+def links(beside: Path, folder: str, patterns: Iterable[str]) -> list[tuple[str, str]]:
+    """Name and relative address of the files in a folder beside the page."""
+    found = {path.name for pattern in patterns for path in (beside / folder).glob(pattern)}
+    return [(name, quote(f"{folder}/{name}")) for name in sorted(found)]
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units that there are."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes_left} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def minus(text: str) -> str:
+    """Its negative numbers as they are typeset."""
+    return re.sub(r"(?<!\w)-(?=\d)", "−", text)

@@ -1,0 +1,244 @@
+"""Run folders in, one page out: what it says, and what it does not ask for."""
+
+import os
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from page_suite import HOSTILE, TITLE, suite_runs, write_suite
+from run_folders import write_run
+
+from blip.errors import BlipError
+from blip.record import TaskRecord
+from blip.results import Runs, load_runs
+from blip.results.charts import Palette, bits_charts, matrix_charts, paired_charts
+from blip.results.comparison import compare
+from blip.results.loading import METHOD_ORDER
+from blip.results.page import facts, read_claims, render, write_page
+from blip.results.page_sections import duration
+from blip.results.page_style import DARK_PAGE, luminance, on_dark, page_colours
+from blip.results.style import method_colours
+
+pytest.importorskip("vl_convert", reason="the workflow's packages are not installed")
+
+
+class Elements(HTMLParser):
+    """All start tags of a page, with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root: Path = tmp_path_factory.mktemp("suite")
+    write_suite(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> Runs:
+    return suite_runs(folder)
+
+
+@pytest.fixture(scope="module")
+def text(runs: Runs, folder: Path) -> str:
+    return render(runs, TITLE, folder, read_claims(folder / "claims/claims.json"))
+
+
+def test_the_page_asks_for_nothing_else(text: str, folder: Path) -> None:
+    """Addresses are files beside it, places in it, or data; names are text; and a browser is told so."""
+    elements = Elements(text).found
+    addresses = [a[key] or "" for _, a in elements for key in ("src", "href", "action", "data", "srcset") if key in a]
+    assert len(addresses) > 15
+    for address in addresses:
+        assert address.startswith(("#", "data:")) or (folder / address).is_file(), address
+    assert not {key for _, attributes in elements for key in attributes if key.startswith("on")}
+    assert [tag for tag, _ in elements].count("script") == 3
+    assert "url(" not in text.split("<style>")[1].split("</style>")[0]
+    assert "@import" not in text.split("<style>")[1].split("</style>")[0]
+    policy = next(a["content"] for tag, a in elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "script-src 'sha256-" in policy
+    assert "'unsafe-eval'" not in policy
+
+
+def test_the_page_names_no_path_of_the_machine(text: str, folder: Path) -> None:
+    assert str(folder) not in text
+    assert "/tmp/" not in text
+    assert f"{Path.home()}/" not in text
+
+
+def test_hostile_names_are_text(text: str) -> None:
+    assert HOSTILE not in text
+    assert text.count("&lt;script&gt;document.title") > 5  # title, claim, experiment, task
+    assert r"\u003cscript\u003edocument.title" in text  # the task in a chart
+
+
+def test_the_same_runs_give_the_same_bytes(folder: Path) -> None:
+    pages = [folder / name for name in ("first.html", "second.html")]
+    write_page(load_runs([folder / "runs"]), pages[0], "A suite")
+    command = [sys.executable, "-m", "blip.cli", "page", str(folder / "runs"), "--title", "A suite"]
+    options = ["--claims", str(folder / "claims/claims.json"), "--out", str(pages[1])]
+    subprocess.run([*command, *options], check=True, env={**os.environ, "PYTHONHASHSEED": "7"}, capture_output=True)
+    assert pages[0].read_bytes() == pages[1].read_bytes()
+
+
+def test_what_was_run(runs: Runs, tmp_path: Path) -> None:
+    found = dict(facts(runs))
+    assert found["Methods"] == ["blip", "ewc", "sgd", "joint", "my-way"]
+    assert found["Seeds"] == ["0–4"]
+    assert found["Runs"] == ["19"]
+    assert found["Data"] == ["real data"]
+    assert found["Hardware"] == ["a CPU, 1 CPU thread"]
+    assert found["Commit"] == ["c0ffee"]
+    assert found["Total time"] == ["1 h 29 min"]
+    write_run(tmp_path, method="sgd", seed=7, gpu="a GPU", threads=2, stand_in=True)
+    found = dict(facts(load_runs([tmp_path])))
+    assert found["Hardware"] == ["a GPU, 2 CPU threads"]
+    assert (found["Data"], found["Seeds"]) == (["stand-in data"], ["7"])
+
+
+def test_the_table_and_its_order(text: str, folder: Path) -> None:
+    """Cells as in the tables, and numbers to sort them by."""
+    table = text.split('<table class="sortable">')[2]  # of mnist5; names are sorted
+    table = table.split("</table>")[0]
+    saved = pd.read_csv(folder / "tables/tables/mnist5.csv").set_index("method")
+    for method in saved.index:
+        row = table.split(f'<th scope="row">{method}</th>')[1].split("</tr>")[0]
+        mean, std = (saved.loc[method, f"acc_percent_{name}"] for name in ("mean", "std"))
+        assert f'<td data-key="{float(f"{mean:.9g}")}"' in row
+        spread = "" if pd.isna(std) else f" ± {std:.2f}"
+        assert f">{mean:.2f}{spread}{'<small>[' if saved.loc[method, 'n'] == 5 else '</td>'}" in row
+    assert 'class="best"' in table
+    assert "−" in table
+
+
+def test_matrices(runs: Runs) -> None:
+    selected = runs.of("mnist5")
+    charts, ends = matrix_charts(selected)
+    assert list(charts) == sorted(selected.methods())
+    cells = {(cell["row"], cell["column"]): cell for cell in charts["sgd"]["data"]["values"]}
+    assert sorted(cells) == [(i, j) for i in range(1, 6) for j in range(1, i + 1)]
+    scores = selected.raw_scores()
+    mine = scores[(scores["method"] == "sgd") & (scores["task_learned"] == 4) & (scores["task"] == 1)]["score"]
+    assert cells[5, 2]["value"] == pytest.approx(100 * mine.mean(), rel=1e-5)
+    assert cells[5, 2]["std"] == pytest.approx(100 * mine.std(), rel=1e-5)
+    assert (cells[5, 2]["n"], cells[5, 2]["on"]) == (5, f"2: {HOSTILE}")
+    assert ends[0] < min(cell["value"] for cell in cells.values()) <= ends[1] == 100
+
+
+def test_tasks_whose_order_differs_have_no_names(tmp_path: Path) -> None:
+    for seed, names in enumerate(("ab", "ba")):
+        tasks = [TaskRecord(name=name, outputs=2, trained=1) for name in names]
+        write_run(tmp_path, method="sgd", seed=seed, R=[[0.9], [0.8, 0.9]], tasks=tasks)
+    charts, _ = matrix_charts(load_runs([tmp_path]))
+    assert {cell["on"] for cell in charts["sgd"]["data"]["values"]} == {"1", "2"}
+
+
+def test_bits_of_layers(runs: Runs) -> None:
+    charts, most = bits_charts(runs.of("mnist5"))
+    assert (list(charts), most) == (["blip"], 20)
+    cells = charts["blip"]["data"]["values"]
+    assert list(dict.fromkeys(cell["row"] for cell in cells)) == ["0.weight", "0.bias", "2.weight"], "as in the network"
+    bits = runs.of("mnist5").tables["bits"]
+    last = bits[(bits["task_learned"] == 4) & (bits["layer"] == "0.weight")]
+    expected = (last["frozen_bits"] * last["parameters"]).sum() / last["parameters"].sum()
+    assert next(c["value"] for c in cells if (c["column"], c["row"]) == (5, "0.weight")) == pytest.approx(expected)
+
+
+def test_differences_without_an_interval_have_no_line(tmp_path: Path) -> None:
+    for method in ("blip", "sgd"):
+        write_run(tmp_path, method=method)
+    runs = load_runs([tmp_path])
+    chart = paired_charts(compare(runs), Palette(runs.methods()))["acc"]
+    (row,) = chart["data"]["values"]
+    assert row["low"] is None
+    assert row["from"] == row["to"] == row["difference"]
+
+
+def test_colours_are_those_of_the_figures_and_are_seen_in_the_dark() -> None:
+    methods = [*METHOD_ORDER, "another"]
+    light, dark = page_colours(methods)
+    for i, (method, colour) in enumerate(method_colours(methods).items()):
+        assert method == methods[i]
+        assert light[f"--m{i}"] == "#" + "".join(f"{round(255 * c):02x}" for c in colour)
+        assert (luminance(on_dark(colour)) + 0.05) / (luminance(DARK_PAGE) + 0.05) >= 3
+    assert light["--m0"] == dark["--m0"], "one that is seen stays"
+    style = (Path(__file__).parents[1] / "blip/results/templates/page.css").read_text()
+    assert "--page: #" + "".join(f"{round(255 * c):02x}" for c in DARK_PAGE) in style
+
+
+def test_claims_and_their_verdicts(text: str, tmp_path: Path) -> None:
+    section = text.split('id="claims"')[1].split("</section>")[0]
+    assert "−0.3 points" in section
+    assert "[−0.4, −0.2]" in section
+    assert '<span class="verdict not-run">NOT RUN</span>' in section
+    assert "no numbers to compare with" in section
+    for content in ("{", "[]", '{"claims": [{"id": "a"}]}'):
+        (tmp_path / "claims.json").write_text(content)
+        with pytest.raises(BlipError, match=r"claims.json: expected what `blip claims` writes") as error:
+            read_claims(tmp_path / "claims.json")
+        assert "\n" not in str(error.value)
+    with pytest.raises(BlipError, match="cannot be read"):
+        read_claims(tmp_path / "none.json")
+
+
+def test_only_what_lies_beside_the_page_is_linked(text: str, folder: Path, tmp_path: Path) -> None:
+    links = [a["href"] for tag, a in Elements(text).found if tag == "a"]
+    assert {"tables/tables/mnist5.tex", "tables/tables/mnist5.csv", "figures/mnist5/matrix.pdf"} <= set(links)
+    alone = Elements(render(load_runs([folder / "runs"]), "alone", tmp_path)).found
+    assert all((a["href"] or "").startswith("#") for tag, a in alone if tag == "a")
+    assert "img" not in [tag for tag, _ in alone]
+
+
+def test_games_are_in_the_page(folder: Path) -> None:
+    elements = Elements(render(load_runs([folder / "runs"]), "games", folder)).found
+    pictures = [a for tag, a in elements if tag == "img"]
+    assert [a["alt"] for a in pictures[:3]] == [
+        "Boxing after learning 1, blip",
+        "Boxing after learning 2, blip",
+        "Krull after learning 2, blip",
+    ]
+    assert len(pictures) == 6
+    assert all((a["src"] or "").startswith("data:image/gif;base64,R0lGOD") for a in pictures)
+
+
+def test_variants_of_an_experiment_are_one_table(tmp_path: Path) -> None:
+    for bits, last in ((4, 0.5), (20, 0.7)):
+        config = {"variant": {"of": "mnist5", "settings": {"methods.blip.max_bits": bits}}}
+        for seed in (0, 1):
+            R = [[0.9], [last + seed / 100, 0.9]]
+            write_run(tmp_path / "runs", f"mnist5.bits{bits}", "blip", seed, R, config=config)
+    runs = load_runs([tmp_path / "runs"])
+    assert dict(facts(runs))["Experiments"] == list(runs.groups())
+    text = render(runs, "varied", tmp_path)
+    assert text.count("<section") == 1
+    assert "mnist5 with other values of max_bits." in text
+    rows = text.split("<tbody>")[1].split("</tbody>")[0]
+    assert [row.split("<")[0] for row in rows.split('<th scope="row">')[1:]] == ["4", "20"]
+    assert ">70.25 ± 0.35</td>" in rows
+    assert text.split('id="e1"')[1].count("<code>blip train</code>") == 4
+
+
+def test_a_missing_package_is_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(BlipError, match=r"pip install 'blip-continual\[workflow\]'"):
+        write_page(load_runs([folder / "runs"]), folder / "none.html", "none")
+    assert not (folder / "none.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (3600, "1 h 0 min"), (4_000_000, "1,111 h 6 min")]
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
