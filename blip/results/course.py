@@ -9,7 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from blip.record import short_key, short_value
 from blip.results.loading import KEYS, Runs
 from blip.results.matrix import as_matrix, forgetting
-from blip.results.metrics import capacity, score_name, score_shares
+from blip.results.metrics import capacity, normalised_scores, score_name
 from blip.results.style import CAPTION, MARKERS, Colour, percent, sequence
 
 MOST_MARKS = 12
@@ -21,7 +21,7 @@ def course(runs: Runs) -> pd.DataFrame:
     those learned so far, `forgetting` so far, and `capacity`; nan where one does not apply."""
     bits = dict(list(runs.tables["bits"].groupby(KEYS))) if "bits" in runs.tables else {}
     rows = []
-    for key, frame in score_shares(runs).groupby(KEYS):
+    for key, frame in normalised_scores(runs).groupby(KEYS):
         R = as_matrix(frame)
         used = dict(capacity(bits[key])) if key in bits else {}
         for i in range(len(R)):

@@ -10,11 +10,11 @@ from tabulate import tabulate
 
 from blip.results.loading import KEYS, Runs
 from blip.results.markup import plain
-from blip.results.metrics import score_name, score_shares
+from blip.results.metrics import score_name, seen_scores
 
 WEIGHT = 32
 """Bits of a number as it is computed with."""
-NOT_SAID = "older runs do not record how many weights their network has: train them again"
+NOT_SAID = "older runs do not record how many weights their network has, or what the method keeps: train them again"
 
 
 def bits_needed(runs: Runs) -> pd.DataFrame:
@@ -24,7 +24,7 @@ def bits_needed(runs: Runs) -> pd.DataFrame:
     consolidated ones in sign and frozen bits, nan for methods that freeze none. Only runs that record the size of their
     network and the method's memory.
     """
-    scores = score_shares(runs).groupby([*KEYS, "task_learned"])["score"].mean().reset_index()
+    scores = seen_scores(runs)
     if "memory" not in runs.tables:
         return pd.DataFrame(columns=[*KEYS, "task_learned", "score", "weights", "method_bits", "needed", "frozen"])
     frame = scores.merge(runs.tables["memory"], on=[*KEYS, "task_learned"])
