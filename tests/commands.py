@@ -1,5 +1,6 @@
 """What a page shows, checked without being run: commands by their own parsers, files by the program that reads them."""
 
+import json
 import os
 import re
 import shlex
@@ -17,7 +18,7 @@ from conftest import ROOT
 from snakemake.cli import get_argument_parser
 
 from blip.claims import load_claims
-from blip.cli import program
+from blip.cli import main, program
 from blip.cli.arguments import experiment
 from blip.cli.completion import SHELLS
 from blip.config import KINDS, Suite, load_experiment
@@ -70,8 +71,7 @@ def _blip(words: list[str]) -> None:
     named = [options.experiment] if hasattr(options, "experiment") else getattr(options, "experiments", [])
     for file in named:
         if file.name not in OWN:
-            options.vary = getattr(options, "vary", [])  # not of every command
-            _check_methods(experiment(options, file), options)
+            _check_methods(_asked(options, file), options)
     for runs in getattr(options, "runs", []):
         assert runs.exists() or not runs.is_relative_to("results/recorded"), runs
 
@@ -205,3 +205,30 @@ def dry_run(words: list[str], folder: Path) -> None:
     environment = os.environ | {"PATH": f"{bin}:{os.environ['PATH']}"}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def run_shortly(words: list[str], folder: Path) -> None:
+    """Run a command of `blip` for real, on generated images and for one epoch where it trains, below `folder`."""
+    options = program._parser().parse_args(words)
+    if options.run.__name__ in ("_train", "_tune"):
+        if options.experiment.name in OWN or not (asked := _asked(options, options.experiment)).sources:
+            return  # games of millions of steps
+        words = [*words, "--set", "stand_in=true", *_small(asked.name)]
+    for option in ("raw", "data", "out", "checkpoints"):
+        if hasattr(options, option) and not (option == "raw" and options.run.__name__ == "_stand_in"):
+            words = [*words, f"--{option}", str(folder / option)]
+    if any(not runs.exists() for runs in getattr(options, "runs", [])):
+        return
+    assert main(words) == 0, words
+
+
+def _asked(options: Namespace, file: Path) -> Any:
+    options.vary = getattr(options, "vary", [])  # not of every command
+    return experiment(options, file)
+
+
+def _small(name: str) -> list[str]:
+    """What makes an experiment short: what the stand-in suite says, or one epoch."""
+    entries = read_yaml(Path("config/stand-in.yaml"))["experiments"]
+    changes = next((entry["set"] for entry in entries if Path(entry["config"]).stem == name), {"training.epochs": 1})
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items() if key != "stand_in"]

@@ -51,6 +51,18 @@ MINI = ["miniimagenet", "--raw", "raw", "--out", "out", "--classes", "2", "--ima
 TABLES = ["tables", "runs", "--out", "out/deep/tables"]
 FIGURES = ["figures", "runs", "--out", "out/deep/figures"]
 GAMES = ["games", "games", "--out", "out/deep/games"]
+SCREEN, AUDIT = ["results", "runs"], ["audit", "runs"]
+PAGE, VARIANTS = ["page", "runs", "--out", "out/page.html"], ["variants", "runs", "--out", "out/deep/variants"]
+CLAIMS = ["claims", "runs", "--claims", "claims.yaml", "--no-checks", "--out", "out/deep/claims"]
+EXPORT = ["export", "trained/tiny/blip/seed0", "--out", "out/small.bits"]
+IMPORT = ["import", "run.bits", "--out", "out/weights.safetensors"]
+READERS = [TABLES, SCREEN, AUDIT, PAGE, VARIANTS, CLAIMS]
+"""Commands that read run folders in seconds."""
+CLAIMED = """\
+claims:
+  - {id: learned, sentence: A tiny network learns., source: ours, check: formulas by hand,
+     equals: {value: 0, within: 0}, cost: {core_minutes: 0.1}}
+"""
 
 Break = Callable[[], object]
 
@@ -193,7 +205,7 @@ def other_shapes() -> None:
     )
 
 
-RUN, GAME = "runs/tiny/sgd/seed0", "games/atari/blip/seed0"
+RUN, GAME, WEIGHTED = "runs/tiny/sgd/seed0", "games/atari/blip/seed0", "trained/tiny/blip/seed0"
 CHECK, SUM = ["check", "tiny.yaml"], "checkpoints/{key}/checkpoint.pt"
 NAMED = [
     *(Case(f"name {name!r}", TABLES, lambda name=name: record(experiment=name)) for name in ("../../x", "/x", "a/b")),
@@ -319,6 +331,27 @@ NAMED = [
             *(([*TRAIN, "--checkpoints", "others"], "others"), (["stand-in", "made"], "made")),
         )
     ),
+    *(Case(f"{arguments[0]} of a list", arguments, lambda: write(f"{RUN}/run.json", "[]")) for arguments in READERS),
+    *(
+        Case(f"{arguments[0]} of {what}", arguments, broken)
+        for arguments, what, broken in (
+            *((arguments, "no runs", lambda: shutil.rmtree("runs")) for arguments in READERS),
+            *((arguments, "runs out of reach", lambda: locked("runs/tiny")) for arguments in READERS),
+            (CLAIMS, "a list", lambda: write("claims.yaml", "[]")),
+            (CLAIMS, "a pipe", lambda: fifo("claims.yaml")),
+            (CLAIMS, "an unknown check", lambda: write("claims.yaml", CLAIMED.replace("by hand", "by heart"))),
+            (CLAIMS, "an unknown key", lambda: write("claims.yaml", CLAIMED.replace("sentence", "sentense"))),
+            (CLAIMS, "no number", lambda: write("claims.yaml", CLAIMED.replace("within: 0", "within: .nan"))),
+            (EXPORT, "changed weights", lambda: spoil_file(f"{WEIGHTED}/weights.safetensors", random.Random(1))),
+            (EXPORT, "no weights", lambda: Path(WEIGHTED, "weights.safetensors").unlink()),
+            (IMPORT, "text", lambda: write("run.bits", "text")),
+            (IMPORT, "half a file", lambda: write("run.bits", Path("run.bits").read_bytes()[:200])),
+            (IMPORT, "a pipe", lambda: fifo("run.bits")),
+            (IMPORT, "a folder", lambda: folder("run.bits")),
+            (["experiments", "../x"], "a path", lambda: None),
+            ([*PAGE[:3], "runs"], "a folder to write", lambda: None),
+        )
+    ),
     Case("a checkpoint not to be read", TRAIN, lambda: each_checkpoint(locked)),
     Case("a full disk for data", DATA, limits=lambda: full_disk(200)),
     Case("a full disk for a run", TRAIN, limits=lambda: full_disk(600)),
@@ -426,8 +459,15 @@ def spoil_config(rng: random.Random) -> None:
         write("tiny.yaml", spoil(CONFIG.encode(), rng))
 
 
+def spoil_claims(rng: random.Random) -> None:
+    if rng.random() < 0.6:
+        write("claims.yaml", json.dumps(replaced(yaml.safe_load(CLAIMED), rng)))
+    else:
+        write("claims.yaml", spoil(CLAIMED.encode(), rng))
+
+
 def some_arguments(rng: random.Random) -> list[str]:
-    command = list(rng.choice([TRAIN, DATA, MINI, TABLES, CHECK]))
+    command = list(rng.choice([TRAIN, DATA, MINI, TABLES, CHECK, EXPORT, IMPORT, *READERS[1:]]))
     for _ in range(rng.randrange(1, 3)):
         at = rng.randrange(1, len(command) + 1)
         if rng.random() < 0.5:
@@ -449,6 +489,10 @@ def generated(seed: int) -> Iterator[Case]:
         (8, lambda rng: Case("record", TABLES, lambda: replace_in("runs/**/run.json", rng), sure=False)),
         (6, lambda rng: Case("record's bytes", TABLES, lambda: spoil_file("runs/**/run.json", rng), sure=False)),
         (4, lambda rng: Case("table", TABLES, lambda: spoil_file("runs/**/*.csv", rng), sure=False)),
+        (4, lambda rng: Case("read", rng.choice(READERS[1:]), lambda: spoil_file("runs/**/*.*", rng), sure=False)),
+        (4, lambda rng: Case("claims", CLAIMS, lambda: spoil_claims(rng), sure=False)),
+        (4, lambda rng: Case("exported", IMPORT, lambda: spoil_file("run.bits", rng), sure=False)),
+        (2, lambda rng: Case("to export", EXPORT, lambda: spoil_file(f"{WEIGHTED}/*", rng), sure=False)),
         (1, lambda rng: Case("figures", FIGURES, lambda: spoil_file("runs/**/*.csv", rng), sure=False)),
         (1, lambda rng: Case("games", GAMES, lambda: spoil_file("games/**/*.*", rng), sure=False)),
     ]
@@ -492,6 +536,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("project")
     (root / "tiny.yaml").write_text(CONFIG)
     (root / "suite.yaml").write_text(SUITE)
+    (root / "claims.yaml").write_text(CLAIMED)
     for part, count in (("train", 6), ("test", 2)):
         for label in range(4):
             for i in range(count):
@@ -511,7 +556,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         remove, blip.runs.train.Checkpoint.remove = blip.runs.train.Checkpoint.remove, lambda self: None
         status = main(TRAIN)
         blip.runs.train.Checkpoint.remove = remove
-        return status
+        trained = main(["train", "tiny.yaml", "--method", "blip", *FOLDERS, "--out", "trained"])
+        return status or trained or main([*EXPORT[:3], "run.bits"])
 
     assert forked(train, root / "err") == 0, (root / "err").read_text()
     shutil.rmtree(root / "new")

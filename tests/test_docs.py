@@ -89,6 +89,18 @@ def test_a_command_that_would_not_be_taken_is_seen(wrong: str, monkeypatch: pyte
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", with_blocks("sh"), ids=name)
+def test_commands_in_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that train, for an epoch on generated images; games and what needs a cluster or an image not."""
+    monkeypatch.chdir(ROOT)
+    assert main(["stand-in", str(tmp_path / "raw")]) == 0
+    for block in commands.blocks(page, "sh"):
+        for words in commands.commands(block):
+            if Path(words[0]).name == "blip" and words[1] not in ("--print-completion", "miniimagenet"):
+                commands.run_shortly(words[1:], tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", with_blocks("sh"), ids=name)
 def test_snakemake_plans_what_the_pages_ask_for(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for block in commands.blocks(page, "sh"):
@@ -142,7 +154,7 @@ def test_every_link_of_the_site_leads_somewhere(tmp_path: Path) -> None:
 
 def test_every_page_is_in_the_navigation() -> None:
     listed = re.findall(r'"([\w/.-]+\.md)"', (ROOT / "zensical.toml").read_text())
-    assert set(map(str, assemble.pages().values())) <= set(listed)
+    assert set(map(str, assemble.pages().values())) == set(listed)
     assert len(listed) == len(set(listed))
 
 
@@ -172,6 +184,8 @@ def test_a_page_of_a_method_quotes_its_verified_numbers() -> None:
     text = "## One\n\n| method | ours |\n|---|---|\n| `ewc` | 1 |\n| gpm | 2 |\n\n## Two\n\n| a |\n|---|\n| ewc |\n"
     assert assemble.rows_of("ewc", text) == "One\n\n| method | ours |\n|---|---|\n| `ewc` | 1 |"
     assert "has been compared" in assemble.rows_of("hat", text)
+    for method in ("ewc", "gpm"):
+        assert "\n|---" in assemble.rows_of(method, (ROOT / "docs" / "verified.md").read_text())
 
 
 def test_the_readmes_numbers_are_those_of_the_page() -> None:

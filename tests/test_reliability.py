@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,13 +13,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from PIL import Image
 from run_folders import write_run
 from shell import Shell, interrupt_after, refused
 
 from blip.data import storage
+from blip.errors import BlipError
 from blip.files import atomic_path, atomic_write
+from blip.plan import check_settings
 from blip.results import load_runs, write_tables
 from blip.results.markup import to_csv
 from blip.training.checkpoint import Checkpoint
@@ -339,3 +343,24 @@ def test_the_lock_of_a_killed_workflow_is_known_from_that_of_a_living_one(tmp_pa
         assert status() == 0, "a Snakemake lives here"
         living.kill()
     assert status() == 1
+
+
+@pytest.mark.parametrize("value", [3, True, "a{b}", "a'b", 'a"b', "a*", "a\nb", ["a"], {"a": 1}])
+@pytest.mark.parametrize("key", ["results", "suite", "raw", "device", "container"])
+def test_settings_of_the_workflow_that_are_no_plain_text_are_refused(key: str, value: object) -> None:
+    settings = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    check_settings(settings)
+    with pytest.raises(BlipError, match=f"^config: {key}: expected a text without braces") as error:
+        check_settings(settings | {key: value})
+    assert "\n" not in str(error.value)
+
+
+def test_whatever_a_setting_holds_is_a_word_of_a_command() -> None:
+    """Placeholders in the commands of rules are quoted, but for numbers and what the plan itself writes."""
+    ours = {"threads", "wildcards.seed", "params.seeds", "params.weights"}
+    texts = [path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk"))]
+    commands = [block for text in texts for block in re.findall(r"shell:\n((?: +f?\".*\n)+)", text)]
+    assert len(commands) >= 8
+    placeholders = [p for command in commands for p in re.findall(r"\{([a-z_.]+)(:q)?\}", command)]
+    assert {name for name, quoted in placeholders if not quoted} <= ours
+    assert sum(bool(quoted) for _, quoted in placeholders) > 20
