@@ -26,7 +26,7 @@ def paired_ratio(
 def report(
     what: str,
     ratio: tuple[float, float, float],
-    target: float,
+    target: float | None,
     n: int,
     limit: str = "",
     *,
@@ -34,10 +34,12 @@ def report(
 ) -> None:
     """One row of the table: the median ratio, its range, what it should reach, and what nothing can go beyond."""
     median, low, high = ratio
-    verdict = "" if (median >= target if at_least else median <= target) else ", MISSED"
-    sign = "≥" if at_least else "≤"
+    wanted = ""
+    if target is not None:
+        verdict = "" if (median >= target if at_least else median <= target) else ", MISSED"
+        wanted = f"{'≥' if at_least else '≤'} {target}{verdict}"
     measured = f"{median:.2f} ({low:.2f} to {high:.2f}), n = {n}"
-    print(f"| {what} | {measured} | {sign} {target}{verdict} | {limit} |", flush=True)
+    print(f"| {what} | {measured} | {wanted} | {limit} |", flush=True)
 
 
 def hardware() -> str:

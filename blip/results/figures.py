@@ -19,6 +19,9 @@ from blip.errors import BlipError
 from blip.files import atomic_write
 from blip.results.ablation_figure import draw_ablation
 from blip.results.bit_string import draw_bit_string, named_trace
+from blip.results.capacity_figures import draw_capacity, draw_sizes
+from blip.results.course import draw_course
+from blip.results.currency_figure import draw_currency
 from blip.results.loading import Runs, method_order
 from blip.results.metrics import (
     games_begun,
@@ -33,6 +36,8 @@ from blip.results.metrics import (
 from blip.results.style import CAPTION, MARKERS, STYLE, Colour, method_colours, percent, sequence
 
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates, no versions
+MOST_LINES = 8
+"""Values of a setting that can be told apart in one figure."""
 BAND = "Line: mean over seeds; band: ± standard deviation."
 
 
@@ -40,8 +45,8 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None, only:
     """Write <experiment>/<figure>.pdf and .png under `out_dir`, and <group>/… of variants; the paths written.
 
     A figure without data (no frozen bits, a single task, no games) is not written. `parameter`, as "layer:index",
-    chooses whose bits are drawn wherever it was traced; elsewhere, and by default, it is the one whose bits grew at the
-    most tasks. `only` is the one experiment or group to draw, beside which the other runs may be needed. Raises
+    chooses whose bits are drawn wherever it was traced; elsewhere, and by default, it is one that is not 0. `only`
+    is the one experiment or group to draw, beside which the other runs may be needed. Raises
     BlipError where no run has traced the parameter, or is of what `only` says.
     """
     known = list(named_trace(runs.tables["trace"])["parameter"].unique()) if "trace" in runs.tables else []
@@ -73,7 +78,11 @@ def _figures_of(runs: Runs, colours: dict[str, Colour], parameter: str | None) -
         "matrix": draw_matrices(runs),
         "average": draw_average(runs, colours),
         "forgetting": draw_forgetting(runs, colours),
+        "course": draw_course(runs, colours),
+        "currency": draw_currency(runs, colours),
         "bits": draw_bits(runs),
+        "capacity": draw_capacity(runs),
+        "sizes": draw_sizes(runs),
         "bit_string": draw_bit_string(runs, parameter),
         "history": draw_history(runs),
         "returns": draw_returns(runs, colours),
@@ -89,10 +98,14 @@ def _figures_of_group(runs: Runs, names: list[str], colours: dict[str, Colour]) 
     varied = runs.of(*names)
     variant = varied.variants[names[0]]
     beside = runs.of(variant.of) if variant.of in runs.scores else None
-    figure = draw_ablation(varied, beside, colours)
-    if varied.stand_in():
-        figure.suptitle(f"{variant.group} (stand-in data)", size=9)
-    return {"ablation": figure}
+    together = runs.of(*names, variant.of) if beside else varied
+    figures: dict[str, Figure | None] = {"ablation": draw_ablation(varied, beside, colours)}
+    if len(names) <= MOST_LINES:
+        figures["course"] = draw_course(together, colours)
+    for figure in filter(None, figures.values()):
+        if varied.stand_in():
+            figure.suptitle(f"{variant.group} (stand-in data)", size=9)
+    return figures
 
 
 def draw_matrices(runs: Runs) -> Figure | None:
@@ -250,8 +263,11 @@ def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         hue="method",
         hue_order=methods,
         palette=colours,
+        style="method",
+        style_order=methods,
+        markers=dict(zip(methods, cycle(MARKERS))),
+        dashes=False,
         errorbar="sd",
-        marker="o",
         markeredgewidth=0,
         markersize=3,
         facet_kws={"sharey": False},
