@@ -92,6 +92,7 @@ lint: .venv/installed
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(SNAKEMAKE) --lint
 	$(BIN)/hadolint Dockerfile
+	$(BIN)/python docs/assemble.py build/docs
 
 docs: .venv/installed
 	$(BIN)/python docs/assemble.py build/docs

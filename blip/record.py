@@ -120,7 +120,7 @@ def short_key(key: str) -> str:
 
 def short_value(value: Any) -> str:
     """A setting's value as a part of names: `1e-12`, `exact`, `4_3_2_1_0` of a list."""
-    text = value if isinstance(value, str) else json.dumps(value).replace("+", "")
+    text = value if isinstance(value, str) else re.sub(r"e([+-])0*", r"e\1", json.dumps(value)).replace("+", "")
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
 
 

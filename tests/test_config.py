@@ -300,15 +300,15 @@ def test_a_suite_may_have_games_which_need_no_data(tmp_path: Path) -> None:
 
 
 def test_each_value_becomes_an_experiment_of_its_own(tiny: Path) -> None:
-    vary = "vary: {methods.blip.f_prior: [1e-15, 2.5e+3]}"
+    vary = "vary: {methods.blip.f_prior: [1e-9, 2.5e+3]}"
     suite = write_suite(tiny.parent, f"  - {{config: tiny.yaml, methods: [blip], seeds: [4], {vary}}}")
     _, planned = load_suite(suite, tiny.parent)
-    assert list(planned) == ["tiny.f_prior-1e-15", "tiny.f_prior-2500.0"]
-    plan = planned["tiny.f_prior-1e-15"]
+    assert list(planned) == ["tiny.f_prior-1e-9", "tiny.f_prior-2500.0"]
+    plan = planned["tiny.f_prior-1e-9"]
     assert (plan.path, plan.methods, plan.seeds) == (tiny, ["blip"], [4])
-    assert plan.experiment.methods["blip"].f_prior == 1e-15
+    assert plan.experiment.methods["blip"].f_prior == 1e-9
     config = plan.experiment.run_config("blip", 0)
-    assert config["variant"] == {"of": "tiny", "settings": {"methods.blip.f_prior": 1e-15}}, "a number, no text of YAML"
+    assert config["variant"] == {"of": "tiny", "settings": {"methods.blip.f_prior": 1e-9}}, "a number, no text of YAML"
     assert plan.experiment.group == plan.experiment.split_name == "tiny.f_prior"
     assert "variant" not in load_experiment(tiny).run_config("blip", 0), "runs of earlier versions stay what they are"
     assert load_experiment(tiny, plan.overrides, plan.varied) == plan.experiment

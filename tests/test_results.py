@@ -3,7 +3,6 @@
 import re
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,11 +13,10 @@ from scipy.stats import ttest_rel
 
 from blip.errors import BlipError
 from blip.results import find_runs, load_runs, mixed_runs, run_metrics, write_figures, write_tables
-from blip.results.bit_string import bit_digits, choose_parameter, draw_bit_string, named_trace
-from blip.results.figures import _drawn, draw_forgetting
+from blip.results.bit_string import bit_digits, choose_parameter, draw_bit_string, named_trace, traced_rows
 from blip.results.loading import method_order
 from blip.results.markup import latex_escape
-from blip.results.style import STYLE, method_colours
+from blip.results.style import method_colours
 
 BEST, WORST = [[0.9], [0.85, 0.9]], [[0.9], [0.5, 0.8]]
 
@@ -313,21 +311,17 @@ def test_figures(tmp_path: Path) -> None:
     write_run(tmp_path, "single", "sgd", R=[[0.9]], stand_in=True)
     runs = load_runs([tmp_path])
     paths = write_figures(runs, tmp_path / "out", "2.weight:3")
-    expected = {f"mnist5/{n}" for n in ("average", "bits", "bit_string", "forgetting")}
-    expected |= {f"{e}/{n}" for e in ("mnist5", "single") for n in ("history", "matrix")}
-    expected |= {"single/average"}
+    expected = {f"mnist5/{n}" for n in ("bits", "bit_string", "forgetting", "course", "capacity", "sizes")}
+    expected |= {f"{e}/{n}" for e in ("mnist5", "single") for n in ("average", "history", "matrix")}
     assert {str(p.relative_to(tmp_path / "out").with_suffix("")) for p in paths} == expected
     assert len(paths) == 2 * len(expected)
     for path in paths:
         start = {".png": b"\x89PNG", ".pdf": b"%PDF"}[path.suffix]
         assert path.read_bytes().startswith(start)
         assert path.stat().st_size > 2000
-    first = [(tmp_path / f"out/mnist5/forgetting.{s}").read_bytes() for s in ("pdf", "png")]
-    with mpl.rc_context(STYLE):
-        figure = draw_forgetting(runs.of("mnist5"), method_colours(runs.methods()))
-        assert figure is not None
-        again = _drawn(figure, tmp_path, "again")
-    assert list(again.values()) == first
+    again = write_figures(load_runs([tmp_path / "mnist5", tmp_path / "single"]), tmp_path / "again", "2.weight:3")
+    for path, other in zip(paths, again, strict=True):
+        assert path.read_bytes() == other.read_bytes(), path.name
 
 
 def test_wrong_parameter_lists_right_ones(root: Path, tmp_path: Path) -> None:
@@ -385,6 +379,23 @@ def test_parameter_that_grew_most_often_first_among_equals() -> None:
     frame.loc[4, "frozen_bits"] = 2
     frame.loc[5, "frozen_bits"] = 3
     assert choose_parameter(named_trace(frame)) == "b:1"
+
+
+def test_a_parameter_that_is_not_0_is_shown_rather_than_one_that_grew_more(root: Path) -> None:
+    rows = [(t, "fc", i, v, 0.5, k, 20) for t, k in enumerate((1, 2)) for i, v in ((0, 0.0), (1, 0.25 * t))]
+    rows += [(t, "fc", 2, 0.25, 0.5, 2, 20) for t in (0, 1)]
+    for seed, shown in ((0, rows[:4]), (1, rows)):
+        frame = pd.DataFrame(
+            shown, columns=["task_learned", "layer", "index", "value", "bound", "frozen_bits", "max_bits"]
+        )
+        frame.to_csv(root / f"mnist5/blip/seed{seed}/trace.csv", index=False)
+    found = traced_rows(load_runs([root]))
+    assert found is not None
+    assert (found["parameter"].iloc[0], found["seed"].iloc[0]) == ("fc:2", 1), "of all seeds the one that is never 0"
+    for seed in (0, 1):
+        frame.assign(value=0.0).to_csv(root / f"mnist5/blip/seed{seed}/trace.csv", index=False)
+    assert draw_bit_string(load_runs([root])) is None, "zeros alone are no picture"
+    assert draw_bit_string(load_runs([root]), "fc:0") is not None, "unless asked for"
 
 
 def texts(figure: object) -> list[str]:

@@ -81,6 +81,7 @@ def _axis(ax: Axes, values: "pd.Series[Any]") -> dict[str, float]:
         return {text: float(place) for place, text in enumerate(ordered)}
     if min(ordered.values()) > 0 and max(ordered.values()) / min(ordered.values()) >= LOGARITHMIC:
         ax.set_xscale("log")
+        ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     else:
         ax.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
     if len(ordered) <= MOST_TICKS:

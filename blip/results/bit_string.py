@@ -35,27 +35,42 @@ def named_trace(trace: pd.DataFrame) -> pd.DataFrame:
 
 
 def choose_parameter(trace: pd.DataFrame) -> str:
-    """The parameter in the named trace of one run whose bits grew at the most tasks.
+    """The parameter in the named trace of one run to look at: not 0 after the most tasks.
 
-    Among equals the one that was not 0 after the most tasks, then the first.
+    Among equals the one whose bits grew at the most tasks, then the first.
     """
+    return str(_worth(trace).idxmax())
+
+
+def _worth(trace: pd.DataFrame) -> "pd.Series[float]":
+    """Of each parameter of one run: after how many tasks it is not 0, and, as a fraction, at how many its bits grew."""
     groups = trace.sort_values("task_learned", kind="stable").groupby("parameter", sort=False)
     grew = groups["frozen_bits"].agg(lambda k: (np.diff(k, prepend=0) > 0).sum())
-    return str((grew + groups["value"].agg(lambda v: (v != 0).mean()) / 2).idxmax())
+    shown: pd.Series[float] = groups["value"].agg(lambda v: (v != 0).sum()) + grew / (
+        1 + trace["task_learned"].nunique()
+    )
+    return shown
 
 
 def traced_rows(runs: Runs, parameter: str | None = None) -> pd.DataFrame | None:
-    """The trace of one parameter in one run, a row per task; None where nothing was traced.
+    """The trace of one parameter in one run, a row per task; None where nothing was traced but zeros.
 
-    Of the first method and seed that traced `parameter` (default: `choose_parameter`).
+    Of the first method that traced `parameter`; by default of the seed and parameter that are most worth it
+    (`choose_parameter`).
     """
     if "trace" not in runs.tables:
         return None
     trace = named_trace(runs.tables["trace"])
-    if parameter in set(trace["parameter"]):
+    asked = parameter in set(trace["parameter"])
+    if asked:
         trace = trace[trace["parameter"] == parameter]
     trace = trace[trace["method"] == method_order(trace["method"])[0]]
-    trace = trace[trace["seed"] == trace["seed"].min()]
+    if not asked and not trace["value"].any():
+        return None
+    worth = trace.groupby("seed")[["task_learned", "parameter", "value", "frozen_bits"]].apply(
+        lambda t: _worth(t).max()
+    )
+    trace = trace[trace["seed"] == (worth.index.min() if asked else worth.idxmax())]
     rows: pd.DataFrame = trace[trace["parameter"] == choose_parameter(trace)].sort_values("task_learned")
     return rows
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -19,6 +21,9 @@ from blip.errors import BlipError
 from blip.files import atomic_write
 from blip.results.ablation_figure import draw_ablation
 from blip.results.bit_string import draw_bit_string, named_trace
+from blip.results.capacity_figures import draw_capacity, draw_sizes
+from blip.results.course import draw_course
+from blip.results.currency_figure import draw_currency
 from blip.results.loading import Runs, method_order
 from blip.results.metrics import (
     games_begun,
@@ -33,6 +38,9 @@ from blip.results.metrics import (
 from blip.results.style import CAPTION, MARKERS, STYLE, Colour, method_colours, percent, sequence
 
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates, no versions
+DPI = 200
+MOST_LINES = 8
+"""Values of a setting that can be told apart in one figure."""
 BAND = "Line: mean over seeds; band: ± standard deviation."
 
 
@@ -40,8 +48,8 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None, only:
     """Write <experiment>/<figure>.pdf and .png under `out_dir`, and <group>/… of variants; the paths written.
 
     A figure without data (no frozen bits, a single task, no games) is not written. `parameter`, as "layer:index",
-    chooses whose bits are drawn wherever it was traced; elsewhere, and by default, it is the one whose bits grew at the
-    most tasks. `only` is the one experiment or group to draw, beside which the other runs may be needed. Raises
+    chooses whose bits are drawn wherever it was traced; elsewhere, and by default, it is one that is not 0. `only`
+    is the one experiment or group to draw, beside which the other runs may be needed. Raises
     BlipError where no run has traced the parameter, or is of what `only` says.
     """
     known = list(named_trace(runs.tables["trace"])["parameter"].unique()) if "trace" in runs.tables else []
@@ -73,7 +81,11 @@ def _figures_of(runs: Runs, colours: dict[str, Colour], parameter: str | None) -
         "matrix": draw_matrices(runs),
         "average": draw_average(runs, colours),
         "forgetting": draw_forgetting(runs, colours),
+        "course": draw_course(runs, colours),
+        "currency": draw_currency(runs, colours),
         "bits": draw_bits(runs),
+        "capacity": draw_capacity(runs),
+        "sizes": draw_sizes(runs),
         "bit_string": draw_bit_string(runs, parameter),
         "history": draw_history(runs),
         "returns": draw_returns(runs, colours),
@@ -89,10 +101,14 @@ def _figures_of_group(runs: Runs, names: list[str], colours: dict[str, Colour]) 
     varied = runs.of(*names)
     variant = varied.variants[names[0]]
     beside = runs.of(variant.of) if variant.of in runs.scores else None
-    figure = draw_ablation(varied, beside, colours)
-    if varied.stand_in():
-        figure.suptitle(f"{variant.group} (stand-in data)", size=9)
-    return {"ablation": figure}
+    together = runs.of(*names, variant.of) if beside else varied
+    figures: dict[str, Figure | None] = {"ablation": draw_ablation(varied, beside, colours)}
+    if len(names) <= MOST_LINES:
+        figures["course"] = draw_course(together, colours)
+    for figure in filter(None, figures.values()):
+        if varied.stand_in():
+            figure.suptitle(f"{variant.group} (stand-in data)", size=9)
+    return figures
 
 
 def draw_matrices(runs: Runs) -> Figure | None:
@@ -101,38 +117,47 @@ def draw_matrices(runs: Runs) -> Figure | None:
     means = score_means(runs)
     if means["mean"].isna().all():
         return None
-    means["score"] = 100 * means["mean"]
-    every = range(len(runs.tasks))
-    numbers = [task + 1 for task in every]
-    lowest, highest = min(means["score"].min() // 10 * 10, 90), max(100, means["score"].max())
-
-    def draw(data: pd.DataFrame, **_: Any) -> None:
-        ax = sns.heatmap(
-            data.pivot(index="task_learned", columns="task", values="score").reindex(index=every, columns=every),
-            vmin=lowest,
-            vmax=highest,
-            cmap="YlGnBu",
-            cbar=False,
-            square=True,
-            annot=len(every) <= 10,
-            fmt=".0f",
-            linewidths=0.5,
-            annot_kws={"size": 6.5},
-            xticklabels=numbers,
-            yticklabels=numbers,
+    every, methods = range(len(runs.tasks)), runs.methods()
+    columns, side = min(3, len(methods)), max(2.0, 1.0 + 0.18 * len(every))
+    rows = -(-len(methods) // columns)
+    figure = Figure(figsize=(columns * side, rows * side), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    shares = means.assign(mean=100 * means["mean"]).set_index(["method", "task_learned", "task"])["mean"]
+    lowest, highest = min(shares.min() // 10 * 10, 90), max(100, shares.max())
+    for i, method in enumerate(methods):
+        table = shares[method].unstack().reindex(index=every, columns=every)
+        mesh = _heat_map(axes[i], table.to_numpy(), lowest, highest, annotated=len(every) <= 10)
+        left, bottom = i % columns == 0, i >= len(methods) - columns
+        axes[i].tick_params(labelleft=left, labelbottom=bottom)
+        axes[i].set(
+            title=method,
+            xlabel=f"{result.removeprefix('normalised ')} on {task_name}" if bottom else "",
+            ylabel=f"after learning {task_name}" if left else "",
         )
-        ax.tick_params(length=0, labelrotation=0, labelsize=7)
-
-    grid = sns.FacetGrid(means, **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * len(every)), 1))
-    grid.map_dataframe(draw).set_titles("{col_name}").set_axis_labels(
-        f"{result.removeprefix('normalised ')} on {task_name}", f"after learning {task_name}"
-    )
-    figure: Figure = grid.figure
-    figure.set_layout_engine("constrained")  # before there is a colour bar
-    bar = figure.colorbar(figure.axes[0].collections[0], ax=figure.axes, aspect=30, shrink=0.8)
+    for ax in axes[len(methods) :]:
+        ax.remove()
+    bar = figure.colorbar(mesh, ax=axes[: len(methods)], aspect=30, shrink=0.8)
     bar.set_label(f"mean {'test ' * (result == 'accuracy')}{result} (%)")
     bar.outline.set_visible(False)
     return figure
+
+
+def _heat_map(ax: Axes, values: Any, lowest: float, highest: float, *, annotated: bool) -> Any:
+    """Draw (n, n) values, those that are not there empty. seaborn's own draws the whole figure for each panel."""
+    n = len(values)
+    mesh = ax.pcolormesh(
+        np.ma.masked_invalid(values), vmin=lowest, vmax=highest, cmap="YlGnBu", edgecolors="white", linewidth=0.5
+    )
+    ax.set(aspect="equal", ylim=(n, 0))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(np.arange(n) + 0.5, [str(i + 1) for i in range(n)])
+    ax.tick_params(length=0, labelsize=7)
+    ax.spines[:].set_visible(False)
+    for (row, column), value in np.ndenumerate(values):
+        if annotated and not np.isnan(value):
+            colour = "white" if value > lowest + 0.55 * (highest - lowest) else "0.15"
+            ax.text(column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", size=6.5, color=colour)
+    return mesh
 
 
 def draw_average(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
@@ -250,8 +275,11 @@ def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         hue="method",
         hue_order=methods,
         palette=colours,
+        style="method",
+        style_order=methods,
+        markers=dict(zip(methods, cycle(MARKERS))),
+        dashes=False,
         errorbar="sd",
-        marker="o",
         markeredgewidth=0,
         markersize=3,
         facet_kws={"sharey": False},
@@ -285,10 +313,13 @@ def _lines(frame: pd.DataFrame, x: tuple[str, str], y: tuple[str, str], **how: A
 def _drawn(figure: Figure, folder: Path, name: str) -> dict[Path, bytes]:
     """The files of a figure and their contents."""
     figure.set_layout_engine("constrained")  # only now: it is slow, and seaborn draws to measure
+    figure.set_dpi(DPI)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # once is enough for both files
     files = {}
     for suffix, metadata in METADATA.items():
         image = BytesIO()
-        figure.savefig(image, format=suffix, metadata=metadata, dpi=200, bbox_inches="tight")
+        figure.savefig(image, format=suffix, metadata=metadata, dpi=DPI, bbox_inches="tight")
         files[folder / f"{name}.{suffix}"] = image.getvalue()
     plt.close(figure)
     return files

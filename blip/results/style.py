@@ -15,6 +15,7 @@ STYLE = {
     **sns.plotting_context("paper"),
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.titley": 1.0,  # there is nothing above the axes: matplotlib would look for it in every drawing
     "backend": "agg",  # where pyplot has none yet: no display is ever asked for
     "font.family": "DejaVu Sans",
     "hatch.linewidth": 0.5,
@@ -25,16 +26,18 @@ STYLE = {
 CAPTION = {"x": 0.01, "ha": "left", "size": 7, "color": "0.3"}
 """A small line of explanation below a figure, as its `supxlabel`."""
 
-MARKERS = "os^DvPX"
+MARKERS = "os^DvPX<>p*hd"
 """Of lines in turn, so that they differ without their colours."""
 
-PALETTE = (0, 1, 2, 4, 16, 13, 12, 18, 10, 9, 3, 7, 5, 6, 8)
-"""Indices in seaborn's palettes "colorblind" and "dark": those of METHOD_ORDER, then what others take in turn."""
+PALETTE = (0, 1, 2, 4, 16, 44, 35, 28, 10, 9, 3, 17, 15, 5, 6, 7, 8, 12)
+"""Indices in `PALETTES`, ten each: those of METHOD_ORDER, which differ for colour-blind eyes, then what others take."""
+PALETTES = ("colorblind", "dark", "deep", "muted", "bright")
+"""Of seaborn."""
 
 
 def method_colours(methods: Sequence[str]) -> dict[str, Colour]:
     """A colour for each method; those in METHOD_ORDER keep theirs whatever else is shown."""
-    palette = [*sns.color_palette("colorblind"), *sns.color_palette("dark")]
+    palette = [colour for name in PALETTES for colour in sns.color_palette(name)]
     others = [method for method in methods if method not in METHOD_ORDER]
     return {method: palette[PALETTE[i % len(PALETTE)]] for i, method in enumerate([*METHOD_ORDER, *others])}
 

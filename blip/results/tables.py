@@ -11,7 +11,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from blip.files import atomic_write
-from blip.results import ablations
+from blip.results import ablations, currency
 from blip.results.comparison import best_of, compare, interquartile_means
 from blip.results.comparison_table import comparison_latex, comparison_markdown
 from blip.results.loading import REFERENCES, Runs, mixed_runs
@@ -102,6 +102,10 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
             files[folder / f"{experiment}_{selected.score.name}s.csv"] = to_csv(kept)
             files[folder / f"{experiment}_iqm.csv"] = to_csv(means)
             sections[-1] += f"\n{kept_markdown(selected, kept)}\n\n{iqm_markdown(selected, means)}\n"
+        needed = currency.spread(currency.bits_needed(selected))
+        sections[-1] += f"\n{currency.section(selected, needed)}"
+        if len(needed):
+            files[folder / f"{experiment}_bits.csv"] = to_csv(needed)
         files[folder / f"{experiment}.csv"] = to_csv(table.reset_index())
         files[folder / f"{experiment}.md"] = sections[-1]
         files[folder / f"{experiment}.tex"] = latex(selected, table)

@@ -1,0 +1,88 @@
+"""How a run goes on from task to task: what is newly learned, what is kept, what is forgotten, and the room left."""
+
+from itertools import cycle
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from blip.record import short_key, short_value
+from blip.results.loading import KEYS, Runs
+from blip.results.matrix import as_matrix, forgetting
+from blip.results.metrics import capacity, normalised_scores, score_name
+from blip.results.style import CAPTION, MARKERS, Colour, percent, sequence
+
+MOST_MARKS = 12
+"""Along a line."""
+
+
+def course(runs: Runs) -> pd.DataFrame:
+    """Of each run after each task (`tasks`, from 1): `newest`, the share on the task just learned, `all`, the mean over
+    those learned so far, `forgetting` so far, and `capacity`; nan where one does not apply."""
+    bits = dict(list(runs.tables["bits"].groupby(KEYS))) if "bits" in runs.tables else {}
+    rows = []
+    for key, frame in normalised_scores(runs).groupby(KEYS):
+        R = as_matrix(frame)
+        used = dict(capacity(bits[key])) if key in bits else {}
+        for i in range(len(R)):
+            measured = {"newest": R[i, i], "all": R[i, : i + 1].mean(), "forgetting": forgetting(R[: i + 1, : i + 1])}
+            place = dict(zip(KEYS, key, strict=True)) | {"tasks": i + 1}
+            rows.append(place | measured | {"capacity": used.get(i, float("nan"))})
+    return pd.DataFrame(rows)
+
+
+def draw_course(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
+    """A line for each method, or value of a varied setting, in a panel for each measure; None with a single task.
+
+    A group of variants may have the experiment as it is without beside it.
+    """
+    frame = course(runs)
+    panels = {
+        "newest": f"{score_name(runs.of(runs.experiments()[0]))}, newest task",
+        "all": "all tasks so far",
+        "forgetting": "forgetting",
+        "capacity": "capacity used",
+    }
+    panels = {measure: label for measure, label in panels.items() if frame[measure].notna().any()}
+    if frame["tasks"].max() < 2:
+        return None
+    frame = frame.assign(line=_names(runs, frame))
+    styles = _styles(runs, frame, colours)
+    figure = Figure(figsize=(2.5 * len(panels) + 1.0, 2.5))
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (measure, label) in zip(axes, panels.items(), strict=True):
+        for line, (colour, marker) in styles.items():
+            by_task = frame[frame["line"] == line].groupby("tasks")[measure]
+            mean, std = by_task.mean(), by_task.std().fillna(0)
+            every = max(1, len(mean) // MOST_MARKS)
+            if mean.notna().any():
+                ax.plot(mean.index, mean, color=colour, marker=marker, markersize=3.5, markevery=every, label=line)
+                ax.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
+        ax.set(title=label, xlabel=f"{runs.of(runs.experiments()[0]).score.task}s learned")
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
+        percent(ax.yaxis)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
+    figure.supxlabel("Line: mean over seeds; band: ± standard deviation.", **CAPTION)
+    return figure
+
+
+def _names(runs: Runs, frame: pd.DataFrame) -> list[str]:
+    """What each row's line is called."""
+    names = {}
+    for experiment, method in frame[["experiment", "method"]].drop_duplicates().itertuples(index=False):
+        variant = runs.variants.get(experiment)
+        settings = variant.settings.items() if variant and len(runs.experiments()) > 1 else ()
+        names[experiment, method] = ", ".join([method, *(f"{short_key(k)} {short_value(v)}" for k, v in settings)])
+    return [names[place] for place in zip(frame["experiment"], frame["method"], strict=True)]
+
+
+def _styles(runs: Runs, frame: pd.DataFrame, colours: dict[str, Colour]) -> dict[str, tuple[Colour, str]]:
+    """Colour and marker of each line: a method's own colour, and light to dark where a setting is varied."""
+    lines = {row["line"]: (row["method"], row["experiment"]) for row in frame.to_dict("records")}
+    ordered = sorted(lines, key=lambda line: runs.methods().index(lines[line][0]))
+    varied = [line for line in ordered if lines[line][1] in runs.variants]
+    shades = dict(zip(varied, sequence(len(varied)), strict=True)) if len(varied) > 1 else {}
+    return {
+        line: (shades.get(line, colours[lines[line][0]]), marker)
+        for line, marker in zip(ordered, cycle(MARKERS), strict=False)
+    }

@@ -1,0 +1,87 @@
+"""Bits as the currency: the accuracy after each task, and all bits that a method needs for it.
+
+These are the network's weights, in float32, with the heads of the tasks learned so far, and what the method keeps
+beside them: frozen bits, importances, masks, bases, copies. Weights that BLIP has consolidated are numbers of a sign
+and k bits; what they take written so is counted too, exactly, but not compressed (`blip export` does that).
+"""
+
+import pandas as pd
+from tabulate import tabulate
+
+from blip.results.loading import KEYS, Runs
+from blip.results.markup import plain
+from blip.results.metrics import score_name, seen_scores
+
+WEIGHT = 32
+"""Bits of a number as it is computed with."""
+NOT_SAID = "older runs do not record how many weights their network has, or what the method keeps: train them again"
+
+
+def bits_needed(runs: Runs) -> pd.DataFrame:
+    """A row for each run and task learned: `score`, the mean share on the tasks so far, and bits.
+
+    `weights` as float32 and `method`, what it keeps beside them, and `needed`, their sum; `frozen`, the weights with
+    consolidated ones in sign and frozen bits, nan for methods that freeze none. Only runs that record the size of their
+    network and the method's memory.
+    """
+    scores = seen_scores(runs)
+    if "memory" not in runs.tables:
+        return pd.DataFrame(columns=[*KEYS, "task_learned", "score", "weights", "method_bits", "needed", "frozen"])
+    frame = scores.merge(runs.tables["memory"], on=[*KEYS, "task_learned"])
+    frame = frame.merge(runs.runs[[*KEYS, "shared_numbers", "numbers_by_task"]], on=KEYS)
+    frame = frame[frame["shared_numbers"].notna()].reset_index(drop=True)
+    heads = [sum(by[: t + 1]) for by, t in zip(frame["numbers_by_task"], frame["task_learned"], strict=True)]
+    frame["weights"] = WEIGHT * (frame["shared_numbers"] + heads)
+    frame["method_bits"] = 8 * frame["bytes"]
+    frame["needed"] = frame["weights"] + frame["method_bits"]
+    frame = frame.merge(_saved(runs), "left", on=[*KEYS, "task_learned"])
+    frame["frozen"] = frame["weights"] - frame["saved"]
+    return frame[[*KEYS, "task_learned", "score", "weights", "method_bits", "needed", "frozen"]]
+
+
+def _saved(runs: Runs) -> pd.DataFrame:
+    """Bits that consolidated weights take less than as float32."""
+    if "bits" not in runs.tables:
+        return pd.DataFrame(columns=[*KEYS, "task_learned", "saved"])
+    bits = runs.tables["bits"]
+    written = (bits["frozen_bits"] + 1).where(bits["frozen_bits"] > 0, 0)  # a sign; nothing of what is 0
+    saved = bits.assign(saved=(WEIGHT - written) * bits["parameters"])
+    return saved.groupby([*KEYS, "task_learned"])["saved"].sum().reset_index()
+
+
+def unknown(runs: Runs) -> list[str]:
+    """Runs whose bits cannot be counted, as experiment/method/seed."""
+    counted = set(bits_needed(runs)[KEYS].itertuples(index=False, name=None))
+    every = runs.runs[KEYS].itertuples(index=False, name=None)
+    return [f"{e}/{m}/seed{s}" for e, m, s in every if (e, m, s) not in counted]
+
+
+def spread(needed: pd.DataFrame) -> pd.DataFrame:
+    """Over seeds: experiment, method, task_learned, n, mean and std of the score in percent, mean bits."""
+    groups = needed.groupby(["experiment", "method", "task_learned"], sort=False)
+    score = 100 * groups["score"].agg(["mean", "std"])
+    bits = groups[["weights", "method_bits", "needed", "frozen"]].mean().add_suffix("_mean")
+    return pd.concat([groups.size().rename("n"), score.add_prefix("score_percent_"), bits], axis=1).reset_index()
+
+
+def section(runs: Runs, table: pd.DataFrame) -> str:
+    """The bits of one experiment after its last task in Markdown; empty where no run says them."""
+    missing = unknown(runs)
+    note = f"\n\nBits of {plain(_few(missing))} are not known: {NOT_SAID}.\n" if missing else "\n"
+    if table.empty:
+        return note.lstrip()
+    last = table[table["task_learned"] == table["task_learned"].max()].set_index("method")
+    rows = []
+    for method in [method for method in runs.methods() if method in last.index]:
+        row = last.loc[method]
+        shown = [row["weights_mean"], row["method_bits_mean"], row["needed_mean"], row["frozen_mean"]]
+        cells = ["–" if pd.isna(bits) else f"{bits / 1e6:,.3f}" for bits in shown]
+        rows.append([plain(method), row["n"], f"{row['score_percent_mean']:.2f}", *cells])
+    heads = ("method", "n", f"{score_name(runs)} %", "weights", "kept beside", "all", "weights in frozen bits")
+    text = "Millions of bits that each method needs after the last task: weights in float32, what it keeps beside them"
+    text += ", and both; and the weights in sign and frozen bits alone."
+    return f"{text}\n\n{tabulate(rows, heads, tablefmt='pipe', disable_numparse=True)}{note}"
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

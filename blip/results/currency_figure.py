@@ -1,0 +1,58 @@
+"""Accuracy against all bits that a method needs, task by task, all methods in one plot."""
+
+from itertools import cycle
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+from blip.results.currency import bits_needed, unknown
+from blip.results.loading import Runs
+from blip.results.metrics import score_name
+from blip.results.style import CAPTION, MARKERS, Colour, percent
+
+LARGE = 7.0
+"""Of the marker after the last task."""
+
+
+def draw_currency(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
+    """Mean score on the tasks so far against bits of weights and method, a line from the first task to the last.
+
+    Dashed where consolidated weights are written in their frozen bits alone. None where no run says how many there are.
+    """
+    needed = bits_needed(runs)
+    if needed.empty or needed["score"].isna().all():
+        return None
+    needed = needed.assign(written=needed["frozen"] + needed["method_bits"])
+    figure = Figure(figsize=(5.4, 3.2))
+    ax = figure.subplots()
+    methods = [method for method in runs.methods() if method in set(needed["method"])]
+    for method, marker in zip(methods, cycle(MARKERS), strict=False):
+        means = needed[needed["method"] == method].groupby("task_learned")[["score", "needed", "written"]].mean()
+        _draw(ax, means, "needed", method, marker, "-", colours[method])
+        if means["written"].notna().any():
+            name = f"{method}, weights in frozen bits"
+            _draw(ax, means, "written", name, marker, "--", colours[method])
+    ax.set(xscale="log", xlabel="bits needed: weights and what the method keeps")
+    ax.set_ylabel(f"{score_name(runs)}, {runs.score.task}s so far")
+    percent(ax.yaxis)
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.tick_params(axis="x", labelsize=8)
+    figure.legend(loc="outside right center", fontsize=7)
+    missing = len(unknown(runs))
+    text = f"Mean over seeds. A dot for each {runs.score.task} learned; large: after the last one."
+    if missing:
+        text += f"\n{missing} older runs are not here: they do not record how many weights their network has."
+    figure.supxlabel(text, **CAPTION)
+    return figure
+
+
+def _draw(ax: Axes, means: pd.DataFrame, bits: str, name: str, marker: str, dashes: str, colour: Colour) -> None:
+    filled = colour if dashes == "-" else "white"
+    style: dict[str, Any] = {"color": colour, "marker": marker, "markerfacecolor": filled, "markeredgecolor": colour}
+    ax.plot(means[bits], means["score"], linestyle=dashes, linewidth=1, markersize=2.5, label=name, **style)
+    ax.plot(means[bits].iloc[-1:], means["score"].iloc[-1:], linestyle="", markersize=LARGE, **style)
