@@ -68,7 +68,7 @@ def compare(
     target: float,
     clock: Callable[[], float] = cpu_seconds,
 ) -> None:
-    """One line: the median ratio of rates over `n` pairs in alternating order."""
+    """One row: the median ratio of rates over `n` pairs in alternating order."""
     ratios, rates = [], []
     for i in range(n):
         pair = {}
@@ -76,14 +76,10 @@ def compare(
             pair[work] = rate(work, steps, clock)
         ratios.append(pair[ours] / pair[other])
         rates.append((pair[ours], pair[other]))
-    ratio = statistics.median(ratios)
     mine, theirs = (statistics.median(r[k] for r in rates) for k in (0, 1))
-    verdict = "reached" if ratio >= target else "MISSED"
-    print(
-        f"{what}: {ratio:.2f} × ({min(ratios):.2f} to {max(ratios):.2f}, n = {n}; {mine:.0f} against {theirs:.0f} "
-        f"steps per {'CPU-' if clock is cpu_seconds else ''}second), target ≥ {target}: {verdict}",
-        flush=True,
-    )
+    unit = "CPU second" if clock is cpu_seconds else "second"
+    found = statistics.median(ratios), min(ratios), max(ratios)
+    timing.report(f"{what}: {mine:.0f} against {theirs:.0f} steps a {unit}", found, target, n, at_least=True)
 
 
 def random_steps(environments: VecEnv, steps: int) -> Callable[[], None]:
@@ -157,13 +153,13 @@ def main() -> None:
     n = 3 if "--short" in sys.argv else 7
     native, chain = NativeAtari(GAME, COUNT), wrapped_atari(GAME, COUNT)
     works = random_steps(native, STEPS), random_steps(chain, STEPS)
-    compare("environments", *works, COUNT * STEPS, n, 1.0)
+    compare("Boxing, environments / DummyVecEnv and wrappers", *works, COUNT * STEPS, n, 1.0)
     other = theirs()
     other()
     for low_precision, target in ((False, 1.5), (True, 2.3)):
         mine = ours(low_precision)
         mine()
-        name = "PPO, bfloat16" if low_precision else "PPO, float32"
+        name = f"PPO, {'bfloat16' if low_precision else 'float32'} / Stable-Baselines3's in float32"
         compare(name, mine, other, COUNT * STEPS, n, target)
     if not torch.cuda.is_available():
         print("no CUDA device: PPO was measured on the CPU alone")

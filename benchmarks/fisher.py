@@ -8,6 +8,7 @@ Targets: less time than one training epoch of an mnist5 task; extra memory ≤ 2
 
 import resource
 import sys
+from functools import partial
 
 import timing
 import torch
@@ -77,8 +78,8 @@ if __name__ == "__main__":
             F.cross_entropy(network(inputs, 0), targets).backward()
             optimizer.step()
 
-    def fisher(network: MultiHeadNetwork = network) -> dict[str, torch.Tensor]:
-        inputs = x[: BATCHES * N].split(N)
+    def fisher(network: MultiHeadNetwork = network, batch: int = N) -> dict[str, torch.Tensor]:
+        inputs = x[: BATCHES * N].split(batch)
         return diagonal_fisher(network.features, lambda batch: network(batch, 0), inputs, loss_batch_size=N)
 
     def backward_only() -> None:
@@ -93,16 +94,20 @@ if __name__ == "__main__":
     extra = peak_memory() - before
     parameters = sum(p.nbytes for p in blip.parameters.values())
     allowed = 2 * parameters + x[:N].nbytes
-    print(f"extra memory: {extra / 2**20:.1f} MiB of {allowed / 2**20:.1f} MiB allowed (2 × parameters + one batch)")
+    what = "Fisher: extra memory in MiB (allowed: 2 × the parameters and one batch)"
+    timing.row(what, f"{extra / 2**20:.1f}", extra <= allowed, round(allowed / 2**20, 1))
 
     blip.consolidate(information)
     states = [state_bytes(blip)]
     for _ in range(9):
         blip.consolidate({name: torch.rand_like(p) * 1e-9 for name, p in blip.parameters.items()})
     states.append(state_bytes(blip))
-    print(f"state: {states[0]:.1f} bytes a parameter after one task, {states[1]:.1f} after ten, of 17 allowed")
+    measured = f"{states[0]:.1f} after one task, {states[1]:.1f} after ten"
+    timing.row("state: bytes a parameter", measured, max(states) <= 17, 17)
 
     timing.report("Fisher / training epoch", timing.paired_ratio(fisher, epoch, PAIRS, 1), 1.0, PAIRS)
     ratio = timing.paired_ratio(fisher, backward_only, PAIRS, 1)
     timing.report("Fisher / forward and backward of the same batches", ratio, 3.0, PAIRS)
+    ratio = timing.paired_ratio(partial(fisher, batch=500), fisher, PAIRS, 1)
+    timing.report("Fisher in batches of 500 / of N = 100, with the same result", ratio, 1.0, PAIRS)
     convolutions()

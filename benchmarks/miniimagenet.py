@@ -80,15 +80,12 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         raw, prepared = Path(folder) / "raw", Path(folder) / "prepared"
         write_images(raw, classes)
-        print(f"{classes} classes of {IMAGES} images")
+        timing.row("mini-ImageNet: images", f"{classes} classes of {IMAGES}", True)
         for name, stage in STAGES.items():
             command = [sys.executable, "-c", CHILD.format(stage=stage), str(raw), str(prepared), str(classes)]
             output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
             seconds, peak, before = map(float, output.split())
-            print(
-                f"{name}: {classes * IMAGES / seconds:.0f} images/s ({seconds:.1f} s), peak memory {peak:.0f} MiB, "
-                f"of which {before:.0f} before it began",
-                flush=True,
-            )
+            measured = f"{classes * IMAGES / seconds:.0f} images/s ({seconds:.1f} s), peak memory {peak:.0f} MiB"
+            timing.row(f"mini-ImageNet: {name}", f"{measured}, of which {before:.0f} before it began", True)
         sizes = {path.name: path.stat().st_size / 2**20 for path in prepared.rglob("*") if path.is_file()}
-        print(", ".join(f"{name} {size:.0f} MiB" for name, size in sizes.items()))
+        timing.row("mini-ImageNet: files", ", ".join(f"{name} {size:.0f} MiB" for name, size in sizes.items()), True)

@@ -1,4 +1,6 @@
-"""What 100 tasks cost: a training step at task 100 against one at task 2 (target ≤ 1.1, LwF ≤ 1.5), BLIP's state.
+"""What 100 tasks cost: a training step at task 100 against one at task 2 (target ≤ 1.1, LwF ≤ 1.5).
+
+And of BLIP its checkpoint, and the Fisher information and consolidation after a task, at tasks 1, 10 and 100.
 
 LwF asks all earlier heads, so its products grow; nobody else's do. The MLP of mnist5, two classes a task, batch 64.
 """
@@ -19,10 +21,10 @@ from blip.training.descent import GradientDescent
 PAIRS, STEPS, BATCH = 15, 20, 64
 
 
-def at_task(method: str, task: int, tasks: int = 100) -> ImageTrainer:
+def at_task(method: str, task: int, tasks: int = 100, train: int = STEPS * BATCH) -> ImageTrainer:
     """A trainer that is about to learn `task` (from 1 on), with what the method remembers of the tasks before."""
     experiment = load_experiment(CONFIG)
-    sequence = RandomSequence(tasks=tasks, train=STEPS * BATCH, test=1)
+    sequence = RandomSequence(tasks=tasks, train=train, test=1)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Checkpoint(Path(folder))
         trainer = experiment.trainer(method, 0, sequence, checkpoint, torch.device("cpu"))  # type: ignore[arg-type]
@@ -42,16 +44,40 @@ def steps(method: str, task: int) -> timing.Work:
     return lambda: trainer._train_epoch(step, train)
 
 
-def state_bytes(task: int) -> int:
-    """What BLIP adds to a checkpoint before `task`."""
-    return len(to_bytes(at_task("blip", task).method.state_dict()))
+def after(task: int) -> timing.Work:
+    """What BLIP does after a task: Fisher information and consolidation."""
+    trainer = at_task("blip", task)
+    train = trainer.sequence.task(trainer.task).train
+
+    def work() -> None:
+        trainer.method.blip.clamp_()  # type: ignore[attr-defined]
+        trainer.method.after_task(trainer.task, train)
+
+    return work
+
+
+def checkpoint_bytes(task: int) -> int:
+    """Network and method before `task`, as a checkpoint holds them."""
+    trainer = at_task("blip", task)
+    return len(to_bytes({"network": trainer.network.state_dict(), "method": trainer.method.state_dict()}))
+
+
+def scale() -> None:
+    """Rows of what BLIP takes at tasks 1, 10 and 100 against task 2: in the first no parameter has its own range."""
+    at_two = checkpoint_bytes(2)
+    for task in (1, 10, 100):
+        ratio = timing.paired_ratio(steps("blip", task), steps("blip", 2), PAIRS, 1)
+        timing.report(f"`blip`: step at task {task} / at task 2", ratio, 1.1, PAIRS)
+        ratio = timing.paired_ratio(after(task), after(2), 5, 1)
+        timing.report(f"`blip`: Fisher information and consolidation after task {task} / after task 2", ratio, 1.1, 5)
+        size = checkpoint_bytes(task)
+        measured = f"{size / 2**20:.2f} MiB, {size / at_two:.3f} of task 2's"
+        timing.row(f"`blip`: checkpoint at task {task}", measured, size <= 1.01 * at_two, 1.01)
 
 
 if __name__ == "__main__":
     timing.main()
-    for task in (10, 100):
-        ratio = state_bytes(task) / state_bytes(2)
-        timing.report(f"`blip`: its state in a checkpoint at task {task} / at task 2", (ratio, ratio, ratio), 1.01, 1)
+    scale()
     for method in METHODS:
         ratio = timing.paired_ratio(steps(method, 100), steps(method, 2), PAIRS, 1)
         timing.report(f"{method}: step at task 100 / at task 2", ratio, 1.5 if method == "lwf" else 1.1, PAIRS)

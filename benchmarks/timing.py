@@ -1,12 +1,11 @@
 """What the benchmarks have in common: paired timing, and the table that they print."""
 
+import os
 import platform
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
 
@@ -26,7 +25,7 @@ def paired_ratio(
 def report(
     what: str,
     ratio: tuple[float, float, float],
-    target: float,
+    target: float | None,
     n: int,
     limit: str = "",
     *,
@@ -34,10 +33,16 @@ def report(
 ) -> None:
     """One row of the table: the median ratio, its range, what it should reach, and what nothing can go beyond."""
     median, low, high = ratio
-    verdict = "" if (median >= target if at_least else median <= target) else ", MISSED"
-    sign = "≥" if at_least else "≤"
     measured = f"{median:.2f} ({low:.2f} to {high:.2f}), n = {n}"
-    print(f"| {what} | {measured} | {sign} {target}{verdict} | {limit} |", flush=True)
+    row(what, measured, target is None or (median >= target if at_least else median <= target), target, limit, at_least)
+
+
+def row(
+    what: str, measured: str, reached: bool, target: float | None = None, limit: str = "", at_least: bool = False
+) -> None:
+    """One row of the table in words: what was measured, and whether it reached its target, where there is one."""
+    asked = "" if target is None else f"{'≥' if at_least else '≤'} {target}{'' if reached else ', MISSED'}"
+    print(f"| {what} | {measured} | {asked} | {limit} |", flush=True)
 
 
 def hardware() -> str:
@@ -47,6 +52,8 @@ def hardware() -> str:
     return f"{processor_name()}, {threads} thread(s), {versions}, float32 products: {PRODUCTS}"
 
 
+ONE_TABLE = "BLIP_ONE_TABLE"
+"""In the environment where all benchmarks are one table, which has its head already."""
 PRODUCTS = choose(AUTO, torch.device("cpu"), 2**30)
 """As in a run of a network that is not small."""
 _settings = ExitStack()
@@ -57,5 +64,11 @@ def main(threads: int = 1) -> None:
     torch.set_num_threads(threads)
     keep_freed_memory()
     _settings.enter_context(computed_by(PRODUCTS))
-    print(f"\n{Path(sys.argv[0]).name}: {hardware()}\n", flush=True)
+    if ONE_TABLE not in os.environ:
+        head()
+
+
+def head() -> None:
+    """What stands above the rows."""
+    print(f"\n{hardware()}\n", flush=True)
     print("| what | measured: median (range) | target | limit |\n|---|---|---|---|", flush=True)

@@ -163,9 +163,14 @@ class Plan:
         return [str(dataset_path(self.prepared, source)) for source in planned.experiment.sources]
 
     def split_files(self, planned: PlannedExperiment, seeds: Iterable[Any]) -> list[str]:
-        """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`."""
+        """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`.
+
+        None where runs are short: they make their splits themselves, for less than the start of another process.
+        """
         experiment = planned.experiment
-        return [self.split_file(experiment.split_name, seed) for seed in seeds if experiment.sources]
+        if experiment.resources.short or not experiment.sources:
+            return []
+        return [self.split_file(experiment.split_name, seed) for seed in seeds]
 
     @cached_property
     def splits(self) -> dict[str, PlannedExperiment]:

@@ -121,6 +121,8 @@ def test_methods_are_compared_seed_by_seed(test: str, tmp_path: Path) -> None:
     assert of_runs(tmp_path, claim(**more)) == [(FAIL, 6)], "it is the other way round"
     (verdict,) = judge([claim(**less)], [tmp_path])
     assert verdict.measured < -5
+    assert verdict.unit == "points"
+    assert judge([claim(measure="accuracy", more_than={"method": "sgd", "test": test})], [tmp_path])[0].unit == "points"
     assert verdict.p == (2 / 2**6 if test == "sign flip" else pytest.approx(0, abs=0.001))
     assert verdict.interval.low < verdict.measured < verdict.interval.high
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from page_suite import HOSTILE, TITLE, suite_runs, write_suite
 from run_folders import write_run
 
@@ -19,7 +20,7 @@ from blip.results.comparison import compare
 from blip.results.loading import METHOD_ORDER
 from blip.results.page import facts, read_claims, render, write_page
 from blip.results.page_sections import duration
-from blip.results.page_style import DARK_PAGE, luminance, on_dark, page_colours
+from blip.results.page_style import DARK_PAGE, HEAT_STEPS, luminance, on_dark, page_colours
 from blip.results.style import method_colours
 
 pytest.importorskip("vl_convert", reason="the workflow's packages are not installed")
@@ -174,6 +175,10 @@ def test_colours_are_those_of_the_figures_and_are_seen_in_the_dark() -> None:
         assert light[f"--m{i}"] == "#" + "".join(f"{round(255 * c):02x}" for c in colour)
         assert (luminance(on_dark(colour)) + 0.05) / (luminance(DARK_PAGE) + 0.05) >= 3
     assert light["--m0"] == dark["--m0"], "one that is seen stays"
+    for scheme in (light, dark):
+        for i in range(HEAT_STEPS):
+            low, high = sorted(luminance(to_rgb(scheme[name])) for name in (f"--h{i}", f"--n{i}"))
+            assert (high + 0.05) / (low + 0.05) >= 4.5, "numbers are read"
     style = (Path(__file__).parents[1] / "blip/results/templates/page.css").read_text()
     assert "--page: #" + "".join(f"{round(255 * c):02x}" for c in DARK_PAGE) in style
 

@@ -131,6 +131,7 @@ def _of_runs(claim: Claim, evidence: Evidence) -> Verdict:
         value = _over_seeds(list(ours.values()), MEASURES[claim.measure].over_seeds)
         interval = bootstrap_interval(list(ours.values())) if MEASURES[claim.measure].over_seeds == "mean" else NONE
         return Verdict(claim, _as_expected(claim, value), value, unit, len(ours), interval)
+    unit = "points" if unit == "%" else unit  # a difference
     changed = {"method": claim.other.method, "experiment": claim.other.experiment or claim.runs.experiment}
     theirs = evidence.values(claim.measure, claim.runs.model_copy(update=changed))
     found = paired([ours[seed] - theirs[seed] for seed in ours if seed in theirs])

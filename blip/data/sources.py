@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blip.data import miniimagenet, notmnist
 from blip.data.dataset import Dataset
@@ -30,10 +33,8 @@ class Source:
 
 def read_digits(raw: Path) -> Dataset:
     """scikit-learn's bundled 8×8 digits (1,797 images); within each class every fifth image is a test image."""
-    from sklearn.datasets import load_digits
-
-    images, labels = load_digits(return_X_y=True)
-    images = np.round(images * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
+    values, labels = _bundled_digits()
+    images = np.round(values * (255 / 16)).astype(np.uint8).reshape(-1, 1, 8, 8)
     test = np.zeros(len(labels), dtype=bool)
     for label in range(10):
         test[np.flatnonzero(labels == label)[4::5]] = True
@@ -47,6 +48,18 @@ def read_digits(raw: Path) -> Dataset:
         (round(float(scaled.mean()), 4),),
         (round(float(scaled.std()), 4),),
     )
+
+
+def _bundled_digits() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Images (n, 64) of 0 to 16 and labels (n,)."""
+    package = find_spec("sklearn")
+    assert package is not None
+    file = Path(package.origin or "").parent / "datasets" / "data" / "digits.csv.gz"
+    if file.exists():  # scikit-learn itself takes longer to import than the rest of a preparation
+        table = np.loadtxt(file, delimiter=",")
+        return table[:, :-1], table[:, -1]
+    values, labels = import_module("sklearn.datasets").load_digits(return_X_y=True)
+    return values, labels
 
 
 CIFAR_FILES = {

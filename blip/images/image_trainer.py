@@ -172,9 +172,11 @@ class ImageTrainer(Trainer):
         x, labels = examples.batch(index)
         if self._convolves:
             x = x.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        if self.config.precision == "bfloat16":
+            with torch.autocast(self.device.type, torch.bfloat16):
+                hidden = self.network.features(x).float()
+        else:
             hidden = self.network.features(x)
-        hidden = hidden.float()
         if examples.tasks is None:
             logits = self.network.heads[task](hidden)
         else:

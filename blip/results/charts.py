@@ -47,7 +47,7 @@ MOST_NUMBERED = 10
 """Tasks of a heat map whose cells hold numbers; with more there is no room."""
 FEW = 6
 """Tasks of a heat map whose cells have room for a decimal."""
-WIDEST, LARGEST_CELL, SMALLEST_CELL = 260, 40, 12
+WIDEST, LARGEST_CELL, SMALLEST_CELL = 240, 40, 12
 """Of a heat map, in pixels."""
 SWITCHED_ON = {"filter": "indexof(shown, datum.method) >= 0"}
 
@@ -258,20 +258,19 @@ def _heat(
     columns, rows = size
     step = max(SMALLEST_CELL, min(LARGEST_CELL, WIDEST // columns))
     colours = {"type": "quantize", "domain": list(ends), "range": [f"var(--h{i})" for i in range(HEAT_STEPS)]}
-    colour = {"field": "value", "type": "quantitative", "scale": colours, "legend": None}
-    cell = {"mark": {"type": "rect", "cornerRadius": 2}, "encoding": {"color": colour, "tooltip": tooltip}}
-    high = f"datum.value > {(ends[0] + ends[1]) / 2}"
-    number = {
-        "mark": {"type": "text", "fontSize": 10.5},
-        "encoding": {
-            "tooltip": tooltip,  # it lies above its cell
-            "text": {"field": "value", "type": "quantitative", "format": how},
-            "color": {"condition": {"test": high, "value": "var(--on-high)"}, "value": "var(--on-low)"},
-        },
-    }
+    inks = colours | {"range": [f"var(--n{i})" for i in range(HEAT_STEPS)]}
+    value = {"field": "value", "type": "quantitative", "legend": None}
+    cell = {"mark": {"type": "rect", "cornerRadius": 2}}
+    cell |= {"encoding": {"color": value | {"scale": colours}, "tooltip": tooltip}}
+    number: Spec = {"mark": {"type": "text", "fontSize": 10.5}}  # above its cell, so it has what that says
+    text = {"field": "value", "type": "quantitative", "format": how}
+    number |= {"encoding": {"text": text, "color": value | {"scale": inks}, "tooltip": tooltip}}
     axis = {"domain": False, "ticks": False, "labelAngle": 0, "labelPadding": 5, "grid": False}
     band = {"paddingInner": 0.05, "paddingOuter": 0}
-    x = x | {"axis": axis | {"orient": "top"}, "scale": band | x.get("scale", {})}
+    x = x | {
+        "axis": axis | {"orient": "top", "labelOverlap": True, "labelSeparation": 3},
+        "scale": band | x.get("scale", {}),
+    }
     y = y | {"axis": axis | y.get("axis", {}), "scale": band | y.get("scale", {})}
     return {
         "width": columns * step,
@@ -279,6 +278,7 @@ def _heat(
         "data": {"values": _records(cells)},
         "encoding": {"x": x, "y": y},
         "layer": [cell, number] if columns <= MOST_NUMBERED else [cell],
+        "resolve": {"scale": {"color": "independent"}},
     }
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -36,6 +38,7 @@ from blip.results.metrics import (
 from blip.results.style import CAPTION, MARKERS, STYLE, Colour, method_colours, percent, sequence
 
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates, no versions
+DPI = 200
 MOST_LINES = 8
 """Values of a setting that can be told apart in one figure."""
 BAND = "Line: mean over seeds; band: ± standard deviation."
@@ -114,38 +117,47 @@ def draw_matrices(runs: Runs) -> Figure | None:
     means = score_means(runs)
     if means["mean"].isna().all():
         return None
-    means["score"] = 100 * means["mean"]
-    every = range(len(runs.tasks))
-    numbers = [task + 1 for task in every]
-    lowest, highest = min(means["score"].min() // 10 * 10, 90), max(100, means["score"].max())
-
-    def draw(data: pd.DataFrame, **_: Any) -> None:
-        ax = sns.heatmap(
-            data.pivot(index="task_learned", columns="task", values="score").reindex(index=every, columns=every),
-            vmin=lowest,
-            vmax=highest,
-            cmap="YlGnBu",
-            cbar=False,
-            square=True,
-            annot=len(every) <= 10,
-            fmt=".0f",
-            linewidths=0.5,
-            annot_kws={"size": 6.5},
-            xticklabels=numbers,
-            yticklabels=numbers,
+    every, methods = range(len(runs.tasks)), runs.methods()
+    columns, side = min(3, len(methods)), max(2.0, 1.0 + 0.18 * len(every))
+    rows = -(-len(methods) // columns)
+    figure = Figure(figsize=(columns * side, rows * side), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    shares = means.assign(mean=100 * means["mean"]).set_index(["method", "task_learned", "task"])["mean"]
+    lowest, highest = min(shares.min() // 10 * 10, 90), max(100, shares.max())
+    for i, method in enumerate(methods):
+        table = shares[method].unstack().reindex(index=every, columns=every)
+        mesh = _heat_map(axes[i], table.to_numpy(), lowest, highest, annotated=len(every) <= 10)
+        left, bottom = i % columns == 0, i >= len(methods) - columns
+        axes[i].tick_params(labelleft=left, labelbottom=bottom)
+        axes[i].set(
+            title=method,
+            xlabel=f"{result.removeprefix('normalised ')} on {task_name}" if bottom else "",
+            ylabel=f"after learning {task_name}" if left else "",
         )
-        ax.tick_params(length=0, labelrotation=0, labelsize=7)
-
-    grid = sns.FacetGrid(means, **_panels(runs.methods(), max(2.0, 1.0 + 0.18 * len(every)), 1))
-    grid.map_dataframe(draw).set_titles("{col_name}").set_axis_labels(
-        f"{result.removeprefix('normalised ')} on {task_name}", f"after learning {task_name}"
-    )
-    figure: Figure = grid.figure
-    figure.set_layout_engine("constrained")  # before there is a colour bar
-    bar = figure.colorbar(figure.axes[0].collections[0], ax=figure.axes, aspect=30, shrink=0.8)
+    for ax in axes[len(methods) :]:
+        ax.remove()
+    bar = figure.colorbar(mesh, ax=axes[: len(methods)], aspect=30, shrink=0.8)
     bar.set_label(f"mean {'test ' * (result == 'accuracy')}{result} (%)")
     bar.outline.set_visible(False)
     return figure
+
+
+def _heat_map(ax: Axes, values: Any, lowest: float, highest: float, *, annotated: bool) -> Any:
+    """Draw (n, n) values, those that are not there empty. seaborn's own draws the whole figure for each panel."""
+    n = len(values)
+    mesh = ax.pcolormesh(
+        np.ma.masked_invalid(values), vmin=lowest, vmax=highest, cmap="YlGnBu", edgecolors="white", linewidth=0.5
+    )
+    ax.set(aspect="equal", ylim=(n, 0))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_ticks(np.arange(n) + 0.5, [str(i + 1) for i in range(n)])
+    ax.tick_params(length=0, labelsize=7)
+    ax.spines[:].set_visible(False)
+    for (row, column), value in np.ndenumerate(values):
+        if annotated and not np.isnan(value):
+            colour = "white" if value > lowest + 0.55 * (highest - lowest) else "0.15"
+            ax.text(column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", size=6.5, color=colour)
+    return mesh
 
 
 def draw_average(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
@@ -301,10 +313,13 @@ def _lines(frame: pd.DataFrame, x: tuple[str, str], y: tuple[str, str], **how: A
 def _drawn(figure: Figure, folder: Path, name: str) -> dict[Path, bytes]:
     """The files of a figure and their contents."""
     figure.set_layout_engine("constrained")  # only now: it is slow, and seaborn draws to measure
+    figure.set_dpi(DPI)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")  # once is enough for both files
     files = {}
     for suffix, metadata in METADATA.items():
         image = BytesIO()
-        figure.savefig(image, format=suffix, metadata=metadata, dpi=200, bbox_inches="tight")
+        figure.savefig(image, format=suffix, metadata=metadata, dpi=DPI, bbox_inches="tight")
         files[folder / f"{name}.{suffix}"] = image.getvalue()
     plt.close(figure)
     return files

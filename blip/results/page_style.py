@@ -31,12 +31,19 @@ def luminance(colour: Sequence[float]) -> float:
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 
+def ink_on(colour: Sequence[float]) -> str:
+    """White or black, whichever contrasts more with a colour."""
+    return "#ffffff" if 1.05 / (luminance(colour[:3]) + 0.05) > (luminance(colour[:3]) + 0.05) / 0.05 else "#000000"
+
+
 def page_colours(methods: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """CSS variables of the page in light and in dark: --m0, … of the methods, --h0, … of heat maps from low to high."""
+    """CSS variables of the page in light and in dark: --m0, … of the methods, --h0, … of heat maps from low to high,
+    --n0, … of numbers on those."""
     colours = method_colours(methods)
     light = {f"--m{i}": to_hex(colours[method]) for i, method in enumerate(methods)}
     dark = {f"--m{i}": to_hex(on_dark(colours[method])) for i, method in enumerate(methods)}
     for variables, name, low, high in ((light, "YlGnBu", 0.04, 0.92), (dark, "mako", 0.2, 0.95)):
         steps = (mpl.colormaps[name](low + (high - low) * i / (HEAT_STEPS - 1)) for i in range(HEAT_STEPS))
-        variables |= {f"--h{i}": to_hex(step) for i, step in enumerate(steps)}
+        for i, step in enumerate(steps):
+            variables |= {f"--h{i}": to_hex(step), f"--n{i}": ink_on(step)}
     return light, dark

@@ -15,6 +15,7 @@ STYLE = {
     **sns.plotting_context("paper"),
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.titley": 1.0,  # there is nothing above the axes: matplotlib would look for it in every drawing
     "backend": "agg",  # where pyplot has none yet: no display is ever asked for
     "font.family": "DejaVu Sans",
     "hatch.linewidth": 0.5,

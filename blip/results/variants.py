@@ -77,7 +77,8 @@ def _difference(row: dict[Any, Any], metric: str) -> str:
         return ""
     if pd.isna(low):
         return f"{100 * difference:+z.2f}; too few seeds ({row['n']}) to tell"
-    return f"{100 * difference:+z.2f} [{100 * low:+z.2f}, {100 * high:+z.2f}], p = {row[f'{metric}_p']:.3f}"
+    p = f"= {p:.3f}" if (p := row[f"{metric}_p"]) >= 0.001 else "< 0.001"
+    return f"{100 * difference:+z.2f} [{100 * low:+z.2f}, {100 * high:+z.2f}], p {p}"
 
 
 def write_variants(runs: Runs, out: Path) -> str:

@@ -41,7 +41,7 @@ for job in PLAN.training:
                 str(s).format(**dict(w.items())) for s in job.seeds
             ],
             data=lambda w, input: (
-                ["--data", parent(input.split[0], 3)] if input.split else []
+                ["--data", parent(input.datasets[0])] if input.datasets else []
             ),
             weights=lambda w, output, job=job: (
                 [] if job.planned.weights else ["--no-weights"]
