@@ -27,8 +27,8 @@ PLACES = {
 """Pages outside of docs/, and where they are in the site."""
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".smk": "python", ".sh": "sh"}
 LINK = re.compile(r"(?<!\\)\[((?:[^][]|\[[^][]*\])*)\]\(([^()\s]+)\)")
-FENCE = re.compile(r"^\s*```.*?^\s*```\s*?$|`[^`\n]+`(?!\])", re.M | re.S)
-"""Where brackets are no links: blocks of code, and code within a line that is not the text of a link."""
+FENCE = re.compile(r"^\s*```.*?^\s*```\s*?$|`[^`\n]+`", re.M | re.S)
+"""Where brackets are no links: blocks of code, and code within a line."""
 VERIFIED = re.compile(r"<!-- verified: (\S+) -->")
 """Where the rows of docs/verified.md on a method are put."""
 

@@ -59,6 +59,10 @@ FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "moves.csv", "trace
         (["tables", "FILE", "--out", "x"], "FILE: "),
         (["tables", "."], "required: --out"),
         (["figures", ".", "--out", "x"], "no finished runs"),
+        (["page", ".", "--out", "x"], "no finished runs"),
+        (["page", "nowhere", "--out", "x"], "nowhere: no such folder"),
+        (["crate", ".", "--out", "x"], "no finished runs"),
+        (["crate", "nowhere", "--out", "x"], "nowhere: no such folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

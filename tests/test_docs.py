@@ -207,6 +207,11 @@ def test_the_readmes_picture_is_of_the_recorded_runs(tmp_path: Path) -> None:
     assert np.abs(drawn.astype(float) - kept).mean() < 1, "python docs/picture.py docs/picture.png"
 
 
+def test_links_are_told_from_code() -> None:
+    text = "[`a`](b.md), [`c`](d.md) and `[e](f.md)`\n\n```\n[g](h.md)\n```\n"
+    assert [match[2] for match in assemble.links(text)] == ["b.md", "d.md"]
+
+
 def test_a_link_to_code_leads_to_the_line() -> None:
     path = ROOT / "blip" / "methods" / "ewc.py"
     lines = path.read_text().splitlines()
