@@ -22,7 +22,7 @@ from torch import nn
 from blip.training.descent import GradientDescent
 from blip.training.products import DEFAULT, computed_by
 
-TASKS, TRAIN, BATCH, REPEATS = 5, 12_000, 64, 2
+TASKS, TRAIN, BATCH, REPEATS = 5, 12_000, 64, 3
 TARGETS: dict[tuple[str, int], float | None] = {
     ("sgd", 0): 3.0,
     ("sgd", TASKS - 1): 3.0,
