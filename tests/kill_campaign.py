@@ -30,7 +30,7 @@ games: [Boxing, Freeway]
 network: {channels: [2, 2, 2], hidden: 8}
 ppo: {steps: 300, environments: 2, rollout: 10, epochs: 1, mini_batches: 2, restart_updates: 2}
 evaluation: {episodes: 1, every_updates: 4, max_frames: 400}
-methods: {blip: {f_prior: 1e-13}}
+methods: {blip: {f_prior: 1e-18, fisher_batch_size: 4, fisher_batches: 5}}
 """
 SUITE = "{name: small, seeds: [0], experiments: [{config: tiny.yaml, methods: [blip, ewc]}]}\n"
 

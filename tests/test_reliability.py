@@ -281,6 +281,14 @@ def test_what_nobody_foresaw_is_one_line_that_says_how_to_see_where(
         shell("check", shell.config)
 
 
+def test_a_network_of_which_blip_keeps_nothing_is_told_with_what_to_try(shell: Shell) -> None:
+    """A prior that nothing comes up to: all weights become 0, and the second task has no gradient."""
+    status, lines = shell.train("blip", "--set", "methods.blip.f_prior=1e9")
+    assert status == 2
+    assert lines[-1].startswith("blip: blip, task 1: the Fisher information is zero everywhere")
+    assert "try a smaller methods.blip.f_prior (now 1e+09)" in lines[-1]
+
+
 @pytest.mark.parametrize("redirected", [">&-", ">/dev/full", ">&- 2>&-"])
 def test_output_that_goes_nowhere_leaves_no_traceback(redirected: str) -> None:
     code = "import sys; from blip.cli import main; sys.exit(main(['methods']))"

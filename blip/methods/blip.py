@@ -11,6 +11,7 @@ from blip.core.fisher import diagonal_fisher
 from blip.core.formulas import anchor_moves
 from blip.core.freezing import BLIP
 from blip.data import Examples
+from blip.errors import BlipError
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
 from blip.record import BOUND, COUNT, FROZEN_BITS, INDEX, NUMBER, TEXT, Table
@@ -110,7 +111,13 @@ class BitPreserving(Method):
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
         ranges, bits = self.blip.ranges(), dict(self.blip.bits)
-        self.blip.consolidate(fisher)
+        try:
+            self.blip.consolidate(fisher)
+        except ValueError as error:
+            raise BlipError(
+                f"blip, task {task}: {error}; expected a network that learns: try a smaller methods.blip.f_prior (now "
+                f"{settings.f_prior:g}), which freezes more, or a lower learning rate"
+            ) from None
         self._moves = self._moved(ranges, bits)
 
     def _moved(self, ranges: Mapping[str, tuple[Tensor, Tensor]], bits: Mapping[str, Tensor]) -> list[dict[str, Any]]:
