@@ -264,7 +264,6 @@ IMAGES_ONLY = [name for name, method in ALL_METHODS.items() if not method.games]
 def test_methods_that_the_paper_has_for_classification_alone_learn_games_too(
     method: str, quick: Path, tmp_path: Path
 ) -> None:
-    quick.write_text(f"{QUICK}  {method}: {{}}\n")
     trainer = make_trainer(quick, method, tmp_path / "c", ppo__steps=64)
     before = {name: value.clone() for name, value in trainer.network.features.state_dict().items()}
     trainer.run("test")

@@ -12,7 +12,7 @@ from test_gpu import GAME_METHODS, NETWORKS, image_trainer
 from test_image_training import CPU, Killed, make_trainer
 
 from blip.methods import METHODS
-from blip.networks import Dropout
+from blip.networks import Dropout, copied
 from blip.seeding import generator
 from blip.training.descent import GradientDescent
 
@@ -140,7 +140,7 @@ def test_steps_can_be_recorded(
 
     def an_epoch_ends() -> None:
         trainer.evaluate(data.valid, 1, penalty=True)
-        weights = trainer._weights()
+        weights = copied(trainer.network.state_dict())
         descent.rate.fill_(0.01)
         trainer.network.load_state_dict(weights)
         trainer.network.train()
