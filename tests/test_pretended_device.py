@@ -134,6 +134,7 @@ def test_steps_can_be_recorded(
     trainer.method.before_task(1)
     data = trainer.method.data_for(1, trainer.sequence)
     descent = GradientDescent(trainer.method.trained_parameters(), 0.1)
+    descent.looks = False  # as on a GPU
     step, index = trainer._step(descent, data.train), data.train.indices(32)[0].clone()
     trainer.method.before_epoch(10)
     trainer.network.train()

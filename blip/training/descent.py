@@ -21,6 +21,8 @@ class GradientDescent:
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.rate = torch.tensor(lr, device=self.parameters[0].device)
+        self.looks = self.rate.device.type == "cpu"
+        """Whether `clip` looks at the norm, to leave gradients alone that are small enough; on a GPU looking waits."""
 
     @torch.no_grad()
     def clip(self, largest: float) -> None:
@@ -31,7 +33,7 @@ class GradientDescent:
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
         scale = (largest / (norm + 1e-6)).clamp_(max=1.0)
-        if scale.device.type != "cpu" or scale != 1:
+        if not self.looks or scale != 1:
             torch._foreach_mul_(gradients, scale)
 
     @torch.no_grad()
