@@ -953,7 +953,7 @@ def test_outputs_for_earlier_tasks_never_change(name: str, network: str) -> None
             return method.network(x, task).detach()
 
     for task in range(3):
-        learn(method, task, network, epochs=10)
+        learn(method, task, network, epochs=10, lr=0.05)  # with twice that ResNet may not stay finite
         if task == 0:
             method.network.freeze_statistics()
         ended.append(outputs(task))
