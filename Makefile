@@ -31,11 +31,13 @@ demo: .venv/installed
 	@printf '\nPage:    results/demo/index.html (open it in a browser)\nTables:  results/demo/tables/\nFigures: results/demo/figures/\nReport:  results/demo/report.html\n'
 
 EVIDENCE = suite=config/evidence.yaml raw="$(RAW)"
+# Ablations have runs that the evidence has too.
+RECORDED = $(filter-out results/recorded/ablations_%,$(wildcard results/recorded/*/runs))
 
 claims: .venv/installed
 	@$(UNLOCK) --config $(EVIDENCE)
 	$(SNAKEMAKE) --cores $(CORES) --config $(EVIDENCE)
-	$(BIN)/blip claims results/evidence/runs results/recorded/*/runs --out results/evidence/claims; status=$$?; \
+	$(BIN)/blip claims results/evidence/runs $(RECORDED) --out results/evidence/claims; status=$$?; \
 	  $(BIN)/blip page results/evidence/runs --out results/evidence/index.html --title evidence; exit $$status
 
 STAND_IN = suite=config/stand-in.yaml raw=data/stand-in data=data/stand-in/prepared

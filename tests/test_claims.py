@@ -28,7 +28,9 @@ from blip.claims.timing import paired_ratios
 from blip.config import load_experiment
 from blip.core import formulas
 from blip.errors import BlipError
+from blip.record import read_record
 from blip.results import load_runs
+from blip.results.loading import find_runs
 
 FILE = ROOT / "config" / "claims.yaml"
 PROJECT = load_claims(FILE)
@@ -489,3 +491,14 @@ def test_the_command_prints_and_writes_the_verdicts(shell: Shell, tmp_path: Path
     assert "FAIL    a: It | is." in shell.out
     assert shell.out.endswith("0 PASS, 1 FAIL, 1 NOT RUN\n")
     assert "nowhere.yaml: cannot be read" in refused(shell("claims", "--claims", "nowhere.yaml"))
+
+
+def test_make_claims_judges_recorded_runs_that_the_evidence_does_not_have() -> None:
+    listed = subprocess.run(["make", "-n", "claims"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = sorted(set(re.findall(r"results/recorded/\S+", listed)))
+    records = [read_record(folder) for folder in find_runs(ROOT / folder for folder in folders)]
+    runs = [(record.experiment, record.method, record.seed) for record in records]
+    suite = yaml.safe_load((ROOT / "config/evidence.yaml").read_text())
+    evidence = {entry.get("set", {}).get("name", Path(entry["config"]).stem) for entry in suite["experiments"]}
+    assert len(set(runs)) == len(runs) > 0
+    assert not evidence & {experiment for experiment, _, _ in runs}
