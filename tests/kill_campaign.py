@@ -67,7 +67,7 @@ def workflow(folder: Path) -> list[list[str]]:
 
 
 WORKS = [
-    *(training(method, "tiny.yaml", "--set", "training.epochs=25") for method in METHODS),
+    *(training(method, "tiny.yaml", "--set", "training.epochs=25", "methods.mas.strength=0.01") for method in METHODS),
     training("blip", "quick.yaml"),
     Work("data", lambda _: [blip("data", "tiny.yaml", "--data", "data", "--seed", "0", "1", "2")], "data"),
     Work("workflow", workflow, "results"),
