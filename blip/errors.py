@@ -1,4 +1,4 @@
-"""The one exception that users see."""
+"""The exceptions that users see, and text as a terminal may show it."""
 
 
 class BlipError(Exception):
@@ -11,3 +11,8 @@ class BlipError(Exception):
 
 class DivergedError(BlipError):
     """A loss that is not finite: the settings are to blame."""
+
+
+def printable(text: str) -> str:
+    """A text of a file in which nothing moves the cursor or colours a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from blip.cli import data_commands, info_commands, result_commands, training_commands
 from blip.cli.completion import add_completion
-from blip.errors import BlipError
+from blip.errors import BlipError, printable
 
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 """What PyTorch says where a computer's or a GPU's memory is too small."""
@@ -60,7 +60,7 @@ def _in_one_line(error: Exception) -> str:
         text = ": ".join(filter(None, ["not enough memory", text]))
     else:
         text = f"{type(error).__name__}: {text} (BLIP_TRACEBACK=1 shows where)"
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return printable(text)
 
 
 def _refused() -> int:

@@ -3,6 +3,7 @@
 import pandas as pd
 from tabulate import tabulate
 
+from blip.errors import printable
 from blip.results.loading import Runs
 from blip.results.metrics import run_metrics, scores_kept, summarise
 from blip.results.tables import format_rows, headings, kept_markdown, method_table, notes, sentence
@@ -35,8 +36,3 @@ def _table(runs: Runs, table: pd.DataFrame) -> str:
     rows = [[*head, *(f"{cell.text}{' *' * cell.best}" for cell in cells)] for head, cells in format_rows(table)]
     body = [[row[index] for index in shown] for row in rows]
     return tabulate(body, [names[index] for index in shown], disable_numparse=True)
-
-
-def printable(text: str) -> str:
-    """A text of a file in which nothing moves the cursor or colours a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
