@@ -25,31 +25,32 @@ START_MINUTES = 5
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One rule: the runs of a method on an experiment, one job for each seed, or one for all where runs are short."""
+    """One rule: the runs of a method on an experiment, of all its methods where runs are short; a job for each seed."""
 
     planned: PlannedExperiment
-    method: str
-    seeds: list[Any]
-    """Of each job; `{seed}` stands for a wildcard."""
+    methods: list[str]
 
     @property
     def name(self) -> str:
         """Of the rule."""
-        return rule_name("train", self.planned, self.method)
+        return rule_name("train", self.planned, *self._told)
 
     @property
     def log(self) -> str:
-        """Name of the log file."""
-        return f"{self.planned.experiment.name}-{self.method}" + ("-seed{seed}" if self.seeds == ["{seed}"] else "")
+        """Name of the log file, with a wildcard."""
+        return "-".join([self.planned.experiment.name, *self._told, "seed{seed}"])
+
+    @property
+    def _told(self) -> list[str]:
+        return [] if self.planned.experiment.resources.short else self.methods
 
     def minutes(self) -> int:
         """That a job takes at most."""
-        return START_MINUTES + self.planned.experiment.resources.minutes * len(self.seeds)
+        return START_MINUTES + self.planned.experiment.resources.minutes * len(self.methods)
 
-    def run_configs(self, wildcards: Mapping[str, str]) -> str:
-        """What the numbers of the job's runs depend on."""
-        seeds = [int(str(seed).format(**wildcards)) for seed in self.seeds]
-        return "\n".join(json.dumps(self.planned.experiment.run_config(self.method, seed)) for seed in seeds)
+    def run_configs(self, seed: int) -> str:
+        """What the numbers of a job's runs depend on."""
+        return "\n".join(json.dumps(self.planned.experiment.run_config(method, seed)) for method in self.methods)
 
 
 @dataclass(frozen=True)
@@ -102,9 +103,9 @@ class Plan:
     def training(self) -> list[TrainingJob]:
         """The training rules."""
         return [
-            TrainingJob(planned, method, planned.seeds if planned.experiment.resources.short else ["{seed}"])
+            TrainingJob(planned, methods)
             for planned in self.experiments.values()
-            for method in planned.methods
+            for methods in ([planned.methods] if planned.experiment.resources.short else [[m] for m in planned.methods])
         ]
 
     @cached_property
@@ -118,8 +119,8 @@ class Plan:
         ]
 
     def outputs(self, job: TrainingJob) -> list[str]:
-        """The files of a job's runs."""
-        return [file for seed in job.seeds for file in self._run(job.planned, job.method, seed)]
+        """The files of a job's runs, the seed a wildcard."""
+        return [file for method in job.methods for file in self._run(job.planned, method, "{seed}")]
 
     @cached_property
     def drawn(self) -> dict[str, set[str]]:
@@ -162,15 +163,15 @@ class Plan:
         """The data set files of an experiment."""
         return [str(dataset_path(self.prepared, source)) for source in planned.experiment.sources]
 
-    def split_files(self, planned: PlannedExperiment, seeds: Iterable[Any]) -> list[str]:
-        """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`.
+    def split_files(self, planned: PlannedExperiment) -> list[str]:
+        """The split file of an experiment, where it has data, the seed a wildcard.
 
         None where runs are short: they make their splits themselves, for less than the start of another process.
         """
         experiment = planned.experiment
         if experiment.resources.short or not experiment.sources:
             return []
-        return [self.split_file(experiment.split_name, seed) for seed in seeds]
+        return [self.split_file(experiment.split_name, "{seed}")]
 
     @cached_property
     def splits(self) -> dict[str, PlannedExperiment]:
@@ -211,9 +212,9 @@ class Plan:
         return ",".join(filter(None, dict.fromkeys([*before, *folders])))
 
 
-def rule_name(what: str, planned: PlannedExperiment, method: str) -> str:
-    """Of a rule for one method on one experiment."""
-    return f"{what}_{planned.experiment.name}_{method}".replace("-", "_").replace(".", "_")
+def rule_name(what: str, planned: PlannedExperiment, *methods: str) -> str:
+    """Of a rule for an experiment, and methods on it."""
+    return "_".join([what, planned.experiment.name, *methods]).replace("-", "_").replace(".", "_")
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
