@@ -17,7 +17,7 @@ BIN = .venv/bin
 N ?= 100
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo claims stand-in docs test test-slow test-gpu test-oldest container-test page-test crate-test slurm-test lint bench lock clean
+.PHONY: demo claims stand-in docs test test-slow test-gpu test-oldest container-test page-test crate-test reference-test slurm-test lint bench lock clean
 .PHONY: kill-test bundle gpu-bundle gpu-check
 
 # A killed Snakemake leaves its lock; where none lives, it is taken away.
@@ -81,6 +81,12 @@ crate-test: .venv/installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/validator
 	$(BIN)/uv pip install --quiet --python build/validator/bin/python 'roc-validator==0.13.*' 'rocrate>=0.14'
 	$(BIN)/pytest -m crate tests/test_crate.py
+
+# rliable stands apart: what it needs (arch) is not for the tested version of pandas yet.
+reference-test: .venv/installed
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/reference
+	$(BIN)/uv pip install --quiet --python build/reference/bin/python 'rliable>=1.2' 'pandas<3'
+	$(BIN)/pytest -m reference tests/test_statistics.py
 
 slurm-test: .venv/installed
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint envs/constraints.txt snakemake-executor-plugin-slurm
