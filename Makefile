@@ -76,11 +76,11 @@ container-test: .venv/installed
 page-test: .venv/installed
 	$(BIN)/pytest -m browser tests/test_page_browser.py
 
-# The validator stands apart: it needs an older rich than the linters do.
+# The validators stand apart: one needs an older rich than the linters do.
 crate-test: .venv/installed
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python build/validator
-	$(BIN)/uv pip install --quiet --python build/validator/bin/python 'roc-validator==0.13.*' 'rocrate>=0.14'
-	$(BIN)/pytest -m crate tests/test_crate.py
+	$(BIN)/uv pip install --quiet --python build/validator/bin/python 'roc-validator==0.13.*' 'rocrate>=0.14' 'mlcroissant>=1.1'
+	$(BIN)/pytest -m crate tests/test_crate.py tests/test_croissant.py
 
 # rliable stands apart: what it needs (arch) is not for the tested version of pandas yet.
 reference-test: .venv/installed

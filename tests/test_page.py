@@ -177,7 +177,9 @@ def test_losses_of_epochs(tmp_path: Path) -> None:
 
 def test_of_many_tasks_the_first_are_named(tmp_path: Path) -> None:
     R = [[0.9] * (i + 1) for i in range(13)]
-    write_run(tmp_path, method="sgd", R=R, tasks=[TaskRecord(name=f"task {t}", outputs=2, trained=8) for t in range(13)])
+    write_run(
+        tmp_path, method="sgd", R=R, tasks=[TaskRecord(name=f"task {t}", outputs=2, trained=8) for t in range(13)]
+    )
     about = render(load_runs([tmp_path]), "many", tmp_path).split('<p class="about">')[1].split("</p>")[0]
     assert about.startswith("13 tasks: task 0, task 1,")
     assert about.split(" Data")[0].endswith("task 9, ….")
