@@ -1,5 +1,6 @@
 # make demo    set up, run the demo suite, and say where the tables and figures are
 # make claims  train what the claims need (digits, and MNIST where RAW has it) and say which hold: docs/claims.md
+# make pages   the page of each folder of recorded results, in build/pages
 # make stand-in  every experiment of the paper on generated images
 # make test    set up and run the tests
 # make kill-test N=100  kill training, games, data and the workflow so often: docs/reliability.md
@@ -17,7 +18,7 @@ BIN = .venv/bin
 N ?= 100
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo claims stand-in docs test test-slow test-gpu test-oldest container-test page-test crate-test reference-test slurm-test lint bench lock clean
+.PHONY: FORCE demo claims pages stand-in docs test test-slow test-gpu test-oldest container-test page-test crate-test reference-test slurm-test lint bench lock clean
 .PHONY: kill-test bundle gpu-bundle gpu-check
 
 # A killed Snakemake leaves its lock; where none lives, it is taken away.
@@ -39,6 +40,15 @@ claims: .venv/installed
 	$(SNAKEMAKE) --cores $(CORES) --config $(EVIDENCE)
 	$(BIN)/blip claims results/evidence/runs $(RECORDED) --out results/evidence/claims; status=$$?; \
 	  $(BIN)/blip page results/evidence/runs --out results/evidence/index.html --title evidence; exit $$status
+
+PAGES = $(patsubst results/recorded/%/runs,build/pages/%.html,$(wildcard results/recorded/*/runs))
+
+pages: $(PAGES)
+
+build/pages/%.html: results/recorded/%/runs .venv/installed FORCE
+	$(BIN)/blip page $< --out $@ --title $*
+
+FORCE:
 
 STAND_IN = suite=config/stand-in.yaml raw=data/stand-in data=data/stand-in/prepared
 
