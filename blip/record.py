@@ -1,7 +1,5 @@
 """What a run folder holds: its tables with types and units, its record `run.json`, and where each of its files lies."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -11,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from blip.errors import BlipError
-from blip.files import atomic_write, regular, sha256
+from blip.files import atomic_write, csv_text, regular, sha256
 from blip.schema import NAME, Schema, first_problem
 
 Row: TypeAlias = dict[str, Any]
@@ -57,11 +55,7 @@ class Table(Schema):
 
     def to_csv(self, rows: Iterable[Row]) -> str:
         """The file's content."""
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(self.columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return buffer.getvalue()
+        return csv_text(rows, list(self.columns))
 
 
 COST = Table(

@@ -1,7 +1,5 @@
 """Choose a method's settings by validation images of the first tasks; test images are never looked at."""
 
-import csv
-import io
 import sys
 from collections.abc import Iterable, Mapping
 from itertools import product
@@ -13,9 +11,9 @@ from urllib.parse import quote
 from blip.config import load_experiment
 from blip.errors import BlipError, DivergedError
 from blip.experiment import Experiment
-from blip.files import atomic_write
+from blip.files import atomic_write, csv_text
 from blip.results import load_runs, run_metrics
-from blip.runs.train import train_run
+from blip.runs.train import Training, train_run
 
 
 def tune(
@@ -24,11 +22,11 @@ def tune(
     method: str,
     grid: Mapping[str, list[Any]],
     seeds: Iterable[int],
+    out: Path,
+    how: Training,
     *,
     tasks: int,
     validation: float,
-    out: Path,
-    **training: Any,
 ) -> tuple[Path, dict[str, Any]]:
     """Train `method` on the first `tasks` tasks with each combination of `grid`; the table's path and what is best.
 
@@ -38,9 +36,8 @@ def tune(
 
     Args:
         grid: values by name of the method's setting.
-        validation: share of the training images held out where the experiment holds out none.
         out: the table becomes `<out>/<experiment>/<method>.csv`, with trials in a folder beside it.
-        training: of `train_run`.
+        validation: share of the training images held out where the experiment holds out none.
 
     Raises BlipError for bad input, before anything is trained, and where every trial's loss is not finite.
     """
@@ -52,13 +49,14 @@ def tune(
         name = ",".join(f"{key}={value}" for key, value in point.items())
         trial = folder / "trials" / quote(name, safe="=,")
         for seed in seeds:
-            rows.append({**point, "seed": seed, "accuracy": _accuracy(experiment, method, seed, trial, training)})
+            rows.append({**point, "seed": seed, "accuracy": _accuracy(experiment, method, seed, trial, how)})
     scores = [mean(row["accuracy"] for row in rows if row.items() >= point.items()) for point in settings]
     if not any(scores):
         raise BlipError(f"{path}: {method}: no loss stays finite: expected other values of {', '.join(grid)}")
     best = settings[scores.index(max(scores))]
     table = folder / f"{method}.csv"
-    atomic_write(table, _csv([{**row, "chosen": int(row.items() >= best.items())} for row in rows]))
+    judged = [{**row, "chosen": int(row.items() >= best.items())} for row in rows]
+    atomic_write(table, csv_text(judged, list(judged[0])))
     return table, best
 
 
@@ -84,18 +82,10 @@ def _trial(
     return trial
 
 
-def _accuracy(experiment: Experiment, method: str, seed: int, out: Path, training: Mapping[str, Any]) -> float:
+def _accuracy(experiment: Experiment, method: str, seed: int, out: Path, how: Training) -> float:
     try:
-        folder = train_run(experiment, method, seed, out=out, weights=False, **training)
+        folder = train_run(experiment, method, seed, out, how, weights=False)
     except DivergedError as error:
         print(f"{experiment.name} {method} seed {seed}: {error}", file=sys.stderr)
         return 0.0
     return round(float(run_metrics(load_runs([folder]))["acc"].iloc[0]), 6)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()
