@@ -13,7 +13,7 @@ from blip.config import PlannedExperiment, Tuning, load_suite
 from blip.data import SourceConfig, dataset_file, dataset_path, needs_pickles, split_path
 from blip.data.miniimagenet import FILES, find_raw
 from blip.errors import BlipError
-from blip.record import run_files, run_folder
+from blip.record import run_files, run_folder, tuned_table
 
 SETTINGS = (
     *("suite", "raw", "data", "results", "checkpoints"),
@@ -66,9 +66,9 @@ class TuningJob:
         return rule_name("tune", self.planned, self.method)
 
     @property
-    def table(self) -> str:
-        """What was tried and chosen, below the folder of all of these."""
-        return f"{self.planned.experiment.name}/{self.method}.csv"
+    def log(self) -> str:
+        """Name of the log file."""
+        return f"{self.planned.experiment.name}-{self.method}"
 
     def minutes(self) -> int:
         """That the job takes at most."""
@@ -116,6 +116,22 @@ class Plan:
             if planned.tune
             for method in planned.tune.grids
         ]
+
+    def log(self, job: str) -> str:
+        """Of a job by this name, in which there may be wildcards."""
+        return self.output(f"logs/{job}.log")
+
+    def benchmark(self, job: str) -> str:
+        """What Snakemake measures of a job by this name, in which there may be wildcards."""
+        return self.output(f"benchmarks/{job}.tsv")
+
+    def output(self, name: str) -> str:
+        """A file or folder of the results, by its name there, such as `tables`; there may be wildcards in it."""
+        return f"{self.out}/{name}"
+
+    def tuned(self, job: TuningJob) -> str:
+        """What was tried and chosen."""
+        return str(tuned_table(Path(self.output("tuned")), job.planned.experiment.name, job.method))
 
     def outputs(self, job: TrainingJob) -> list[str]:
         """The files of a job's runs."""

@@ -185,6 +185,11 @@ def run_folder(out: Path, experiment: str, method: str, seed: int | str) -> Path
     return out / experiment / method / f"seed{seed}"
 
 
+def tuned_table(out: Path, experiment: str, method: str) -> Path:
+    """Where it is said which of a method's settings were tried, and chosen."""
+    return out / experiment / f"{method}.csv"
+
+
 def run_files(tables: Iterable[Table], weights: bool = True) -> list[str]:
     """What a finished run folder holds, with or without the network's weights; the record is the last."""
     return [*([WEIGHTS] if weights else []), *(table.file for table in tables), RECORD]

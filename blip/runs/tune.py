@@ -12,6 +12,7 @@ from blip.config import load_experiment
 from blip.errors import BlipError, DivergedError
 from blip.experiment import Experiment
 from blip.files import atomic_write, csv_text
+from blip.record import tuned_table
 from blip.results import load_runs, run_metrics
 from blip.runs.train import Training, train_run
 
@@ -54,7 +55,7 @@ def tune(
     if not any(scores):
         raise BlipError(f"{path}: {method}: no loss stays finite: expected other values of {', '.join(grid)}")
     best = settings[scores.index(max(scores))]
-    table = folder / f"{method}.csv"
+    table = tuned_table(out, folder.name, method)
     judged = [{**row, "chosen": int(row.items() >= best.items())} for row in rows]
     atomic_write(table, csv_text(judged, list(judged[0])))
     return table, best
