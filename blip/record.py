@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
 from blip.errors import BlipError
 from blip.files import atomic_write, csv_text, regular, sha256
-from blip.schema import NAME, Schema, first_problem
+from blip.schema import NAME, Schema, first_problem, wrong
 
 Row: TypeAlias = dict[str, Any]
 
@@ -178,6 +178,19 @@ class RunRecord(Schema):
     provenance: Provenance
     files: dict[Annotated[str, Field(pattern=NAME)], str]
     """The other files of the folder and their SHA-256."""
+
+    @model_validator(mode="after")
+    def _variant_is_one(self) -> "RunRecord":
+        try:
+            _ = self.variant
+        except ValidationError as error:
+            raise wrong(first_problem(error), "config", "variant") from None
+        return self
+
+    @property
+    def variant(self) -> Variant | None:
+        """What is special of its experiment, where it is one of several in which settings are varied."""
+        return Variant.model_validate(self.config["variant"]) if "variant" in self.config else None
 
 
 def run_folder(out: Path, experiment: str, method: str, seed: int | str) -> Path:

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
 from blip.record import short_key, short_value
 from blip.results.loading import KEYS, Runs, method_order
-from blip.results.markup import plain
+from blip.results.markup import markdown_table, plain
 from blip.results.metrics import run_metrics, score_name
 
 MEASURES = {
@@ -77,7 +76,7 @@ def section(runs: Runs, group: str, table: pd.DataFrame) -> str:
     stand_in = " (stand-in data)" * runs.stand_in()
     text = f"`{of}` with other values of {', '.join(settings)}: mean ± standard deviation over n seeds"
     text += f". ACC is of the {score_name(runs)}." if next(iter(runs.scores.values())).chance else "."
-    return f"## {group}{stand_in}\n\n{text}\n\n{tabulate(rows, heads, tablefmt='pipe', disable_numparse=True)}\n"
+    return f"## {group}{stand_in}\n\n{text}\n\n{markdown_table(rows, heads)}\n"
 
 
 def cell(row: Mapping[Any, Any], measure: str) -> str:

@@ -16,13 +16,13 @@ import numpy as np
 import safetensors.torch
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, ValidationError
-from tabulate import tabulate
 from torch import Tensor
 
 from blip.core.packing import pack, unpack
 from blip.errors import BlipError
 from blip.files import atomic_write, regular
 from blip.record import BOUND, FROZEN_BITS, WEIGHTS, changed_files, read_record
+from blip.results.markup import markdown_table
 from blip.schema import Schema, first_problem
 
 MAGIC = b"BLIP bits 1\n"
@@ -207,4 +207,4 @@ def size_table(sizes: list[Size]) -> str:
         for s in sizes
     ]
     heads = ("the network as", "bytes", "bits per shared number", "times smaller", "the same network")
-    return str(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
+    return markdown_table(rows, heads)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from tabulate import tabulate
 
 from blip.files import atomic_write
 from blip.results import ablations, currency
 from blip.results.comparison import best_of, compare, interquartile_means
 from blip.results.comparison_table import comparison_latex, comparison_markdown
 from blip.results.loading import REFERENCES, Runs, mixed_runs
-from blip.results.markup import latex_escape, plain, to_csv
+from blip.results.markup import latex_escape, latex_table, markdown_table, plain, to_csv
 from blip.results.metrics import run_metrics, score_name, scores_kept, summarise
 from blip.results.scenario import scenario
 from blip.results.statistics import SEEDS_OF_INTERVAL
@@ -142,7 +141,7 @@ def markdown(runs: Runs, table: pd.DataFrame) -> str:
         [*head, *(f"{f'**{c.text}**' if c.best else c.text} {c.interval}".strip() for c in cells)]
         for head, cells in format_rows(table)
     ]
-    text = tabulate(rows, headings(runs, table), tablefmt="pipe", disable_numparse=True)
+    text = markdown_table(rows, headings(runs, table))
     listed = "\n".join(f"* {plain(note)}" for note in notes(runs))
     return f"## {runs.title()}\n\n{text}\n\n{sentence(runs, table)}\n\n{listed}\n"
 
@@ -161,7 +160,7 @@ def kept_markdown(runs: Runs, kept: pd.DataFrame) -> str:
     rows = [[plain(name), f"{chance[name]:.1f}", *(cells[name, method] for method in methods)] for name in runs.tasks]
     moments = f"just after learning the {task} → after learning all {task}s"
     title = f"Mean {score}s (± standard deviation over seeds), {moments}:"
-    return f"{title}\n\n{tabulate(rows, (task, 'chance', *methods), tablefmt='pipe', disable_numparse=True)}"
+    return f"{title}\n\n{markdown_table(rows, (task, 'chance', *methods))}"
 
 
 def headings(runs: Runs, table: pd.DataFrame) -> list[str]:
@@ -192,19 +191,17 @@ def iqm_markdown(runs: Runs, means: pd.DataFrame) -> str:
 
 def latex(runs: Runs, table: pd.DataFrame) -> str:
     """The table of one experiment for a document that loads booktabs; intervals on a second, smaller line."""
-    rows = [[latex_escape(heading) for heading in headings(runs, table)]]
+    rows: list[list[str]] = []
     for head, cells in format_rows(table):
         texts = [latex_escape(cell.text.replace("-", "−")) for cell in cells]
         bold = [rf"\textbf{{{text}}}" if cell.best else text for text, cell in zip(texts, cells, strict=True)]
         rows.append([*map(latex_escape, head), *bold])
         if any(cell.interval for cell in cells):
             rows.append(["", "", *(rf"\scriptsize {latex_escape(c.interval.replace('-', '−'))}" for c in cells)])
-    heading, *body = (" & ".join(row) + r" \\" for row in rows)
     spread = "mean ± standard deviation over n seeds [95 % bootstrap interval of the mean]"
     caption = ". ".join([f"{runs.title()}: {spread}", *notes(runs)]) + "."
-    start = rf"\caption{{{latex_escape(caption)}}}", rf"\begin{{tabular}}{{lr{'c' * len(shown_columns(table))}}}"
-    lines = [r"\begin{table}", r"\centering", *start, r"\toprule", heading, r"\midrule", *body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    heads = map(latex_escape, headings(runs, table))
+    return latex_table(rows, heads, caption, f"lr{'c' * len(shown_columns(table))}")
 
 
 def sentence(runs: Runs, table: pd.DataFrame) -> str:
