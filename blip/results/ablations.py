@@ -63,18 +63,28 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def shown(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """What there is to show of a `summary`: texts, the first of them the settings, and measures."""
+    texts = [*table.columns[: list(table.columns).index("method")], "method", "n"]
+    return texts, [measure for measure in MEASURES if table[f"{measure}_percent_mean"].notna().any()]
+
+
+def about(runs: Runs, texts: list[str]) -> str:
+    """What the experiments of a group are, in words."""
+    return f"{next(iter(runs.variants.values())).of} with other values of {', '.join(texts[:-2])}"
+
+
 def section(runs: Runs, group: str, table: pd.DataFrame) -> str:
     """The table of a group in Markdown, with its title."""
-    shown = [measure for measure in MEASURES if table[f"{measure}_percent_mean"].notna().any()]
-    settings = [str(column) for column in table.columns[: list(table.columns).index("method")]]
+    texts, measures = shown(table)
     rows = [
-        [*(plain(row[name]) for name in (*settings, "method")), row["n"], *(cell(row, measure) for measure in shown)]
+        [*(plain(str(row[name])) for name in texts), *(cell(row, measure) for measure in measures)]
         for row in table.to_dict("records")
     ]
-    heads = [*settings, "method", "n", *(MEASURES[measure] for measure in shown)]
-    of = next(iter(runs.variants.values())).of
+    heads = [*texts, *(MEASURES[measure] for measure in measures)]
+    of, _, changed = about(runs, texts).partition(" ")
     stand_in = " (stand-in data)" * runs.stand_in()
-    text = f"`{of}` with other values of {', '.join(settings)}: mean ± standard deviation over n seeds"
+    text = f"`{of}` {changed}: mean ± standard deviation over n seeds"
     text += f". ACC is of the {score_name(runs)}." if next(iter(runs.scores.values())).chance else "."
     return f"## {group}{stand_in}\n\n{text}\n\n{markdown_table(rows, heads)}\n"
 

@@ -82,21 +82,18 @@ def experiment_section(
 def group_section(runs: Runs, group: str, beside: Path) -> dict[str, Any]:
     """Of experiments that differ in varied settings alone: one table."""
     table = ablations.summary(ablations.ablation(runs))
-    measures = [m for m in ablations.MEASURES if table[f"{m}_percent_mean"].notna().any()]
-    settings = [str(column) for column in table.columns[: list(table.columns).index("method")]]
+    (first, *others), measures = ablations.shown(table)
     rows = []
     for row in table.to_dict("records"):
-        texts = [Cell(str(row[name]), "", False) for name in (*settings[1:], "method", "n")]
-        keys: list[float | str] = [_key(row[name]) for name in (*settings[1:], "method", "n")]
-        cells = [Cell(minus(ablations.cell(row, m)), "", False) for m in measures]
-        keys += [_key(row[f"{m}_percent_mean"]) for m in measures]
-        rows.append(Row(str(row[settings[0]]), list(zip([*texts, *cells], keys, strict=True))))
-    of = next(iter(runs.variants.values())).of
+        cells = [(Cell(str(row[name]), "", False), _key(row[name])) for name in others]
+        for m in measures:
+            cells.append((Cell(minus(ablations.cell(row, m)), "", False), _key(row[f"{m}_percent_mean"])))
+        rows.append(Row(str(row[first]), cells))
     return {
         "name": group,
         "stand_in": runs.stand_in(),
-        "about": f"{of} with other values of {', '.join(settings)}.",
-        "headings": [*settings, "method", "n", *(ablations.MEASURES[m] for m in measures)],
+        "about": f"{ablations.about(runs, [first, *others])}.",
+        "headings": [first, *others, *(ablations.MEASURES[m] for m in measures)],
         "rows": rows,
         "runs": [_run(runs, record) for record in runs.records.values()],
         "files": [
