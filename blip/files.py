@@ -86,6 +86,14 @@ def regular(path: Path) -> Path:
     return path
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises BlipError where it cannot be read."""
+    try:
+        return regular(path).read_bytes()
+    except OSError as error:
+        raise BlipError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def matching(folder: Path, pattern: str) -> Iterator[Path]:
     """As `folder.glob(pattern)` without `**`, sorted; but OSError where a folder cannot be read: it may hold some."""
     first, _, rest = pattern.partition("/")

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from blip.errors import BlipError
-from blip.files import atomic_write, csv_text, regular, sha256
-from blip.schema import NAME, Schema, first_problem, wrong
+from blip.files import atomic_write, csv_text, read_bytes, sha256
+from blip.schema import NAME, Schema, first_problem, validate
 
 Row: TypeAlias = dict[str, Any]
 
@@ -179,18 +179,13 @@ class RunRecord(Schema):
     files: dict[Annotated[str, Field(pattern=NAME)], str]
     """The other files of the folder and their SHA-256."""
 
-    @model_validator(mode="after")
-    def _variant_is_one(self) -> "RunRecord":
-        try:
-            _ = self.variant
-        except ValidationError as error:
-            raise wrong(first_problem(error), "config", "variant") from None
-        return self
-
     @property
     def variant(self) -> Variant | None:
-        """What is special of its experiment, where it is one of several in which settings are varied."""
-        return Variant.model_validate(self.config["variant"]) if "variant" in self.config else None
+        """What is special of its experiment, where it is one of several in which settings are varied.
+
+        Raises BlipError where `config` says something else.
+        """
+        return validate(Variant, self.config["variant"], "config.variant") if "variant" in self.config else None
 
 
 def run_folder(out: Path, experiment: str, method: str, seed: int | str) -> Path:
@@ -225,13 +220,11 @@ def read_record(folder: Path) -> RunRecord:
     """The record of a run folder. Raises BlipError where it cannot be read or is of another format."""
     path = folder / RECORD
     try:
-        values = json.loads(regular(path).read_bytes())
+        values = json.loads(read_bytes(path))
         if isinstance(values, dict) and values.get("format", 1) != FORMAT:
             found = values.get("format", 1)
             raise BlipError(f"{path}: a run folder of format {found}, expected {FORMAT}: train it again")
         return RunRecord.model_validate(values)
-    except OSError as error:
-        raise BlipError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
         raise BlipError(f"{path}: expected the record of a run: {first_problem(error)}") from None
     except (ValueError, RecursionError) as error:

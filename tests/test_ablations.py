@@ -108,5 +108,5 @@ def test_a_damaged_variant_is_told_in_one_line(tmp_path: Path) -> None:
     folder = write_run(tmp_path, "x", config={"variant": {"of": "a/b", "settings": {"a": 1}}})
     with pytest.raises(BlipError) as error:
         load_runs([tmp_path])
-    assert str(error.value).startswith(f"{folder}/run.json: expected the record of a run: config.variant: of: ")
+    assert str(error.value).startswith(f"{folder}/run.json: config.variant: of: ")
     assert "\n" not in str(error.value)

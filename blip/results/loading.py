@@ -168,6 +168,10 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
         seen[key], records[key] = folder, record
         if scores.setdefault(record.experiment, record.score) != record.score:
             raise BlipError(f"{folder}: measures {record.score.name}, other runs of {record.experiment} do not")
+        try:
+            _ = record.variant
+        except BlipError as error:
+            raise BlipError(f"{folder / RECORD}: {error}") from None
         for table in record.tables:
             tables.setdefault(table.name, {})[key] = _read_table(folder / table.file, table)
         _check_scores(folder, record, tables)
