@@ -1,6 +1,7 @@
 # make demo    set up, run the demo suite, and say where the tables and figures are
 # make claims  train what the claims need (digits, and MNIST where RAW has it) and say which hold: docs/claims.md
 # make stand-in  every experiment of the paper on generated images
+# make recorded FROM=results/real  keep a suite's finished runs in results/recorded, and draw each experiment there
 # make test    set up and run the tests
 # make kill-test N=100  kill training, games, data and the workflow so often: docs/reliability.md
 # make slurm-test  start a SLURM of one node on this machine (needs root) and run the workflow on it: docs/cluster.md
@@ -17,7 +18,7 @@ BIN = .venv/bin
 N ?= 100
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
-.PHONY: demo claims stand-in docs test test-slow test-gpu test-oldest container-test page-test crate-test slurm-test lint bench lock clean
+.PHONY: demo claims stand-in recorded docs test test-slow test-gpu test-oldest container-test page-test crate-test slurm-test lint bench lock clean
 .PHONY: kill-test bundle gpu-bundle gpu-check
 
 # A killed Snakemake leaves its lock; where none lives, it is taken away.
@@ -39,6 +40,15 @@ claims: .venv/installed
 	$(SNAKEMAKE) --cores $(CORES) --config $(EVIDENCE)
 	$(BIN)/blip claims results/evidence/runs $(RECORDED) --out results/evidence/claims; status=$$?; \
 	  $(BIN)/blip page results/evidence/runs --out results/evidence/index.html --title evidence; exit $$status
+
+FROM ?= results/real
+
+recorded: .venv/installed
+	set -e; for runs in $(FROM)/runs/*; do \
+	  out=results/recorded/$${runs##*/}; mkdir -p $$out/runs; cp -R $$runs $$out/runs; \
+	  $(BIN)/blip tables $$out/runs --out $$out/tables; $(BIN)/blip figures $$out/runs --out $$out/figures; \
+	  find $$out/figures -name '*.pdf' -delete; \
+	done
 
 STAND_IN = suite=config/stand-in.yaml raw=data/stand-in data=data/stand-in/prepared
 
