@@ -61,17 +61,8 @@ def tune(options: argparse.Namespace) -> None:
     grid = _grid(options.grid)
     given = {"tasks": options.tasks, "validation": options.validation, "seeds": options.seeds or [0]}
     asked = validate(Tuning, given | {"grids": {options.method: grid}}, "tune")
-    table, best = tune(
-        experiment_file(options.experiment),
-        changes(options),
-        options.method,
-        grid,
-        asked.seeds,
-        options.out,
-        training(options),
-        tasks=asked.tasks,
-        validation=asked.validation,
-    )
+    file, how = experiment_file(options.experiment), training(options)
+    table, best = tune(file, changes(options), options.method, asked, options.out, how)
     print(table, *(f"methods.{options.method}.{key}={value}" for key, value in best.items()), sep="\n")
     for key in at_the_edge(grid, best):
         print(f"{key}={best[key]} is at the edge of the grid: a better one may lie beyond", file=sys.stderr)

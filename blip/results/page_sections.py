@@ -22,7 +22,7 @@ from blip.results.charts import (
 )
 from blip.results.comparison_table import HEADINGS, comparison_rows
 from blip.results.loading import KEYS, Runs
-from blip.results.metrics import reference_scores, run_metrics, score_name, summarise
+from blip.results.metrics import reference_scores, score_name
 from blip.results.replays import replay_rows
 from blip.results.tables import Cell, format_rows, headings, method_table, notes, sentence, shown_columns
 
@@ -55,8 +55,7 @@ def experiment_section(
 ) -> dict[str, Any]:
     """Of one experiment; its charts are added to `charts`, and files are looked for `beside` the page."""
     name, methods, score = runs.experiments()[0], runs.methods(), runs.score
-    metrics = run_metrics(runs)
-    table = method_table(summarise(metrics), metrics).loc[methods]
+    table = method_table(runs)
     files = [f"{name}.*", f"{name}_{score.name}s.csv", f"{name}_iqm.csv"]
     return {
         "name": name,

@@ -83,16 +83,14 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     Returns the Markdown of tables.md.
     """
     metrics = run_metrics(runs)
-    summary = summarise(metrics)
     scores = pd.concat([runs.of(name).raw_scores().assign(of=runs.scores[name].name) for name in runs.experiments()])
     compared = compare(runs)
-    frames = {"scores": scores, "metrics": metrics, "summary": summary, "comparison": compared}
+    frames = {"scores": scores, "metrics": metrics, "summary": summarise(metrics), "comparison": compared}
     files = {out_dir / f"{name}.csv": to_csv(frame) for name, frame in frames.items()}
     sections = []
     for experiment in runs.alone():
         selected = runs.of(experiment)
-        mine = (frame[frame["experiment"] == experiment] for frame in (summary, metrics))
-        table = method_table(*mine).loc[selected.methods()]
+        table = method_table(selected)
         sections.append(markdown(selected, table))
         folder = out_dir / "tables"
         if selected.score.chance:
@@ -121,10 +119,11 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     return text
 
 
-def method_table(summary: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+def method_table(runs: Runs) -> pd.DataFrame:
     """The table of one experiment as numbers: a row per method; n, then mean, std, low and high of each column, and
     whether it is among the best."""
-    numbers = summary.pivot(index="method", columns="metric")
+    metrics = run_metrics(runs)
+    numbers = summarise(metrics).pivot(index="method", columns="metric")
     table = pd.DataFrame({"n": numbers["n", "minutes"]})
     for column in COLUMNS:
         metric = column.name.removesuffix("_percent")
@@ -132,7 +131,7 @@ def method_table(summary: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
             table[f"{column.name}_{statistic}"] = numbers[statistic, metric] * (1 if column.name == metric else 100)
         if column.best:
             table[f"{column.name}_best"] = table.index.isin(best_of(metrics, metric, column.best))
-    return table
+    return table.loc[runs.methods()]
 
 
 def markdown(runs: Runs, table: pd.DataFrame) -> str:
