@@ -16,9 +16,9 @@ for job in PLAN.training:
             # Not deleted before the job runs, which leaves finished runs of the same configuration alone.
             [update(path) for path in PLAN.outputs(job)],
         log:
-            PLAN.log(f"train/{job.log}"),
+            PLAN.log(job.log),
         benchmark:
-            PLAN.benchmark(f"train/{job.log}")
+            PLAN.benchmark(job.log)
         conda:
             "../../envs/environment.yaml"
         threads: int(config["threads"])

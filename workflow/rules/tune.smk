@@ -17,9 +17,9 @@ for job in PLAN.tuning:
         output:
             PLAN.tuned(job),
         log:
-            PLAN.log(f"tune/{job.log}"),
+            PLAN.log(job.log),
         benchmark:
-            PLAN.benchmark(f"tune/{job.log}")
+            PLAN.benchmark(job.log)
         conda:
             "../../envs/environment.yaml"
         threads: int(config["threads"])
