@@ -474,7 +474,7 @@ def test_the_command_prints_and_writes_the_verdicts(shell: Shell, tmp_path: Path
     write_run(tmp_path / "r", R=[[0.9], [0.8, 0.9]])
     arguments = ("claims", tmp_path / "r", "--claims", file, "--out", out)
     assert shell(*arguments) == (0, [])
-    assert "PASS    a: It | is.\n        measured 85 %, n = 1; expected ≥ 50\n" in shell.out
+    assert "PASS    a: It | is.\n        measured 85.00 %, n = 1; expected ≥ 50\n" in shell.out
     assert shell.out.endswith("1 PASS, 0 FAIL, 1 NOT RUN\n")
     table = pd.read_csv(out / "claims.csv").set_index("id")
     assert table.loc["a", ["verdict", "measured", "n", "unit", "expected", "core_minutes"]].tolist() == [

@@ -15,7 +15,7 @@ from run_folders import write_run
 from blip.errors import BlipError
 from blip.record import TaskRecord
 from blip.results import Runs, load_runs
-from blip.results.charts import Palette, bits_charts, matrix_charts, paired_charts
+from blip.results.charts import MOST_EPOCHS, Palette, bits_charts, loss_chart, matrix_charts, paired_charts
 from blip.results.comparison import compare
 from blip.results.loading import METHOD_ORDER
 from blip.results.page import facts, read_claims, render, write_page
@@ -157,6 +157,34 @@ def test_bits_of_layers(runs: Runs) -> None:
     assert next(c["value"] for c in cells if (c["column"], c["row"]) == (5, "0.weight")) == pytest.approx(expected)
 
 
+def test_losses_of_epochs(tmp_path: Path) -> None:
+    """Means over seeds, tasks side by side; of many epochs some are left out, of a task's never the last."""
+    for seed in (0, 1):
+        write_run(tmp_path, method="sgd", seed=seed)
+        rows = [(t, e, 2.0**-e * (1 + seed)) for t in (0, 1) for e in range(3 if t else 700)]
+        frame = pd.DataFrame(rows, columns=["task", "epoch", "valid_loss"])
+        path = tmp_path / "mnist5/sgd" / f"seed{seed}" / "history.csv"
+        frame.assign(lr=0.1, train_loss=1.0, valid_accuracy=0.5)[pd.read_csv(path).columns].to_csv(path, index=False)
+    runs = load_runs([tmp_path])
+    chart = loss_chart(runs, Palette(runs.methods()))
+    assert chart is not None
+    points = {(p["task"], p["epoch"]): p for p in chart["data"]["values"]}
+    assert points[1, 1]["mean"] == 1.5
+    assert points[1, 1]["n"] == 2
+    assert (points[1, 700]["at"], points[2, 3]["at"]) == (1, pytest.approx(1 + 3 / 700, rel=1e-5))
+    assert len(points) < MOST_EPOCHS
+
+
+def test_of_many_tasks_the_first_are_named(tmp_path: Path) -> None:
+    R = [[0.9] * (i + 1) for i in range(13)]
+    write_run(
+        tmp_path, method="sgd", R=R, tasks=[TaskRecord(name=f"task {t}", outputs=2, trained=8) for t in range(13)]
+    )
+    about = render(load_runs([tmp_path]), "many", tmp_path).split('<p class="about">')[1].split("</p>")[0]
+    assert about.startswith("13 tasks: task 0, task 1,")
+    assert about.split(" Data")[0].endswith("task 9, ….")
+
+
 def test_differences_without_an_interval_have_no_line(tmp_path: Path) -> None:
     for method in ("blip", "sgd"):
         write_run(tmp_path, method=method)
@@ -185,8 +213,8 @@ def test_colours_are_those_of_the_figures_and_are_seen_in_the_dark() -> None:
 
 def test_claims_and_their_verdicts(text: str, tmp_path: Path) -> None:
     section = text.split('id="claims"')[1].split("</section>")[0]
-    assert "−0.3 points" in section
-    assert "[−0.4, −0.2]" in section
+    assert "−0.30 points" in section
+    assert "[−0.40, −0.20]" in section
     assert '<span class="verdict not-run">NOT RUN</span>' in section
     assert "no numbers to compare with" in section
     for content in ("{", "[]", '{"claims": [{"id": "a"}]}'):

@@ -1,15 +1,19 @@
 """Statistics over seeds, against other implementations and by what they promise."""
 
 import itertools
+import json
 import math
+import subprocess
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from blip.results import statistics as s
+from blip.results.markup import measured, p_value
 
 FEW = settings(max_examples=30, deadline=None)
 numbers = st.floats(-1, 1).filter(lambda x: x == 0 or abs(x) > 1e-6)
@@ -93,9 +97,44 @@ def test_bootstrap_intervals_are_those_of_scipy_and_missing_for_few_values() -> 
     assert not math.isnan(s.bootstrap_interval([*values[:5], math.nan]).low)
 
 
+SCORES = np.random.default_rng(0).gamma(2, 0.3, (8, 6))
+"""Of eight seeds in six games."""
+
+
 def test_interquartile_means_and_their_intervals_are_those_of_rliable() -> None:
-    """Numbers of rliable 1.2.0 (arch 7.2.0, 50,000 resamples), which does not import with this version of pandas."""
-    scores = np.random.default_rng(0).gamma(2, 0.3, (8, 6))
-    assert s.interquartile_mean(scores) == pytest.approx(0.48343747833515033)
-    assert s.interquartile_interval(scores) == pytest.approx((0.39500135, 0.59144651), abs=0.01)
-    assert math.isnan(s.interquartile_interval(scores[:1]).low)
+    """Numbers that rliable 1.2.0 gave, which does not import with the tested version of pandas."""
+    assert s.interquartile_mean(SCORES) == pytest.approx(0.48343747833515033)
+    assert s.interquartile_interval(SCORES) == pytest.approx((0.39500135, 0.59144651), abs=0.01)
+    assert math.isnan(s.interquartile_interval(SCORES[:1]).low)
+
+
+RLIABLE = """\
+import json, sys
+import numpy as np
+from rliable import library, metrics
+scores = {"x": np.array(json.load(sys.stdin))}
+means, intervals = library.get_interval_estimates(
+    scores, lambda x: np.array([metrics.aggregate_iqm(x)]), reps=10_000, random_state=np.random.RandomState(0)
+)
+print(json.dumps([means["x"][0], *intervals["x"][:, 0]]))
+"""
+
+
+@pytest.mark.reference
+def test_rliable_itself_gives_the_same() -> None:
+    """In an environment of its own: `make reference-test`."""
+    python = ROOT / "build/reference/bin/python"
+    command = [python, "-W", "ignore", "-c", RLIABLE]
+    run = subprocess.run(command, input=json.dumps(SCORES.tolist()), check=True, capture_output=True, text=True)
+    mean, low, high = json.loads(run.stdout)
+    assert s.interquartile_mean(SCORES) == pytest.approx(mean)
+    assert s.interquartile_interval(SCORES) == pytest.approx((low, high), abs=0.01)
+
+
+def test_no_test_gives_a_p_of_zero() -> None:
+    assert [p_value(p) for p in (0.0, 9e-4, 1e-3, 0.25, math.nan)] == ["< 0.001", "< 0.001", "0.001", "0.250", "–"]
+
+
+def test_percent_and_points_have_two_decimals_and_others_four_digits() -> None:
+    shown = [measured(-0.01697, "points"), measured(-0.001, "%"), measured(1.7263, "×"), measured(2, "points", "+")]
+    assert shown == ["-0.02", "0.00", "1.726", "+2.00"]

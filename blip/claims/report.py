@@ -13,6 +13,7 @@ from blip.claims.claim import Claim
 from blip.claims.judging import FAIL, NOT_RUN, PASS, Verdict
 from blip.files import atomic_write
 from blip.results.markup import markdown_table, plain, to_csv
+from blip.results.markup import measured as number
 
 GUIDE = """\
 # Claims
@@ -100,9 +101,10 @@ def measured(verdict: Verdict) -> str:
         return "–"
     sign = "+" if verdict.claim.other else ""
     low, high = verdict.interval
-    interval = "" if math.isnan(low) else f" [{low:{sign}.4g}, {high:{sign}.4g}]"
+    unit = verdict.unit
+    interval = "" if math.isnan(low) else f" [{number(low, unit, sign)}, {number(high, unit, sign)}]"
     p = "" if math.isnan(verdict.p) else f", p = {verdict.p:.2g}"
-    return f"{verdict.measured:{sign}.4g} {verdict.unit}{interval}{p}"
+    return f"{number(verdict.measured, unit, sign)} {unit}{interval}{p}"
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:

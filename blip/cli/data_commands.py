@@ -13,21 +13,26 @@ from blip.errors import BlipError
     *(take.EXPERIMENT, take.CHANGES, take.VARIATION, take.RAW_DATA, take.PREPARED_DATA),
     take.seeds("one split for each"),
     argument("--source", help="make this data set alone, anew, and no split"),
+    argument("--croissant", action="store_true", help="describe each data set in Croissant, beside its file"),
 )
 def data(options: argparse.Namespace) -> None:
-    from blip.data import prepare_dataset, prepare_experiment
+    from blip.data import dataset_path, prepare_dataset, prepare_experiment
+    from blip.data.croissant import write_croissant
 
     asked = experiment(options, options.experiment)
     if not asked.sources:
         raise BlipError(f"{options.experiment}: it needs no data")
+    sources = {source.name: source for source in asked.sources}
     if options.source is None:
         for seed in options.seeds or [0]:
             print(prepare_experiment(asked.split_name, asked.data, seed, options.raw, options.data))
-        return
-    sources = {source.name: source for source in asked.sources}
-    if options.source not in sources:
+    elif options.source not in sources:
         raise BlipError(f"--source {options.source}: {options.experiment} has {', '.join(sources)}")
-    print(prepare_dataset(sources[options.source], options.raw, options.data))
+    else:
+        sources = {options.source: sources[options.source]}
+        print(prepare_dataset(sources[options.source], options.raw, options.data))
+    for source in sources.values() if options.croissant else ():
+        print(write_croissant(dataset_path(options.data, source)))
 
 
 @command(

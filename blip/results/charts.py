@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from blip.results.loading import Runs
+from blip.results.loading import KEYS, Runs
+from blip.results.markup import p_value
 from blip.results.metrics import (
     games_begun,
     layer_bits,
@@ -47,6 +48,8 @@ MOST_NUMBERED = 10
 """Tasks of a heat map whose cells hold numbers; with more there is no room."""
 FEW = 6
 """Tasks of a heat map whose cells have room for a decimal."""
+MOST_EPOCHS = 300
+"""Points of a method in a chart of epochs."""
 WIDEST, LARGEST_CELL, SMALLEST_CELL = 240, 40, 12
 """Of a heat map, in pixels."""
 OVER_SEEDS: list[Spec] = [
@@ -92,7 +95,8 @@ def average_chart(runs: Runs, palette: Palette) -> Spec | None:
     spread = _spread(seen.assign(score=100 * seen["score"]), ["method", "task_learned"], "score")
     spread["learned"] = spread.pop("task_learned") + 1
     what = f"mean {score_name(runs)}"
-    x = {"field": "learned", "type": "ordinal", "title": f"{runs.score.task}s learned", "axis": {"labelAngle": 0}}
+    axis = {"labelAngle": 0, "labelOverlap": True}
+    x = {"field": "learned", "type": "ordinal", "title": f"{runs.score.task}s learned", "axis": axis}
     return _lines(spread, x, what, runs.methods(), palette) | {"height": 280}
 
 
@@ -165,14 +169,14 @@ def bits_charts(runs: Runs) -> tuple[dict[str, Spec], int]:
         {"field": "value", "title": f"mean frozen bits (of {most})", "format": ".2f"},
         *OVER_SEEDS,
     ]
-    charts = {}
+    charts, how = {}, ".1f" if len(runs.tasks) <= FEW else ".0f"
     for method, rows in spread.groupby("method", sort=False):
         layers = list(dict.fromkeys(rows["layer"]))
         cells = rows.rename(columns={"layer": "row", "mean": "value"}).drop(columns=["method", "low", "high"])
         cells["column"] = cells.pop("task_learned") + 1
         x = {"field": "column", "type": "ordinal", "title": None}
         y = {"field": "row", "type": "ordinal", "title": None, "sort": None, "axis": {"labelLimit": 110}}
-        charts[str(method)] = _heat(cells, x, y, (0, most), tooltip, ".1f", (len(runs.tasks), len(layers)))
+        charts[str(method)] = _heat(cells, x, y, (0, most), tooltip, how, (len(runs.tasks), len(layers)))
     return charts, most
 
 
@@ -187,19 +191,64 @@ def paired_charts(compared: pd.DataFrame, palette: Palette) -> dict[str, Spec]:
     return charts
 
 
+def loss_chart(runs: Runs, palette: Palette) -> Spec | None:
+    """Mean validation loss after each epoch of each task, a line for each method and task; None where there are none.
+
+    Tasks stand side by side, each as wide as the longest training.
+    """
+    points = _losses(runs) if "history" in runs.tables else pd.DataFrame()
+    if points.empty:
+        return None
+    tasks, methods = len(runs.tasks), [method for method in runs.methods() if method in set(points["method"])]
+    between: Spec = {"data": {"values": [{"at": task} for task in range(1, tasks)]}}
+    axis = {"values": list(range(1, tasks + 1)), "grid": False, "labelOverlap": True, "format": "d"}
+    x = {"field": "at", "type": "quantitative", "title": "tasks learned", "axis": axis, "scale": {"domain": [0, tasks]}}
+    y = {"field": "mean", "type": "quantitative", "title": None, "scale": {"type": "log", "nice": False}}
+    y["axis"] = {"tickCount": 5, "format": "~g"}
+    tooltip: list[Spec] = [{"field": "method"}, {"field": "task"}, {"field": "epoch"}]
+    for field, title in (("mean", "validation loss"), ("std", "± over seeds")):
+        tooltip.append({"field": field, "title": title, "format": ".3g"})
+    lines = {"x": x, "y": y, "color": palette.colour(methods), "detail": {"field": "task", "type": "nominal"}}
+    shapes = lines | {"shape": palette.shape(methods), "tooltip": [*tooltip, {"field": "n", "title": "seeds"}]}
+    return {
+        "width": "container",
+        "height": 220,
+        "data": {"values": _records(points)},
+        "params": [{"name": "shown", "value": methods}],
+        "layer": [
+            between | {"mark": {"type": "rule", "color": "var(--grid)"}, "encoding": {"x": x}},
+            {"transform": [SWITCHED_ON], "mark": {"type": "line", "strokeWidth": 1.5}, "encoding": lines},
+            {"transform": [SWITCHED_ON], "mark": {"type": "point", "filled": True, "size": 16}, "encoding": shapes},
+        ],
+    }
+
+
+def _losses(runs: Runs) -> pd.DataFrame:
+    """Validation loss over seeds, by method, task and epoch (from 1); `at` is its place on an axis of tasks. Of many
+    epochs some are left out."""
+    history = runs.tables["history"]
+    longest = int(history["epoch"].max()) + 1
+    every = -(-longest * len(runs.tasks) // MOST_EPOCHS)
+    last = history.groupby([*KEYS, "task"])["epoch"].transform("max")
+    history = history[(history["epoch"] % every == 0) | (history["epoch"] == last)]
+    spread = _spread(history, ["method", "task", "epoch"], "valid_loss").drop(columns=["low", "high"])
+    spread = spread[spread["mean"] > 0].sort_values(["method", "task", "epoch"])  # there is no logarithm of 0
+    spread["epoch"] += 1
+    return spread.assign(at=spread["task"] + spread["epoch"] / longest, task=spread["task"] + 1)
+
+
 def _differences(points: pd.DataFrame, palette: Palette) -> Spec:
     """A point and an interval for each method, and a line at zero."""
     methods = list(points["method"])
     drawn = {end: points[name].fillna(points["difference"]) for end, name in (("from", "low"), ("to", "high"))}
     x = {"type": "quantitative", "title": "difference in points", "axis": {"tickCount": 5}}
     y = {"field": "method", "type": "nominal", "sort": methods, "title": None, "axis": {"grid": True}}
-    titles = {"p_t_holm": "p (t)", "p_sign_flip_holm": "p (sign flips)"}
-    formats = {"difference": "+.2f", "low": "+.2f", "high": "+.2f", "p_t_holm": ".3f", "p_sign_flip_holm": ".3f"}
-    tooltip = [
-        {"field": name, "title": titles.get(name, name)} | ({"format": formats[name]} if name in formats else {})
-        for name in ("method", "n", *formats, "verdict")
-        if points[name].notna().any()
-    ]
+    tests = {"p_t_holm": "p (t)", "p_sign_flip_holm": "p (sign flips)"}
+    shown: list[Spec] = [{"field": name, "format": "+.2f"} for name in ("difference", "low", "high")]
+    shown = [{"field": "method"}, {"field": "n"}, *shown]
+    shown += [{"field": name, "title": title} for name, title in tests.items()]
+    tooltip = [entry for entry in [*shown, {"field": "verdict"}] if points[entry["field"]].notna().any()]
+    points = points.assign(**{name: points[name].map(p_value) for name in tests})
     zero = {"data": {"values": [{"zero": 0}]}, "mark": {"type": "rule", "color": "var(--quiet)"}}
     interval = {"type": "rule", "strokeWidth": 2.5, "opacity": 0.55}
     ends = {"x": {"field": "from", **x}, "x2": {"field": "to"}, "y": y, "color": palette.colour(methods)}

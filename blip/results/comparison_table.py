@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from blip.results.markup import latex_escape, latex_table, markdown_table, plain
+from blip.results.markup import latex_escape, latex_table, markdown_table, p_value, plain
 
 GUIDE = """\
 ## BLIP beside every other method
@@ -35,6 +35,6 @@ def comparison_rows(compared: pd.DataFrame) -> Iterator[list[str]]:
     for row in compared.to_dict("records"):
         difference, low, high = (f"{100 * row[name]:+z.2f}" for name in ("difference", "low", "high"))
         spread = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
-        tests = ["–" if pd.isna(p := row[name]) else f"{p:.3f}" for name in ("p_t_holm", "p_sign_flip_holm")]
+        tests = [p_value(row[name]) for name in ("p_t_holm", "p_sign_flip_holm")]
         shown = "–" if pd.isna(row["difference"]) else difference + spread
         yield [row["experiment"], row["metric"], row["method"], str(row["n"]), shown, *tests, row["verdict"]]

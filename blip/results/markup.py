@@ -51,5 +51,15 @@ def latex_escape(text: str) -> str:
     return text.translate(LATEX_ESCAPES)
 
 
+def p_value(p: float) -> str:
+    """Of a test, with three decimals; never a 0, which no test gives."""
+    return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def measured(value: float, unit: str, sign: str = "") -> str:
+    """A number to four digits, of percent and points to a hundredth."""
+    return f"{value:{sign}z.2f}" if unit in ("%", "points") else f"{value:{sign}.4g}"
+
+
 def _no_formula(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

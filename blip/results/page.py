@@ -15,6 +15,7 @@ from blip.files import atomic_write, read_bytes
 from blip.results.charts import CONFIG, Palette, Spec
 from blip.results.comparison import compare
 from blip.results.loading import Runs
+from blip.results.markup import measured
 from blip.results.needed import needed
 from blip.results.page_sections import duration, experiment_section, group_section, links, minus
 from blip.results.page_style import HEAT_STEPS, page_colours
@@ -59,7 +60,7 @@ def render(runs: Runs, title: str, beside: Path, claims: Sequence[JudgedClaim] =
     environment = needed("jinja2").Environment(
         loader=needed("jinja2").FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["minus"] = minus
+    environment.filters |= {"minus": minus, "number": measured}
     palette, charts = Palette(runs.methods()), list[Spec]()
     compared = compare(runs)
     sections = [

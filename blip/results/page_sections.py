@@ -16,6 +16,7 @@ from blip.results.charts import (
     Spec,
     average_chart,
     bits_charts,
+    loss_chart,
     matrix_charts,
     paired_charts,
     return_charts,
@@ -25,6 +26,9 @@ from blip.results.loading import KEYS, Runs
 from blip.results.metrics import reference_scores, score_name
 from blip.results.replays import replay_rows
 from blip.results.tables import Cell, format_rows, headings, method_table, notes, sentence, shown_columns
+
+MOST_NAMED = 10
+"""Tasks that are named; of more, the first so many."""
 
 
 class Figure(NamedTuple):
@@ -112,11 +116,12 @@ def _figures(runs: Runs, compared: pd.DataFrame, palette: Palette, charts: list[
     methods = runs.methods()
     matrices, ends = matrix_charts(runs)
     bits, most = bits_charts(runs)
-    average = average_chart(runs, palette)
+    average, losses = average_chart(runs, palette), loss_chart(runs, palette)
     names = {"acc": f"ACC ({score_name(runs)})", "forgetting": "Forgetting"}
     return {
         "average": figure("", average) if average else None,
         "returns": [figure(g, s) for g, s in zip(runs.tasks, return_charts(runs, palette), strict=False)],
+        "losses": figure("", losses) if losses else None,
         "matrices": [figure(method, matrices[method], method) for method in methods if method in matrices],
         "ends": [f"{end:g} %" for end in ends],
         "bits": [figure(method, bits[method], method) for method in methods if method in bits],
@@ -129,7 +134,8 @@ def _about(runs: Runs) -> str:
     """Data and tasks of an experiment."""
     record = next(iter(runs.records.values()))
     count, task = len(runs.tasks), runs.score.task
-    text = f"{count} {task}{'s' * (count > 1)}: {', '.join(runs.tasks)}"
+    named = [*runs.tasks[:MOST_NAMED], "…"] if count > MOST_NAMED + 2 else runs.tasks
+    text = f"{count} {task}{'s' * (count > 1)}: {', '.join(named)}"
     data = record.config.get("data")
     sources = data.get("sources", []) if isinstance(data, dict) else []
     named = [str(source.get("name")) for source in sources if isinstance(source, dict)]
