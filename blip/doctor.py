@@ -34,8 +34,9 @@ def report(raw: Path) -> str:
 
     `raw` is the folder in which raw data are looked for.
     """
+    system = f"{platform.system()} {platform.machine()}"
     rows: Rows = [
-        ("blip-continual", f"{_version('blip-continual')}, Python {platform.python_version()}, {_system()}"),
+        ("blip-continual", f"{_version('blip-continual')}, Python {platform.python_version()}, {system}"),
         ("PyTorch", f"{torch.__version__}; CUDA {_cuda()}"),
         *_gpus(),
         *_cpu(),
@@ -57,10 +58,6 @@ def _version(package: str) -> str:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return "not installed"
-
-
-def _system() -> str:
-    return f"{platform.system()} {platform.machine()}"
 
 
 def _answer(*command: str) -> str:
@@ -96,16 +93,13 @@ def _cpu() -> Rows:
     about = processor()
     flags = set((about.get("flags") or about.get("Features") or "").split())
     features = ", ".join(feature for feature in CPU_FEATURES if feature in flags) or "no known features"
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     faster = choose(AUTO, torch.device("cpu"), SMALLEST_PRODUCT) == ONEDNN
     products = f"oneDNN's from {SMALLEST_PRODUCT:,} multiplications on, PyTorch's" if faster else "PyTorch's"
     return [
-        ("CPU", f"{processor_name()}: {_cpus()} to use, PyTorch's threads {torch.get_num_threads()}; {features}"),
+        ("CPU", f"{processor_name()}: {cpus} to use, PyTorch's threads {torch.get_num_threads()}; {features}"),
         ("float32 products", f"{products} default library (--products)"),
     ]
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _data(raw: Path) -> Rows:

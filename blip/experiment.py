@@ -16,7 +16,7 @@ from blip.record import COST, MEMORY, Score, Table, Variant
 from blip.schema import NAME, Schema, wrong
 from blip.seeding import address
 from blip.training.checkpoint import Checkpoint
-from blip.training.loop import Trainer
+from blip.training.loop import Setup, Trainer
 
 
 class Resources(Schema):
@@ -136,32 +136,18 @@ class Experiment(Schema):
         """The network that a method is run on, initialised from torch's global generator."""
 
     @abstractmethod
-    def build_trainer(self, inputs: Any, **arguments: Any) -> Trainer:
-        """What trains a run on its inputs; `arguments` are those of `Trainer` that all kinds have in common."""
+    def build_trainer(self, inputs: Any, setup: Setup) -> Trainer:
+        """What trains a run on its inputs."""
 
     def trainer(
-        self,
-        method: str,
-        seed: int,
-        inputs: Any,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        cuda_graphs: bool = True,
+        self, method: str, seed: int, inputs: Any, checkpoint: Checkpoint, device: torch.device, graphs: bool = True
     ) -> Trainer:
-        """What trains a run on its `inputs`."""
+        """What trains a run of a method and seed on its `inputs`; `graphs`: see `Setup.cuda_graphs`."""
         torch.manual_seed(address(seed, "network"))
         network = self.build_network(method, inputs).to(device)
-        return self.build_trainer(
-            inputs,
-            network=network,
-            method=METHODS[method](network, self.methods[method], seed),
-            tables=self.tables_of(method),
-            tasks=inputs.names,
-            seed=seed,
-            checkpoint=checkpoint,
-            device=device,
-            cuda_graphs=cuda_graphs,
-        )
+        built = METHODS[method](network, self.methods[method], seed)
+        tables, tasks = self.tables_of(method), inputs.names
+        return self.build_trainer(inputs, Setup(network, built, tables, tasks, seed, checkpoint, device, graphs))
 
 
 def _settings(method: Any, values: Any) -> Schema:

@@ -1,12 +1,14 @@
 """Files that are either whole or not there."""
 
+import csv
 import errno
 import fcntl
 import hashlib
+import io
 import os
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -84,6 +86,14 @@ def regular(path: Path) -> Path:
     return path
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises BlipError where it cannot be read."""
+    try:
+        return regular(path).read_bytes()
+    except OSError as error:
+        raise BlipError(f"{path}: cannot be read: {error.strerror}") from None
+
+
 def matching(folder: Path, pattern: str) -> Iterator[Path]:
     """As `folder.glob(pattern)` without `**`, sorted; but OSError where a folder cannot be read: it may hold some."""
     first, _, rest = pattern.partition("/")
@@ -102,6 +112,15 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BlipError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def csv_text(rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> str:
+    """A CSV file's content, with a heading."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
 
 
 def sha256(path: Path) -> str:

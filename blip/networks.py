@@ -4,7 +4,7 @@ import math
 import os
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Protocol, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -86,6 +86,8 @@ class ResNet18Config(Schema):
     name: Literal["resnet18"]
     mul: Multiple = 1.0
     """Factor on the numbers of channels."""
+    bias: ClassVar[bool] = True
+    """Of the heads."""
 
     def features(self, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
         """Layers from images of `shape` (channels, side, side) to a vector, and its width."""
@@ -260,10 +262,9 @@ def build_network(
 
     Raises BlipError where it is larger than this machine's memory.
     """
-    bias = isinstance(settings, ResNet18Config) or settings.bias
 
     def build() -> MultiHeadNetwork:
-        return MultiHeadNetwork(*settings.features(shape), classes, bias=bias, one_head=one_head)
+        return MultiHeadNetwork(*settings.features(shape), classes, bias=settings.bias, one_head=one_head)
 
     with torch.device("meta"):  # shapes alone
         count = sum(p.numel() for p in build().parameters())

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from blip.config import PlannedExperiment, Tuning, load_suite
 from blip.data import SourceConfig, dataset_file, dataset_path, needs_pickles, split_path
 from blip.data.miniimagenet import FILES, find_raw
 from blip.errors import BlipError
-from blip.record import run_files, run_folder
+from blip.record import run_files, run_folder, tuned_table
 
 SETTINGS = (
     *("suite", "raw", "data", "results", "checkpoints"),
@@ -24,23 +24,35 @@ START_MINUTES = 5
 
 
 @dataclass(frozen=True)
-class TrainingJob:
-    """One rule: the runs of a method on an experiment, one job for each seed, or one for all where runs are short."""
+class Job:
+    """One rule, of a method on an experiment."""
 
     planned: PlannedExperiment
     method: str
-    seeds: list[Any]
-    """Of each job; `{seed}` stands for a wildcard."""
+    kind: ClassVar[str]
 
     @property
     def name(self) -> str:
         """Of the rule."""
-        return rule_name("train", self.planned, self.method)
+        return f"{self.kind}_{self.planned.experiment.name}_{self.method}".replace("-", "_").replace(".", "_")
 
     @property
     def log(self) -> str:
-        """Name of the log file."""
-        return f"{self.planned.experiment.name}-{self.method}" + ("-seed{seed}" if self.seeds == ["{seed}"] else "")
+        """Name of its log and its benchmark, in which there may be wildcards."""
+        return f"{self.kind}/{self.planned.experiment.name}-{self.method}"
+
+
+@dataclass(frozen=True)
+class TrainingJob(Job):
+    """The runs of a method on an experiment, one job for each seed, or one for all where runs are short."""
+
+    seeds: list[Any]
+    """Of each job; `{seed}` stands for a wildcard."""
+    kind: ClassVar[str] = "train"
+
+    @property
+    def log(self) -> str:
+        return super().log + ("-seed{seed}" if self.seeds == ["{seed}"] else "")
 
     def minutes(self) -> int:
         """That a job takes at most."""
@@ -53,22 +65,11 @@ class TrainingJob:
 
 
 @dataclass(frozen=True)
-class TuningJob:
-    """One rule: the choice of a method's settings on an experiment."""
+class TuningJob(Job):
+    """The choice of a method's settings on an experiment."""
 
-    planned: PlannedExperiment
-    method: str
     asked: Tuning
-
-    @property
-    def name(self) -> str:
-        """Of the rule."""
-        return rule_name("tune", self.planned, self.method)
-
-    @property
-    def table(self) -> str:
-        """What was tried and chosen, below the folder of all of these."""
-        return f"{self.planned.experiment.name}/{self.method}.csv"
+    kind: ClassVar[str] = "tune"
 
     def minutes(self) -> int:
         """That the job takes at most."""
@@ -116,6 +117,22 @@ class Plan:
             if planned.tune
             for method in planned.tune.grids
         ]
+
+    def log(self, job: str) -> str:
+        """Of a job by this name, in which there may be wildcards."""
+        return self.output(f"logs/{job}.log")
+
+    def benchmark(self, job: str) -> str:
+        """What Snakemake measures of a job by this name, in which there may be wildcards."""
+        return self.output(f"benchmarks/{job}.tsv")
+
+    def output(self, name: str) -> str:
+        """A file or folder of the results, by its name there, such as `tables`; there may be wildcards in it."""
+        return f"{self.out}/{name}"
+
+    def tuned(self, job: TuningJob) -> str:
+        """What was tried and chosen."""
+        return str(tuned_table(Path(self.output("tuned")), job.planned.experiment.name, job.method))
 
     def outputs(self, job: TrainingJob) -> list[str]:
         """The files of a job's runs."""
@@ -211,11 +228,6 @@ class Plan:
         return ",".join(filter(None, dict.fromkeys([*before, *folders])))
 
 
-def rule_name(what: str, planned: PlannedExperiment, method: str) -> str:
-    """Of a rule for one method on one experiment."""
-    return f"{what}_{planned.experiment.name}_{method}".replace("-", "_").replace(".", "_")
-
-
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Raise BlipError where a setting of the workflow is unknown or no number."""
     if unknown := set(settings) - set(SETTINGS):
@@ -236,9 +248,10 @@ def _is_plain(value: Any) -> bool:
 
 def experiment_arguments(planned: PlannedExperiment) -> list[str]:
     """An experiment and the suite's changes to it, as command-line arguments."""
-    changes = [f"{key}={json.dumps(value)}" for key, value in planned.overrides.items()]
-    varied = [f"{key}={json.dumps(value)}" for key, value in planned.varied.items()]
-    return [str(planned.path), *(["--set", *changes] if changes else []), *(["--vary", *varied] if varied else [])]
+    arguments = [str(planned.path)]
+    for option, values in {"--set": planned.overrides, "--vary": planned.varied}.items():
+        arguments += [option, *(f"{key}={json.dumps(value)}" for key, value in values.items())] if values else []
+    return arguments
 
 
 def outside_of(folder: Path, paths: Iterable[Path]) -> list[str]:

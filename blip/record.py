@@ -1,7 +1,5 @@
 """What a run folder holds: its tables with types and units, its record `run.json`, and where each of its files lies."""
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -11,8 +9,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
 
 from blip.errors import BlipError
-from blip.files import atomic_write, regular, sha256
-from blip.schema import NAME, Schema, first_problem
+from blip.files import atomic_write, csv_text, read_bytes, sha256
+from blip.schema import NAME, Schema, first_problem, validate
 
 Row: TypeAlias = dict[str, Any]
 
@@ -57,11 +55,7 @@ class Table(Schema):
 
     def to_csv(self, rows: Iterable[Row]) -> str:
         """The file's content."""
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, list(self.columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return buffer.getvalue()
+        return csv_text(rows, list(self.columns))
 
 
 COST = Table(
@@ -185,10 +179,23 @@ class RunRecord(Schema):
     files: dict[Annotated[str, Field(pattern=NAME)], str]
     """The other files of the folder and their SHA-256."""
 
+    @property
+    def variant(self) -> Variant | None:
+        """What is special of its experiment, where it is one of several in which settings are varied.
+
+        Raises BlipError where `config` says something else.
+        """
+        return validate(Variant, self.config["variant"], "config.variant") if "variant" in self.config else None
+
 
 def run_folder(out: Path, experiment: str, method: str, seed: int | str) -> Path:
     """Where the results of a run lie below `out`."""
     return out / experiment / method / f"seed{seed}"
+
+
+def tuned_table(out: Path, experiment: str, method: str) -> Path:
+    """Where it is said which of a method's settings were tried, and chosen."""
+    return out / experiment / f"{method}.csv"
 
 
 def run_files(tables: Iterable[Table], weights: bool = True) -> list[str]:
@@ -213,13 +220,11 @@ def read_record(folder: Path) -> RunRecord:
     """The record of a run folder. Raises BlipError where it cannot be read or is of another format."""
     path = folder / RECORD
     try:
-        values = json.loads(regular(path).read_bytes())
+        values = json.loads(read_bytes(path))
         if isinstance(values, dict) and values.get("format", 1) != FORMAT:
             found = values.get("format", 1)
             raise BlipError(f"{path}: a run folder of format {found}, expected {FORMAT}: train it again")
         return RunRecord.model_validate(values)
-    except OSError as error:
-        raise BlipError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
         raise BlipError(f"{path}: expected the record of a run: {first_problem(error)}") from None
     except (ValueError, RecursionError) as error:

@@ -1,7 +1,6 @@
 """A suite's folder for the tests of its page: runs with names that mean harm, and what the workflow lays beside it."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,11 +76,11 @@ def renamed(runs: Runs, old: str, new: str) -> Runs:
     def name(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.assign(experiment=frame["experiment"].replace(old, new))
 
-    return replace(
-        runs,
-        runs=name(runs.runs),
-        tables={key: name(table) for key, table in runs.tables.items()},
-        scores={new if key == old else key: score for key, score in runs.scores.items()},
-        task_names={new if key == old else key: names for key, names in runs.task_names.items()},
-        records={(new if key[0] == old else key[0], *key[1:]): record for key, record in runs.records.items()},
+    records = [
+        record.model_copy(update={"experiment": new}) if record.experiment == old else record
+        for record in runs.records.values()
+    ]
+    return Runs(
+        {(record.experiment, record.method, record.seed): record for record in records},
+        {key: name(table) for key, table in runs.tables.items()},
     )

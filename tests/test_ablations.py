@@ -8,9 +8,10 @@ import pytest
 from run_folders import write_run
 
 from blip.errors import BlipError
-from blip.results import load_runs, write_figures, write_tables
+from blip.results import load_runs, write_tables
 from blip.results.ablation_figure import draw_ablation
 from blip.results.ablations import ablation, summary
+from blip.results.figures import write_figures
 from blip.results.style import STYLE, method_colours
 
 

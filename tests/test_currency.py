@@ -10,11 +10,12 @@ from run_folders import write_game_run, write_run
 from shell import Shell
 
 from blip.record import Numbers
-from blip.results import load_runs, write_figures, write_tables
+from blip.results import load_runs, write_tables
 from blip.results.capacity_figures import draw_capacity, draw_sizes
 from blip.results.course import course, draw_course
 from blip.results.currency import bits_needed, unknown
 from blip.results.currency_figure import draw_currency
+from blip.results.figures import write_figures
 from blip.results.style import STYLE, method_colours
 
 R = [[0.9], [0.8, 0.7]]

@@ -16,7 +16,7 @@ from blip.data.stand_in import MARKER
 from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.record import run_files
-from blip.runs.train import train_run
+from blip.runs.train import Training, train_run
 
 CONFIG = ROOT / "config"
 ALEXNET = {"name": "alexnet", "dropout": (0.2,) * 5, "bias": True, "batch_norm": False}
@@ -207,7 +207,7 @@ def test_every_method_goes_through_every_experiment(
         source = experiment.sources[0].model_dump(exclude_none=True) | {"raw_classes": FEW_CLASSES}
         experiment = load_experiment(plan.path, plan.overrides | {"data.sources": [source]})
         raw, tasks = few_classes, 2
-    folder = train_run(experiment, method, 0, raw=raw, prepared=raw, out=tmp_path, checkpoints=tmp_path, device="cpu")
+    folder = train_run(experiment, method, 0, tmp_path, Training(raw, raw, tmp_path, "cpu"))
     assert {path.name for path in folder.iterdir()} == set(run_files(experiment.tables_of(method)))
     about = json.loads((folder / "run.json").read_text())
     assert about["stand_in"] is True
@@ -236,7 +236,7 @@ def test_the_stand_in_suite_is_the_paper_suite_with_smaller_numbers() -> None:
 def test_generated_images_are_never_taken_for_the_real_ones(stand_ins: Path, tmp_path: Path) -> None:
     real = load_experiment(planned("cifar").path, planned("cifar").overrides | {"stand_in": False})
     with pytest.raises(BlipError) as error:
-        train_run(real, "sgd", 0, raw=stand_ins, prepared=stand_ins, out=tmp_path, checkpoints=tmp_path)
+        train_run(real, "sgd", 0, tmp_path, Training(stand_ins, stand_ins, tmp_path))
     assert "cifar10.safetensors: made of generated images" in one_line(error)
     assert not list(tmp_path.iterdir())
 

@@ -34,7 +34,7 @@ from blip.methods import METHODS as ALL_METHODS
 from blip.record import run_files, run_folder
 from blip.results import load_runs
 from blip.results.game_page import write_game_page
-from blip.runs.train import train_run
+from blip.runs.train import Training, train_run
 from blip.training.checkpoint import Checkpoint
 
 CPU = torch.device("cpu")
@@ -135,7 +135,7 @@ def test_names_of_one_game_are_one_run(quick: Path) -> None:
 def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path: Path) -> None:
     episodes = 2 if method == "blip" else 1
     experiment = load_experiment(quick, {"evaluation.episodes": episodes})
-    folder = train_run(experiment, method, 0, raw=tmp_path, prepared=tmp_path, out=tmp_path, checkpoints=tmp_path / "c")
+    folder = train_run(experiment, method, 0, tmp_path, Training(tmp_path, tmp_path, tmp_path / "c"))
     assert {path.name for path in folder.iterdir()} == set(run_files(experiment.tables_of(method)))
     tables = {path.stem: list(csv.DictReader(path.open())) for path in folder.glob("*.csv")}
     about = json.loads((folder / "run.json").read_text())
@@ -212,15 +212,8 @@ def test_games_recorded_when_nothing_was_pressed_are_played_again(row: int) -> N
 
 
 def test_another_emulators_game_is_one_line(quick: Path, tmp_path: Path) -> None:
-    folder = train_run(
-        load_experiment(quick, {"games": ["SpaceInvaders"], "ppo.steps": 32, "evaluation.episodes": 1}),
-        "sgd",
-        0,
-        raw=tmp_path,
-        prepared=tmp_path,
-        out=tmp_path,
-        checkpoints=tmp_path / "c",
-    )
+    experiment = load_experiment(quick, {"games": ["SpaceInvaders"], "ppo.steps": 32, "evaluation.episodes": 1})
+    folder = train_run(experiment, "sgd", 0, tmp_path, Training(tmp_path, tmp_path, tmp_path / "c"))
     with (folder / "replays.csv").open() as file:
         (row,) = csv.DictReader(file)
     row["return"] = str(float(row["return"]) + 5)

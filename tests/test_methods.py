@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from blip.core.fisher import batch_gradient_fisher
-from blip.core.penalties import quadratic_penalty
+from blip.core.penalties import quadratic_penalties
 from blip.data import Examples
 from blip.methods import METHODS, Method
 from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, MultiHeadNetwork, ResNet18Config, build_network
@@ -420,8 +420,9 @@ class IMMOfAllParameters(METHODS["imm-mode"]):
     """As the paper says: heads too."""
 
     def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
-        terms = [quadratic_penalty(p, self.old[name]) for name, p in self.network.named_parameters() if self.old]
-        return self.settings.strength * torch.stack(terms).sum() if terms else None
+        if not self.old:
+            return None
+        return quadratic_penalties(self.settings.strength, dict(self.network.named_parameters()), self.old)
 
     @torch.no_grad()
     def after_task(self, task: int, train: Examples) -> None:

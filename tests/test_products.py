@@ -9,7 +9,7 @@ import torch
 
 from blip.config import load_experiment
 from blip.networks import MLPConfig, ResNet18Config, largest_product
-from blip.runs.train import train_run
+from blip.runs.train import Training, train_run
 from blip.training import products
 from blip.training.checkpoint import Checkpoint
 from blip.training.products import DEFAULT, ONEDNN, choose, computed_by
@@ -115,14 +115,13 @@ def test_a_run_says_which_and_is_not_resumed_with_another(
     experiment = load_experiment(tiny, {"training.epochs": 1})
     folders: list[Path] = []
     monkeypatch.setattr(Checkpoint, "remove", lambda self: folders.append(self.folder))
-    names = ("raw", "prepared", "out", "checkpoints")
     for asked in ("auto", "default"):
-        where = {name: tmp_path / (asked if name == "out" else "") / name for name in names}
+        how = Training(tmp_path / "raw", tmp_path / "prepared", tmp_path / "checkpoints", "cpu", products=asked)
         with monkeypatch.context() as patch:
             patch.setattr(products, "SMALLEST_PRODUCT", 1)
             patch.setattr(products, "_is_faster_here", lambda: True)
             patch.setattr(products, "_is_exact", lambda: True)
-            run = train_run(experiment, "sgd", 0, **where, device="cpu", products=asked)  # type: ignore[arg-type]
+            run = train_run(experiment, "sgd", 0, tmp_path / asked, how)
         expected = ONEDNN if asked == "auto" else DEFAULT
         assert json.loads((run / "run.json").read_text())["provenance"]["products"] == expected
     assert len({folder.name for folder in folders}) == 2

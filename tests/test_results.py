@@ -12,8 +12,9 @@ from run_folders import forgetting_matrix, write_run
 from scipy.stats import ttest_rel
 
 from blip.errors import BlipError
-from blip.results import find_runs, load_runs, mixed_runs, run_metrics, write_figures, write_tables
+from blip.results import find_runs, load_runs, mixed_runs, run_metrics, write_tables
 from blip.results.bit_string import bit_digits, choose_parameter, draw_bit_string, named_trace, traced_rows
+from blip.results.figures import write_figures
 from blip.results.loading import method_order
 from blip.results.markup import latex_escape
 from blip.results.style import method_colours

@@ -8,8 +8,8 @@ import pytest
 from run_folders import write_game_run, write_run
 
 from blip.errors import BlipError
-from blip.results import load_runs, run_metrics, write_figures, write_tables
-from blip.results.figures import draw_returns
+from blip.results import load_runs, run_metrics, write_tables
+from blip.results.figures import draw_returns, write_figures
 from blip.results.metrics import normalised_scores, reference_scores, scores_kept
 from blip.results.style import method_colours
 

@@ -152,7 +152,7 @@ def test_a_suite_has_a_rule_for_each_method_with_a_grid(tmp_path: Path, tiny: Pa
     suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": [entry]}))
     plan = Plan(SETTINGS | {"suite": str(suite)})
     ewc, si = plan.tuning
-    assert (ewc.name, ewc.table) == ("tune_tiny_ewc", "tiny/ewc.csv")
+    assert (ewc.name, plan.tuned(ewc)) == ("tune_tiny_ewc", f"{plan.out}/tuned/tiny/ewc.csv")
     assert ewc.minutes() > si.minutes()
     assert ewc.arguments() == [
         *(str(tiny), "--set", "training.epochs=1"),

@@ -14,7 +14,7 @@ from overhead import RandomSequence
 
 from blip.config import load_experiment
 from blip.data import is_present, write_stand_ins
-from blip.runs.train import train_run
+from blip.runs.train import Training, train_run
 from blip.training.checkpoint import Checkpoint
 
 
@@ -39,16 +39,8 @@ def mnist5(setting: Setting) -> Iterator[Row]:
             return
         for method in ("blip", "sgd", "ewc"):
             start = time.perf_counter()
-            run = train_run(
-                experiment,
-                method,
-                0,
-                raw=raw,
-                prepared=folder / "data",
-                out=folder / "runs",
-                checkpoints=folder / "checkpoints",
-                device=str(setting.device),
-            )
+            how = Training(raw, folder / "data", folder / "checkpoints", str(setting.device))
+            run = train_run(experiment, method, 0, folder / "runs", how)
             seconds = time.perf_counter() - start
             epochs = len((run / "history.csv").read_text().splitlines()) - 1
             recorded = sorted((ROOT / "results/recorded/mnist5/runs/mnist5" / method).glob("seed*/accuracy.csv"))

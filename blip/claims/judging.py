@@ -10,8 +10,7 @@ from typing import Any
 from blip.claims.claim import Claim, Needs
 from blip.claims.library_checks import CHECKS
 from blip.claims.measures import MEASURES, NotThereError, PerRun
-from blip.record import read_record
-from blip.results.loading import find_runs, load_runs
+from blip.results.loading import load_runs
 from blip.results.statistics import (
     LEVEL,
     NONE,
@@ -50,9 +49,8 @@ class Evidence:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.runs = load_runs(paths) if paths else None
-        records = [read_record(folder) for folder in find_runs(paths)] if paths else []
-        real = [record for record in records if not record.stand_in]
-        self.configs = {(record.experiment, record.method, record.seed): record.config for record in real}
+        records = self.runs.records if self.runs else {}
+        self.configs = {key: record.config for key, record in records.items() if not record.stand_in}
         self.measured = cache(self._measured)
 
     def _measured(self, measure: str, experiment: str) -> PerRun:

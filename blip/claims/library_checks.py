@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +26,7 @@ from blip.claims.timing import Work, paired_ratios
 from blip.core import formulas as q
 from blip.core.fisher import diagonal_fisher
 from blip.core.freezing import BLIP
-from blip.results.statistics import Interval, bootstrap_interval
+from blip.results.statistics import NONE, Interval, bootstrap_interval
 from blip.training.loop import tensor_bytes
 
 
@@ -36,7 +37,7 @@ class Measured(NamedTuple):
     n: int
     """Of what was compared or timed."""
     unit: str
-    interval: Interval = Interval(math.nan, math.nan)
+    interval: Interval = NONE
 
 
 CHECKS: dict[str, Callable[[], Measured]] = {}
@@ -125,20 +126,8 @@ def _golden() -> Iterable[tuple[BLIP, dict[str, dict[str, Tensor]]]]:
 # The Fisher information
 
 
-class _Small(NamedTuple):
-    """A network, its head, images and labels."""
-
-    features: nn.Module
-    head: nn.Module
-    x: Tensor
-    labels: Tensor
-
-    def logits(self, x: Tensor) -> Tensor:
-        result: Tensor = self.head(self.features(x).flatten(1))
-        return result
-
-
-def _networks() -> list[_Small]:
+def _networks() -> list[tuple[nn.Sequential, Tensor, Tensor]]:
+    """Small networks of features and a head, with images and labels."""
     torch.manual_seed(0)
     linear = nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 7), nn.ReLU())
     convolutions = nn.Sequential(
@@ -146,8 +135,12 @@ def _networks() -> list[_Small]:
     ).eval()
     labels = torch.randint(0, 4, (6,))
     return [
-        _Small(linear.double(), nn.Linear(7, 4).double(), torch.randn(6, 12).double(), labels),
-        _Small(convolutions.double(), nn.Linear(27, 4).double(), torch.randn(6, 2, 6, 6).double(), labels),
+        (nn.Sequential(linear, nn.Linear(7, 4)).double(), torch.randn(6, 12).double(), labels),
+        (
+            nn.Sequential(convolutions, nn.Flatten(), nn.Linear(27, 4)).double(),
+            torch.randn(6, 2, 6, 6).double(),
+            labels,
+        ),
     ]
 
 
@@ -156,12 +149,12 @@ def fisher_against_autograd() -> Measured:
     """Largest difference of the Fisher information from autograd's gradients, sample by sample, in shares of the
     tensor's largest."""
     differences = []
-    for network in _networks():
-        found = diagonal_fisher(network.features, network.logits, [(network.x, network.labels)])
-        for name, parameter in network.features.named_parameters():
+    for network, images, labels in _networks():
+        found = diagonal_fisher(network[0], network, [(images, labels)])
+        for name, parameter in network[0].named_parameters():
             squares = [
-                torch.autograd.grad(F.cross_entropy(network.logits(x[None]), label[None]), parameter)[0] ** 2
-                for x, label in zip(network.x, network.labels, strict=True)
+                torch.autograd.grad(F.cross_entropy(network(x[None]), label[None]), parameter)[0] ** 2
+                for x, label in zip(images, labels, strict=True)
             ]
             expected = torch.stack(squares).mean(0)
             differences.append(float(((found[name] - expected).abs() / expected.max()).max()))
@@ -171,13 +164,11 @@ def fisher_against_autograd() -> Measured:
 @_check
 def fisher_of_sampled_labels() -> Measured:
     """The estimate with sampled labels, in the mean over draws / the exact expectation over labels."""
-    network, draws = _networks()[0], 50
-    x, labels = network.x.repeat(200, 1), torch.Generator().manual_seed(0)
+    (network, images, _), draws = _networks()[0], 50
+    x, labels = images.repeat(200, 1), torch.Generator().manual_seed(0)
 
     def total(**options: Any) -> float:
-        return float(
-            sum(value.sum() for value in diagonal_fisher(network.features, network.logits, [x], **options).values())
-        )
+        return float(sum(value.sum() for value in diagonal_fisher(network[0], network, [x], **options).values()))
 
     exact = total(labels="exact")
     ratios = [total(generator=labels) / exact for _ in range(draws)]
@@ -268,26 +259,21 @@ def bytes_after_100_tasks() -> Measured:
 def move_under_any_optimizer() -> Measured:
     """Largest move of an anchor in five tasks of a network under Adam, AdamW, RMSprop and SGD with momentum, in units
     of what its frozen bits allow."""
-    kinds: list[tuple[type[torch.optim.Optimizer], dict[str, float]]] = [
-        (torch.optim.Adam, {"lr": 0.05}),
-        (torch.optim.AdamW, {"lr": 0.05}),
-        (torch.optim.RMSprop, {"lr": 0.05}),
-        (torch.optim.SGD, {"lr": 0.5, "momentum": 0.9}),
-    ]
-    moves = [move for kind, options in kinds for move in _moves_under(kind, options)]
+    fast = [partial(kind, lr=0.05) for kind in (torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop)]
+    moves = [move for make in (*fast, partial(torch.optim.SGD, lr=0.5, momentum=0.9)) for move in _moves_under(make)]
     if not max(moves) > 0:
         raise RuntimeError("no anchor moved, so nothing was tried")
     return Measured(max(moves), len(moves), "× allowed")
 
 
-def _moves_under(kind: type[torch.optim.Optimizer], options: dict[str, float]) -> Iterable[float]:
+def _moves_under(make: Callable[..., torch.optim.Optimizer]) -> Iterable[float]:
     """Of each task and parameter tensor, the largest move of an anchor."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 3))
     blip, x = BLIP(network, 1e-6), torch.randn(60, 10)
     before = {name: (torch.zeros_like(p), blip.bits[name]) for name, p in blip.parameters.items()}
     for _ in range(5):
-        optimizer = kind(network.parameters(), **options)  # type: ignore[arg-type]
+        optimizer = make(network.parameters())
         handle, labels = blip.attach(optimizer), torch.randint(0, 3, (60,))
         for _ in range(40):
             optimizer.zero_grad()

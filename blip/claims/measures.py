@@ -88,7 +88,7 @@ def over_chance(runs: Runs) -> PerRun:
 def wrong_replays(runs: Runs) -> PerRun:
     """How many recorded games do not give the recorded return when their actions are played again."""
     table = _table(runs, "replays")
-    names = [runs.task_names[experiment] for experiment in table["experiment"]]
+    names = [runs.of(experiment).tasks for experiment in table["experiment"]]
     wrong: list[bool] = [_plays_otherwise(names[i][row["task"]], row) for i, row in enumerate(table.to_dict("records"))]
     result: PerRun = table.assign(wrong=wrong).groupby(KEYS)["wrong"].sum().astype(float)
     return result

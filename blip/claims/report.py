@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
 from blip.claims.claim import Claim
 from blip.claims.judging import FAIL, NOT_RUN, PASS, Verdict
 from blip.files import atomic_write
+from blip.results.markup import markdown_table, plain, to_csv
 from blip.results.markup import measured as number
-from blip.results.markup import plain, to_csv
 
 GUIDE = """\
 # Claims
@@ -93,7 +92,7 @@ def markdown(verdicts: Sequence[Verdict]) -> str:
         )
         for verdict in verdicts
     ]
-    return f"{GUIDE}\n{tabulate(rows, HEADINGS, tablefmt='pipe', disable_numparse=True)}\n"
+    return f"{GUIDE}\n{markdown_table(rows, HEADINGS)}\n"
 
 
 def measured(verdict: Verdict) -> str:

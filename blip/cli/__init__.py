@@ -1,6 +1,6 @@
 """The command line: parses, calls, prints.
 
-A command is two functions beside each other in the module of its group: one that adds its parser, one that runs it.
+A command is a function in the module of its group, below what it is called, says of itself, and takes.
 """
 
 from blip.cli.program import main

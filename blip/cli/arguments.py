@@ -1,26 +1,43 @@
-"""What several commands take: types of arguments, the arguments, and what is made of them."""
+"""What commands are made of: the arguments that they take, their types, and what is made of those of several."""
 
 import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from blip.errors import BlipError
 
-Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-"""What a command is added to."""
+if TYPE_CHECKING:
+    from blip.runs.train import Training
+
+Argument: TypeAlias = Callable[[argparse.ArgumentParser], object]
+"""Adds an argument to a command's parser."""
+Run: TypeAlias = Callable[[argparse.Namespace], int | None]
+
 MOST_THREADS = 256
 """With more than a machine lets a process have, PyTorch ends in a segmentation fault."""
 DIGITS = 15
 """Most that a number has: all of these are exact everywhere."""
 
 
-def add_command(commands: Commands, name: str, run: Callable[[Any], int | None], text: str) -> argparse.ArgumentParser:
-    """The parser of a command that does `run`, given the options; what that returns is the exit status."""
-    parser = commands.add_parser(name, help=text)
-    parser.set_defaults(run=run)
-    return parser
+class Command(NamedTuple):
+    """A command: its name, what it does in a line, what it takes, and what does it, which returns the exit status."""
+
+    name: str
+    text: str
+    arguments: tuple[Argument, ...]
+    run: Run
+
+
+def command(name: str, text: str, *arguments: Argument) -> Callable[[Run], Command]:
+    """Decorator: make a function of the options a command."""
+    return lambda run: Command(name, text, arguments, run)
+
+
+def argument(*names: str, **how: Any) -> Argument:
+    """As argparse's `add_argument` takes it."""
+    return lambda parser: parser.add_argument(*names, **how)
 
 
 def path(text: str) -> Path:
@@ -41,33 +58,49 @@ def count(text: str) -> int:
     return int(text)
 
 
-def add_experiment(parser: argparse.ArgumentParser) -> None:
-    """For `experiment`."""
-    parser.add_argument("experiment", type=path, help="experiment file, or one of `blip experiments` by its name")
-    add_changes(parser)
+def several(name: str, **how: Any) -> Argument:
+    """Of which each use takes one or more, and there may be several."""
+    return argument(name, nargs="+", action="extend", **how)
 
 
-def add_changes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change keys of the experiment, such as training.epochs=5",
-    )
+def seeds(purpose: str) -> Argument:
+    return several("--seed", dest="seeds", type=seed, help=f"{purpose} (default: 0)")
 
 
-def add_variation(parser: argparse.ArgumentParser) -> None:
-    """What `experiment` takes besides."""
-    parser.add_argument(
-        "--vary",
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="KEY=VALUE",
-        help="change keys, and name the experiment after them: runs with different values lie beside each other",
-    )
+def folder(name: str, default: str, purpose: str) -> Argument:
+    return argument(name, type=path, default=Path(default), help=f"{purpose} (default: %(default)s)")
+
+
+CHANGES = several(
+    "--set", default=[], metavar="KEY=VALUE", help="change keys of the experiment, such as training.epochs=5"
+)
+VARIATION = several(
+    "--vary",
+    default=[],
+    metavar="KEY=VALUE",
+    help="change keys, and name the experiment after them: runs with different values lie beside each other",
+)
+EXPERIMENT = argument("experiment", type=path, help="experiment file, or one of `blip experiments` by its name")
+RUNS = argument("runs", type=path, nargs="+", help="folders that hold run folders")
+RAW_DATA = folder("--raw", "data/raw", "raw data, read from or downloaded to")
+PREPARED_DATA = folder("--data", "data/prepared", "prepared data")
+TRAINING = (
+    folder("--checkpoints", "results/checkpoints", "where unfinished runs are kept"),
+    RAW_DATA,
+    PREPARED_DATA,
+    argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)"),
+    argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)"),
+    argument(
+        "--products",
+        choices=("auto", "default", "onednn"),
+        default="auto",
+        help="whose float32 matrix products on the CPU: those of PyTorch's default library, of oneDNN, or (auto) of "
+        "the one that is known to be faster; each rounds differently",
+    ),
+    argument("--again", action="store_true", help="replace finished runs that were trained on other data"),
+    argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers"),
+)
+"""What runs are trained with, for `training`."""
 
 
 def changes(options: argparse.Namespace) -> dict[str, Any]:
@@ -85,53 +118,21 @@ def experiment(options: argparse.Namespace, file: Path) -> Any:
     return load_experiment(experiment_file(file), changes(options), varied)
 
 
-def add_seeds(parser: argparse.ArgumentParser, purpose: str) -> None:
-    parser.add_argument("--seed", dest="seeds", type=seed, nargs="+", action="extend", help=f"{purpose} (default: 0)")
-
-
-def add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("runs", type=path, nargs="+", help="folders that hold run folders")
-
-
-def add_data_folders(parser: argparse.ArgumentParser) -> None:
-    add_folder(parser, "--raw", "data/raw", "raw data, read from or downloaded to")
-    add_folder(parser, "--data", "data/prepared", "prepared data")
-
-
-def add_folder(parser: argparse.ArgumentParser, name: str, default: str, purpose: str) -> None:
-    parser.add_argument(name, type=path, default=Path(default), help=f"{purpose} (default: %(default)s)")
-
-
-def add_training(parser: argparse.ArgumentParser) -> None:
-    """What runs are trained with, for `training`."""
-    add_folder(parser, "--checkpoints", "results/checkpoints", "where unfinished runs are kept")
-    add_data_folders(parser)
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, … (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
-    parser.add_argument(
-        "--products",
-        choices=("auto", "default", "onednn"),
-        default="auto",
-        help="whose float32 matrix products on the CPU: those of PyTorch's default library, of oneDNN, or (auto) of "
-        "the one that is known to be faster; each rounds differently",
-    )
-    parser.add_argument("--again", action="store_true", help="replace finished runs that were trained on other data")
-    parser.add_argument("--eager", action="store_true", help="no CUDA graphs: on a GPU slower, with the same numbers")
-
-
-def training(options: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of `train_run`; sets the number of threads."""
+def training(options: argparse.Namespace) -> "Training":
+    """How runs are trained; sets the number of threads."""
     import torch
+
+    from blip.runs.train import Training
 
     if not 1 <= options.threads <= MOST_THREADS:
         raise BlipError(f"--threads {options.threads}: expected at least 1 and at most {MOST_THREADS}")
     torch.set_num_threads(options.threads)
-    return {
-        "raw": options.raw,
-        "prepared": options.data,
-        "checkpoints": options.checkpoints,
-        "device": options.device,
-        "cuda_graphs": not options.eager,
-        "products": options.products,
-        "again": options.again,
-    }
+    return Training(
+        raw=options.raw,
+        prepared=options.data,
+        checkpoints=options.checkpoints,
+        device=options.device,
+        cuda_graphs=not options.eager,
+        products=options.products,
+        again=options.again,
+    )

@@ -6,17 +6,15 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin
 
-from blip.cli.arguments import Commands, add_changes, add_command, add_folder, add_variation, experiment, path
+from blip.cli import arguments as take
+from blip.cli.arguments import argument, command, experiment, folder, path
 
 SCHEMAS = ("experiment", "suite", "claims")
 """Kinds of files that `blip.json_schemas` knows, which takes seconds to import."""
 
 
-def add_methods(commands: Commands) -> None:
-    add_command(commands, "methods", _methods, "list the methods and their settings")
-
-
-def _methods(options: argparse.Namespace) -> None:
+@command("methods", "list the methods and their settings")
+def methods(options: argparse.Namespace) -> None:
     from blip.methods import METHODS
 
     for name, method in METHODS.items():
@@ -34,12 +32,12 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
     return get_args(annotation) if get_origin(annotation) is Literal else ()
 
 
-def add_experiments(commands: Commands) -> None:
-    parser = add_command(commands, "experiments", _experiments, "list the published experiments, or print one")
-    parser.add_argument("name", nargs="?", help="whose file is printed: the start of one of your own")
-
-
-def _experiments(options: argparse.Namespace) -> None:
+@command(
+    "experiments",
+    "list the published experiments, or print one",
+    argument("name", nargs="?", help="whose file is printed: the start of one of your own"),
+)
+def experiments(options: argparse.Namespace) -> None:
     from blip.config import experiment_file, published
     from blip.schema import read_yaml
 
@@ -52,39 +50,31 @@ def _experiments(options: argparse.Namespace) -> None:
         print(name, *wrap(values["about"], 100), ", ".join(values["methods"]), sep="\n    ")
 
 
-def add_schema(commands: Commands) -> None:
-    parser = add_command(commands, "schema", _schema, "print the JSON schema of a kind of file, for editors")
-    parser.add_argument("kind", choices=SCHEMAS)
-
-
-def _schema(options: argparse.Namespace) -> None:
-    from blip.json_schemas import SCHEMAS
-
-    print(json.dumps(SCHEMAS[options.kind](), indent=2, ensure_ascii=False))
-
-
-def add_doctor(commands: Commands) -> None:
-    parser = add_command(commands, "doctor", _doctor, "say what would run here: versions, CPU, GPUs, containers, data")
-    add_folder(parser, "--raw", "data/raw", "raw data")
-
-
-def _doctor(options: argparse.Namespace) -> None:
+@command(
+    "doctor",
+    "say what would run here: versions, CPU, GPUs, containers, data",
+    folder("--raw", "data/raw", "raw data"),
+)
+def doctor(options: argparse.Namespace) -> None:
     from blip.doctor import report
 
     print(report(options.raw))
 
 
-def add_check(commands: Commands) -> None:
-    parser = add_command(commands, "check", _check, "check experiment files without running anything")
-    parser.add_argument("experiments", metavar="experiment", type=path, nargs="+")
-    add_changes(parser)
-    add_variation(parser)
-
-
-def _check(options: argparse.Namespace) -> None:
+@command(
+    "check",
+    "check experiment files without running anything",
+    argument("experiments", metavar="experiment", type=path, nargs="+"),
+    *(take.CHANGES, take.VARIATION),
+)
+def check(options: argparse.Namespace) -> None:
     for file in options.experiments:
         asked = experiment(options, file)
         print(f"{file}: {asked.name}: {', '.join(asked.methods)}")
 
 
-COMMANDS = (add_methods, add_experiments, add_doctor, add_check, add_schema)
+@command("schema", "print the JSON schema of a kind of file, for editors", argument("kind", choices=SCHEMAS))
+def schema(options: argparse.Namespace) -> None:
+    from blip.json_schemas import SCHEMAS
+
+    print(json.dumps(SCHEMAS[options.kind](), indent=2, ensure_ascii=False))

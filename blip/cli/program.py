@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from blip.cli import data_commands, info_commands, result_commands, training_commands
+from blip.cli.arguments import Command
 from blip.cli.completion import add_completion
 from blip.errors import BlipError, printable
 
@@ -85,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     add_completion(parser)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in (data_commands, training_commands, result_commands, info_commands):
-        for add_command in group.COMMANDS:
-            add_command(commands)
+        for command in vars(group).values():
+            if isinstance(command, Command):
+                added = commands.add_parser(command.name, help=command.text)
+                added.set_defaults(run=command.run)
+                for add in command.arguments:
+                    add(added)
     return parser

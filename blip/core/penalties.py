@@ -30,19 +30,15 @@ class _Quadratic(torch.autograd.Function):
         return None, None, None, *forces
 
 
-def quadratic_penalty(parameter: Tensor, anchor: Tensor, stiffness: Tensor | None = None) -> Tensor:
-    """½ · Σ s (θ - θ*)² with stiffness s of the parameter's shape (1 where left out); differentiable in θ alone."""
-    penalty: Tensor = _Quadratic.apply(1.0, [anchor], None if stiffness is None else [stiffness], parameter)
-    return penalty
-
-
 def quadratic_penalties(
     strength: float,
     parameters: Mapping[str, Tensor],
     anchors: Mapping[str, Tensor],
     stiffness: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """The sum over the parameters that have an anchor, times the strength."""
+    """λ/2 · Σ s (θ - θ*)² over the parameters that have an anchor, with strength λ and stiffness s of their shapes (1
+    where left out); differentiable in θ alone.
+    """
     names = [name for name in parameters if name in anchors]
     penalty: Tensor = _Quadratic.apply(
         strength,

@@ -5,7 +5,6 @@ of 600), on classes and images in the order of their names: the published script
 """
 
 import csv
-import io
 import lzma
 import pickle
 import zipfile
@@ -22,7 +21,7 @@ from blip.data.dataset import Dataset, Images
 from blip.data.folders import decode_image, in_parallel, is_image, resize_image
 from blip.data.pickles import dump_images, load_plain
 from blip.errors import BlipError
-from blip.files import atomic_path, atomic_write, make_folder, matching, regular, sha256
+from blip.files import atomic_path, atomic_write, csv_text, make_folder, matching, regular, sha256
 
 SIDE = 84
 CLASSES, IMAGES_PER_CLASS = 100, 600
@@ -169,13 +168,13 @@ def _decode(images: RawImages, name: str) -> Images:
 
 
 def _manifest(parts: dict[str, list[tuple[str, int]]], classes: list[str]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["part", "position", "label", "class", "file"])
-    for part, files in parts.items():
-        for position, (name, label) in enumerate(files):
-            writer.writerow([part, position, label, classes[label], PurePosixPath(name).name])
-    return buffer.getvalue()
+    columns = ("part", "position", "label", "class", "file")
+    rows = [
+        (part, position, label, classes[label], PurePosixPath(name).name)
+        for part, files in parts.items()
+        for position, (name, label) in enumerate(files)
+    ]
+    return csv_text((dict(zip(columns, row, strict=True)) for row in rows), columns)
 
 
 def _complete(out: Path, manifest: str) -> bool:

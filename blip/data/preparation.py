@@ -9,7 +9,7 @@ from blip.data.splits import make_split, split_path
 from blip.data.stand_in import MARKER
 from blip.data.storage import dataset_path, read_dataset, write_dataset
 from blip.errors import BlipError
-from blip.files import atomic_write, regular
+from blip.files import atomic_write, read_bytes
 
 
 def prepare_dataset(source: SourceConfig, raw: Path, prepared: Path) -> Path:
@@ -42,7 +42,7 @@ def prepare_experiment(name: str, config: DataConfig, seed: int, raw: Path, prep
             prepare_dataset(source, raw, prepared)
     path = split_path(prepared, name, seed)
     content = make_split(config, seed, prepared).to_bytes()
-    if not _holds(path, content):
+    if not path.exists() or read_bytes(path) != content:
         atomic_write(path, content)
     return path
 
@@ -57,10 +57,3 @@ def _check_raw(source: SourceConfig, raw: Path, prepared: Path) -> None:
             f"{path}: made of other raw files ({record.raw}) than those in {raw} now ({there}): "
             "delete it and prepare the data again, or give the --raw that it was made of"
         )
-
-
-def _holds(path: Path, content: bytes) -> bool:
-    try:
-        return path.exists() and regular(path).read_bytes() == content
-    except OSError as error:
-        raise BlipError(f"{path}: cannot be read: {error.strerror}") from None

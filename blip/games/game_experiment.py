@@ -15,6 +15,7 @@ from blip.methods import METHODS
 from blip.networks import largest_product
 from blip.record import Score, Table
 from blip.schema import wrong
+from blip.training.loop import Setup
 
 if TYPE_CHECKING:
     from blip.games.game_trainer import GameTrainer  # its packages are not everyone's
@@ -71,7 +72,7 @@ class GameExperiment(Experiment):
     def build_network(self, method: str, inputs: GameInputs) -> ActorCriticNetwork:
         return ActorCriticNetwork(*self.network.features(SHAPE), inputs.outputs)
 
-    def build_trainer(self, inputs: GameInputs, **arguments: Any) -> "GameTrainer":
+    def build_trainer(self, inputs: GameInputs, setup: Setup) -> "GameTrainer":
         from blip.games.game_trainer import GameTrainer
 
-        return GameTrainer(self.ppo, self.evaluation, **arguments)
+        return GameTrainer(self.ppo, self.evaluation, setup)

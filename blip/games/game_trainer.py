@@ -19,11 +19,11 @@ from blip.games.settings import EvaluationConfig, PPOConfig
 from blip.progress import Progress
 from blip.record import Row
 from blip.seeding import address, generator
-from blip.training.loop import Trainer
+from blip.training.loop import Setup, Trainer
 
 
 class GameTrainer(Trainer):
-    """One run on games. `arguments` are those of `Trainer`.
+    """One run on games.
 
     Every `restart_updates` updates the environments are made anew, whether or not a checkpoint is written there, since
     the emulator's state cannot be saved.
@@ -34,9 +34,9 @@ class GameTrainer(Trainer):
 
     network: ActorCriticNetwork
 
-    def __init__(self, config: PPOConfig, evaluation: EvaluationConfig, **arguments: Any) -> None:
+    def __init__(self, config: PPOConfig, evaluation: EvaluationConfig, setup: Setup) -> None:
         self.config, self.evaluation = config, evaluation
-        super().__init__(units=config.updates, **arguments)
+        super().__init__(setup, config.updates)
 
     def _learn(self, progress: Progress, saved: Row | None) -> None:
         self._ppo = ppo = self._fresh_ppo()

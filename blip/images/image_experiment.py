@@ -13,6 +13,7 @@ from blip.images.image_trainer import ACCURACY, HISTORY, ImageTrainer, TrainingC
 from blip.networks import AnyNetworkConfig, MultiHeadNetwork, NetworkConfig, build_network, largest_product
 from blip.record import Score, Table
 from blip.schema import Schema, wrong
+from blip.training.loop import Setup
 
 
 class _OneNetwork(Schema):
@@ -81,5 +82,5 @@ class ImageExperiment(Experiment):
         one_head = self.heads == "shared"
         return build_network(self.network_of(method), inputs.image_shape, inputs.outputs, one_head=one_head)
 
-    def build_trainer(self, inputs: TaskSequence, **arguments: Any) -> ImageTrainer:
-        return ImageTrainer(self.training, inputs, **arguments)
+    def build_trainer(self, inputs: TaskSequence, setup: Setup) -> ImageTrainer:
+        return ImageTrainer(self.training, inputs, setup)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from blip.schema import Schema
 from blip.seeding import address, generator
 from blip.training.descent import GradientDescent, PatienceSchedule
 from blip.training.graphs import GraphedStep
-from blip.training.loop import Trainer
+from blip.training.loop import Setup, Trainer
 
 ACCURACY = Table(
     name="accuracy",
@@ -67,11 +67,11 @@ class TrainingConfig(Schema):
 
 
 class ImageTrainer(Trainer):
-    """One run of classification; all tensors live on the device. `arguments` are those of `Trainer`."""
+    """One run of classification; all tensors live on the device."""
 
-    def __init__(self, config: TrainingConfig, sequence: TaskSequence, **arguments: Any) -> None:
+    def __init__(self, config: TrainingConfig, sequence: TaskSequence, setup: Setup) -> None:
         self.config, self.sequence = config, sequence
-        super().__init__(units=config.epochs, **arguments)
+        super().__init__(setup, config.epochs)
         self.best_loss = math.inf
         self.best_weights = copied(self.network.state_dict())
         # Where oneDNN wants them: a tenth less time.

@@ -12,7 +12,7 @@ from blip.record import short_key, short_value
 from blip.results.ablations import ablation, is_number, settings_of
 from blip.results.loading import Runs, method_order
 from blip.results.metrics import run_metrics, score_name
-from blip.results.style import CAPTION, MARKERS, Colour, percent
+from blip.results.style import CAPTION, MARKERS, Colour, draw_spread, percent
 
 LOGARITHMIC = 50.0
 """An axis is, from this ratio of its ends on."""
@@ -95,11 +95,10 @@ def _draw(
 ) -> None:
     key = settings_of(part)[0]
     by_place = part.assign(place=part[key].map(lambda value: places[short_value(value)])).groupby("place")[measure]
-    mean, std = by_place.mean(), by_place.std().fillna(0)
-    if mean.isna().all():
+    if not by_place.count().any():
         return
     if is_number(part[key]):
-        ax.plot(mean.index, mean, color=colour, marker=marker, markersize=4, markeredgewidth=0, label=name)
-        ax.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
+        draw_spread(ax, by_place, colour, marker=marker, markersize=4, markeredgewidth=0, label=name)
     else:  # values without an order: nothing lies between two of them
+        mean, std = by_place.mean(), by_place.std().fillna(0)
         ax.errorbar(mean.index, mean, std, fmt=marker, color=colour, markersize=4, capsize=2, linewidth=1, label=name)

@@ -4,11 +4,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
 from blip.record import short_key, short_value
 from blip.results.loading import KEYS, Runs, method_order
-from blip.results.markup import plain
+from blip.results.markup import markdown_table, plain
 from blip.results.metrics import run_metrics, score_name
 
 MEASURES = {
@@ -64,20 +63,30 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def shown(table: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """What there is to show of a `summary`: texts, the first of them the settings, and measures."""
+    texts = [*table.columns[: list(table.columns).index("method")], "method", "n"]
+    return texts, [measure for measure in MEASURES if table[f"{measure}_percent_mean"].notna().any()]
+
+
+def about(runs: Runs, texts: list[str]) -> str:
+    """What the experiments of a group are, in words."""
+    return f"{next(iter(runs.variants.values())).of} with other values of {', '.join(texts[:-2])}"
+
+
 def section(runs: Runs, group: str, table: pd.DataFrame) -> str:
     """The table of a group in Markdown, with its title."""
-    shown = [measure for measure in MEASURES if table[f"{measure}_percent_mean"].notna().any()]
-    settings = [str(column) for column in table.columns[: list(table.columns).index("method")]]
+    texts, measures = shown(table)
     rows = [
-        [*(plain(row[name]) for name in (*settings, "method")), row["n"], *(cell(row, measure) for measure in shown)]
+        [*(plain(str(row[name])) for name in texts), *(cell(row, measure) for measure in measures)]
         for row in table.to_dict("records")
     ]
-    heads = [*settings, "method", "n", *(MEASURES[measure] for measure in shown)]
-    of = next(iter(runs.variants.values())).of
+    heads = [*texts, *(MEASURES[measure] for measure in measures)]
+    of, _, changed = about(runs, texts).partition(" ")
     stand_in = " (stand-in data)" * runs.stand_in()
-    text = f"`{of}` with other values of {', '.join(settings)}: mean ± standard deviation over n seeds"
+    text = f"`{of}` {changed}: mean ± standard deviation over n seeds"
     text += f". ACC is of the {score_name(runs)}." if next(iter(runs.scores.values())).chance else "."
-    return f"## {group}{stand_in}\n\n{text}\n\n{tabulate(rows, heads, tablefmt='pipe', disable_numparse=True)}\n"
+    return f"## {group}{stand_in}\n\n{text}\n\n{markdown_table(rows, heads)}\n"
 
 
 def cell(row: Mapping[Any, Any], measure: str) -> str:

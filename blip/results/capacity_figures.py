@@ -1,6 +1,7 @@
 """Where the capacity goes: frozen bits by layer and task, and by the size of the weights."""
 
 from itertools import cycle
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -9,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from blip.results.loading import KEYS, Runs, method_order
-from blip.results.style import CAPTION, MARKERS, percent, sequence
+from blip.results.style import CAPTION, MARKERS, draw_spread, percent, sequence
 
 MOST_BESIDE = 4
 """Panels in a row."""
@@ -34,18 +35,9 @@ def draw_capacity(runs: Runs) -> Figure | None:
         for layer, marker, colour in zip(layers, cycle(MARKERS), sequence(len(layers)), strict=False):
             shares = _shares(mine[mine["layer"] == layer])
             size = int(mine[mine["layer"] == layer].groupby([*KEYS, "task"])["parameters"].sum().max())
-            every = max(1, len(shares) // 12)
-            ax.plot(
-                shares["mean"],
-                color=colour,
-                marker=marker,
-                markevery=every,
-                markersize=3.5,
-                label=f"{layer} ({size:,})",
-            )
-            low, high = shares["mean"] - shares["std"], shares["mean"] + shares["std"]
-            ax.fill_between(shares.index, low, high, color=colour, alpha=0.2, linewidth=0)
-        ax.plot(_shares(mine)["mean"], color="k", linestyle="--", linewidth=1.2, label="all")
+            every, label = max(1, shares.ngroups // 12), f"{layer} ({size:,})"
+            draw_spread(ax, shares, colour, marker=marker, markevery=every, markersize=3.5, label=label)
+        ax.plot(_shares(mine).mean(), color="k", linestyle="--", linewidth=1.2, label="all")
         ax.set(title=method if len(methods) > 1 else "", xlabel="tasks learned", ylim=(0, 1.02))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes[0, 0].set_ylabel("bits frozen")
@@ -57,10 +49,10 @@ def draw_capacity(runs: Runs) -> Figure | None:
     return figure
 
 
-def _shares(bits: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over seeds, by task."""
+def _shares(bits: pd.DataFrame) -> Any:
+    """The share of each seed, grouped by task."""
     sums = bits.groupby(["seed", "task"])[["frozen", "most"]].sum()
-    return (sums["frozen"] / sums["most"]).groupby("task").agg(["mean", "std"]).fillna(0)
+    return (sums["frozen"] / sums["most"]).groupby("task")
 
 
 def draw_sizes(runs: Runs) -> Figure | None:

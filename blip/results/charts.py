@@ -52,6 +52,11 @@ MOST_EPOCHS = 300
 """Points of a method in a chart of epochs."""
 WIDEST, LARGEST_CELL, SMALLEST_CELL = 240, 40, 12
 """Of a heat map, in pixels."""
+OVER_SEEDS: list[Spec] = [
+    {"field": "std", "title": "± over seeds", "format": ".2f"},
+    {"field": "n", "title": "seeds"},
+]
+"""What tooltips say last."""
 SWITCHED_ON = {"filter": "indexof(shown, datum.method) >= 0"}
 
 
@@ -132,8 +137,7 @@ def matrix_charts(runs: Runs) -> tuple[dict[str, Spec], tuple[float, float]]:
         {"field": "after", "title": "after learning"},
         {"field": "on", "title": task},
         {"field": "value", "title": f"{what} (%)", "format": ".2f"},
-        {"field": "std", "title": "± over seeds", "format": ".2f"},
-        {"field": "n", "title": "seeds"},
+        *OVER_SEEDS,
     ]
     charts, how = {}, ".1f" if len(runs.tasks) <= FEW else ".0f"
     for method, rows in means.groupby("method"):
@@ -165,8 +169,7 @@ def bits_charts(runs: Runs) -> tuple[dict[str, Spec], int]:
         {"field": "row", "title": "layer"},
         {"field": "column", "title": f"{task}s learned"},
         {"field": "value", "title": f"mean frozen bits (of {most})", "format": ".2f"},
-        {"field": "std", "title": "± over seeds", "format": ".2f"},
-        {"field": "n", "title": "seeds"},
+        *OVER_SEEDS,
     ]
     charts, how = {}, ".1f" if len(runs.tasks) <= FEW else ".0f"
     for method, rows in spread.groupby("method", sort=False):
@@ -277,8 +280,7 @@ def _lines(spread: pd.DataFrame, x: Spec, what: str, methods: list[str], palette
         {"field": "method"},
         {"field": x["field"], "title": x["title"]},
         {"field": "mean", "title": what, "format": ".2f"},
-        {"field": "std", "title": "± over seeds", "format": ".2f"},
-        {"field": "n", "title": "seeds"},
+        *OVER_SEEDS,
     ]
     both = {"x": x, "color": palette.colour(methods)}
     band = {"y": {**y, "field": "low"}, "y2": {"field": "high"}}

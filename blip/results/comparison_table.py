@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 
 import pandas as pd
-from tabulate import tabulate
 
-from blip.results.markup import latex_escape, p_value, plain
+from blip.results.markup import latex_escape, latex_table, markdown_table, p_value, plain
 
 GUIDE = """\
 ## BLIP beside every other method
@@ -22,17 +21,13 @@ def comparison_markdown(compared: pd.DataFrame) -> str:
     if compared.empty:
         return ""
     rows = [[plain(cell) for cell in row] for row in comparison_rows(compared)]
-    return f"{GUIDE}\n{tabulate(rows, HEADINGS, tablefmt='pipe', disable_numparse=True)}\n"
+    return f"{GUIDE}\n{markdown_table(rows, HEADINGS)}\n"
 
 
 def comparison_latex(compared: pd.DataFrame) -> str:
     """The comparison for a document that loads booktabs."""
     rows = [[latex_escape(cell.replace("-", "−")) for cell in row] for row in comparison_rows(compared)]
-    body = [" & ".join(row) + r" \\" for row in [list(HEADINGS), *rows]]
-    caption = latex_escape(" ".join(GUIDE.split("\n\n")[1].split()))
-    start = [r"\begin{table}", r"\centering", rf"\caption{{{caption}}}", r"\begin{tabular}{lllrlrrl}", r"\toprule"]
-    end = [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
-    return "\n".join([*start, body[0], r"\midrule", *body[1:], *end])
+    return latex_table(rows, HEADINGS, " ".join(GUIDE.split("\n\n")[1].split()), "lllrlrrl")
 
 
 def comparison_rows(compared: pd.DataFrame) -> Iterator[list[str]]:

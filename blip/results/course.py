@@ -10,7 +10,7 @@ from blip.record import short_key, short_value
 from blip.results.loading import KEYS, Runs
 from blip.results.matrix import as_matrix, forgetting
 from blip.results.metrics import capacity, normalised_scores, score_name
-from blip.results.style import CAPTION, MARKERS, Colour, percent, sequence
+from blip.results.style import CAPTION, MARKERS, Colour, draw_spread, percent, sequence
 
 MOST_MARKS = 12
 """Along a line."""
@@ -53,11 +53,9 @@ def draw_course(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     for ax, (measure, label) in zip(axes, panels.items(), strict=True):
         for line, (colour, marker) in styles.items():
             by_task = frame[frame["line"] == line].groupby("tasks")[measure]
-            mean, std = by_task.mean(), by_task.std().fillna(0)
-            every = max(1, len(mean) // MOST_MARKS)
-            if mean.notna().any():
-                ax.plot(mean.index, mean, color=colour, marker=marker, markersize=3.5, markevery=every, label=line)
-                ax.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
+            if by_task.count().any():
+                every = max(1, by_task.ngroups // MOST_MARKS)
+                draw_spread(ax, by_task, colour, marker=marker, markersize=3.5, markevery=every, label=line)
         ax.set(title=label, xlabel=f"{runs.of(runs.experiments()[0]).score.task}s learned")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         percent(ax.yaxis)

@@ -171,7 +171,8 @@ class _Crate:
             for name in [RECORD, *record.files]
             if (folder / name).is_file() and (self.weights or name != WEIGHTS)
         ]
-        inputs = [self.configurations[f"configuration/{record.experiment}/{record.method}.json"], self._seed(record)]
+        seed = self._thing(f"#seed-{record.seed}", "PropertyValue", name="seed", value=str(record.seed))
+        inputs = [self.configurations[f"configuration/{record.experiment}/{record.method}.json"], seed]
         made, run = record.provenance, f"{record.experiment}-{record.method}-seed{record.seed}"
         action = self._thing(
             f"#{run}", "CreateAction", name=f"{record.method} on {record.experiment}, seed {record.seed}"
@@ -183,23 +184,16 @@ class _Crate:
         action["startTime"], action["endTime"] = made.started, made.finished
         action["actionStatus"] = COMPLETED
         action["resourceUsage"] = [
-            self._usage(run, name, value)
+            self._thing(f"#{run}-{key}", "PropertyValue", name=name, propertyID=f"#{key}", value=value)
             for name, value in (
                 ("processor", made.cpu),
                 ("accelerator", made.gpu),
                 ("CPU threads", str(made.threads)),
                 ("peak memory in MB", f"{made.peak_memory_mb:g}"),
             )
-            if value
+            if value and (key := name.replace(" ", "-"))
         ]
         return action
-
-    def _usage(self, run: str, name: str, value: str) -> Any:
-        key = name.replace(" ", "-")
-        return self._thing(f"#{run}-{key}", "PropertyValue", name=name, propertyID=f"#{key}", value=value)
-
-    def _seed(self, record: RunRecord) -> Any:
-        return self._thing(f"#seed-{record.seed}", "PropertyValue", name="seed", value=str(record.seed))
 
     def _data(self, record: RunRecord) -> Any:
         """The data of a run, which are not in the crate, by their checksum."""

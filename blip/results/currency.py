@@ -6,10 +6,9 @@ and k bits; what they take written so is counted too, exactly, but not compresse
 """
 
 import pandas as pd
-from tabulate import tabulate
 
 from blip.results.loading import KEYS, Runs
-from blip.results.markup import plain
+from blip.results.markup import markdown_table, plain
 from blip.results.metrics import score_name, seen_scores
 
 WEIGHT = 32
@@ -80,7 +79,7 @@ def section(runs: Runs, table: pd.DataFrame) -> str:
     heads = ("method", "n", f"{score_name(runs)} %", "weights", "kept beside", "all", "weights in frozen bits")
     text = "Millions of bits that each method needs after the last task: weights in float32, what it keeps beside them"
     text += ", and both; and the weights in sign and frozen bits alone."
-    return f"{text}\n\n{tabulate(rows, heads, tablefmt='pipe', disable_numparse=True)}{note}"
+    return f"{text}\n\n{markdown_table(rows, heads)}{note}"
 
 
 def _few(names: list[str]) -> str:

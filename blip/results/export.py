@@ -16,13 +16,13 @@ import numpy as np
 import safetensors.torch
 import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, ValidationError
-from tabulate import tabulate
 from torch import Tensor
 
 from blip.core.packing import pack, unpack
 from blip.errors import BlipError
-from blip.files import atomic_write, regular
+from blip.files import atomic_write, read_bytes
 from blip.record import BOUND, FROZEN_BITS, WEIGHTS, changed_files, read_record
+from blip.results.markup import markdown_table
 from blip.schema import Schema, first_problem
 
 MAGIC = b"BLIP bits 1\n"
@@ -77,7 +77,7 @@ def export_run(folder: Path, out: Path) -> list[Size]:
     record = read_record(folder)
     if changed := changed_files(folder, record, [WEIGHTS]):
         raise BlipError(f"{folder}: {', '.join(changed)}")
-    state = safetensors.torch.load(regular(folder / WEIGHTS).read_bytes())
+    state = safetensors.torch.load(read_bytes(folder / WEIGHTS))
     bits = {name.removeprefix(FROZEN_BITS): k for name, k in state.items() if name.startswith(FROZEN_BITS)}
     if not bits:
         raise BlipError(f"{folder}: no frozen bits in {WEIGHTS}: expected a run of blip, and older ones trained again")
@@ -105,10 +105,7 @@ def import_weights(file: Path, out: Path) -> Path:
 def read_export(file: Path) -> dict[str, Tensor]:
     """The network's weights in an exported file. Raises BlipError, one line, where it is none or damaged."""
     expected = f"{file}: expected a network written by blip export"
-    try:
-        content = regular(file).read_bytes()
-    except OSError as error:
-        raise BlipError(f"{file}: cannot be read: {error.strerror}") from None
+    content = read_bytes(file)
     if not content.startswith(MAGIC):
         raise BlipError(expected)
     try:
@@ -207,4 +204,4 @@ def size_table(sizes: list[Size]) -> str:
         for s in sizes
     ]
     heads = ("the network as", "bytes", "bits per shared number", "times smaller", "the same network")
-    return str(tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
+    return markdown_table(rows, heads)

@@ -165,18 +165,11 @@ def draw_average(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     seen = seen_scores(runs)
     if seen["score"].isna().all():
         return None
-    methods = runs.methods()
     figure = _lines(
         seen.assign(task_learned=seen["task_learned"] + 1),
         ("task_learned", "tasks learned"),
         ("score", f"{score_name(runs)} on learned {runs.score.task}s"),
-        hue="method",
-        hue_order=methods,
-        palette=colours,
-        style="method",
-        style_order=methods,
-        markers=dict(zip(methods, cycle(MARKERS))),
-        dashes=False,
+        **_by_method(runs.methods(), colours),
         markersize=5,
         errorbar="sd",
         height=3,
@@ -265,20 +258,14 @@ def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     """Return of each game from its start to the end of the last one, dotted where the next is begun; None elsewhere."""
     if "returns" not in runs.tables:
         return None
-    games, methods = runs.tasks, runs.methods()
+    games = runs.tasks
     curves = return_curves(runs)
     begun = games_begun(runs) / 1e6
     figure = _lines(
         curves.assign(steps=curves["steps"] / 1e6, game=curves["task"].map(dict(enumerate(games)))),
         ("steps", "million steps"),
         ("return", "mean return"),
-        hue="method",
-        hue_order=methods,
-        palette=colours,
-        style="method",
-        style_order=methods,
-        markers=dict(zip(methods, cycle(MARKERS))),
-        dashes=False,
+        **_by_method(runs.methods(), colours),
         errorbar="sd",
         markeredgewidth=0,
         markersize=3,
@@ -292,6 +279,13 @@ def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         ax.xaxis.set_major_locator(MaxNLocator(5))
     figure.supxlabel(f"{BAND} Dashed: random agent; dotted: the next game is begun.", **CAPTION)
     return figure
+
+
+def _by_method(methods: list[str], colours: dict[str, Colour]) -> dict[str, Any]:
+    """A line for each method, in its colour and with its marker."""
+    markers = dict(zip(methods, cycle(MARKERS)))
+    hue = {"hue": "method", "hue_order": methods, "palette": colours}
+    return hue | {"style": "method", "style_order": methods, "markers": markers, "dashes": False}
 
 
 def _panels(names: list[str], height: float, aspect: float, by: str = "method") -> dict[str, Any]:

@@ -4,18 +4,17 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pandas as pd
-from pydantic import ValidationError
 
 from blip.errors import BlipError
 from blip.files import regular
 from blip.record import COST, RECORD, RunRecord, Score, Table, Variant, read_record
 from blip.results.matrix import score_matrix
-from blip.schema import first_problem
 
 KEYS = ["experiment", "method", "seed"]
 REFERENCES = ("single-task", "joint")
@@ -42,18 +41,25 @@ SHARED = {
 class Runs:
     """Long tables of many runs; each row starts with experiment, method and seed. Tasks are counted from 0."""
 
-    runs: pd.DataFrame
-    """A row per run (see `_row`)."""
-    tables: dict[str, pd.DataFrame]
-    """What was measured, by name of the table; each has the columns that its runs say."""
-    scores: dict[str, Score]
-    """Of each experiment."""
-    task_names: dict[str, list[str]]
-    """Of each experiment, in the order of one of its runs."""
     records: dict[tuple[str, str, int], RunRecord]
     """What each run says of itself, by experiment, method and seed."""
-    variants: dict[str, Variant] = field(default_factory=dict)
-    """Of those experiments in which a setting is varied."""
+    tables: dict[str, pd.DataFrame]
+    """What was measured, by name of the table; each has the columns that its runs say."""
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """A row per run (see `_row`)."""
+        return pd.DataFrame([_row(record) for record in self.records.values()])
+
+    @cached_property
+    def scores(self) -> dict[str, Score]:
+        """Of each experiment."""
+        return {record.experiment: record.score for record in self.records.values()}
+
+    @cached_property
+    def variants(self) -> dict[str, Variant]:
+        """Of those experiments in which a setting is varied."""
+        return {r.experiment: variant for r in self.records.values() if (variant := r.variant)}
 
     def experiments(self) -> list[str]:
         """Names of the experiments, sorted."""
@@ -80,12 +86,8 @@ class Runs:
         """The runs of these experiments."""
         selected = {name: t[t["experiment"].isin(experiments)] for name, t in self.tables.items()}
         return Runs(
-            self.runs[self.runs["experiment"].isin(experiments)],
+            {key: record for key, record in self.records.items() if record.experiment in experiments},
             {name: table for name, table in selected.items() if len(table)},
-            {name: self.scores[name] for name in experiments},
-            {name: self.task_names[name] for name in experiments},
-            {key: record for key, record in self.records.items() if key[0] in experiments},
-            {name: self.variants[name] for name in experiments if name in self.variants},
         )
 
     @property
@@ -95,8 +97,8 @@ class Runs:
 
     @property
     def tasks(self) -> list[str]:
-        """Names of one experiment's tasks; in which order, may differ between seeds."""
-        return self.task_names[self.experiments()[0]]
+        """Names of one experiment's tasks, in the order of its first run; it may differ between seeds."""
+        return [task.name for task in next(iter(self.records.values())).tasks]
 
     def raw_scores(self) -> pd.DataFrame:
         """Columns task_learned, task, score, n of the runs of one experiment, as they were measured."""
@@ -154,12 +156,9 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     folders = find_runs(paths)
     if not folders:
         raise BlipError(f"{', '.join(map(str, paths))}: no finished runs, expected {RECORD} and tables")
-    rows: list[dict[str, Any]] = []
     tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {}
     scores: dict[str, Score] = {}
-    task_names: dict[str, list[str]] = {}
     records: dict[tuple[str, str, int], RunRecord] = {}
-    variants: dict[str, Variant] = {}
     seen: dict[tuple[Any, ...], Path] = {}
     for folder in folders:
         record = read_record(folder)
@@ -167,17 +166,17 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
         if key in seen:
             raise BlipError(f"{folder}: the same run as {seen[key]}, expected one of them")
         seen[key], records[key] = folder, record
-        rows.append(_row(record))
         if scores.setdefault(record.experiment, record.score) != record.score:
             raise BlipError(f"{folder}: measures {record.score.name}, other runs of {record.experiment} do not")
-        task_names.setdefault(record.experiment, [task.name for task in record.tasks])
-        if "variant" in record.config:
-            variants[record.experiment] = _variant(folder, record)
+        try:
+            _ = record.variant
+        except BlipError as error:
+            raise BlipError(f"{folder / RECORD}: {error}") from None
         for table in record.tables:
             tables.setdefault(table.name, {})[key] = _read_table(folder / table.file, table)
         _check_scores(folder, record, tables)
     long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
-    return Runs(pd.DataFrame(rows), long, scores, task_names, records, variants)
+    return Runs(records, long)
 
 
 def mixed_runs(runs: Runs) -> list[str]:
@@ -212,13 +211,6 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "shared_numbers": record.network.shared if record.network else None,
         "numbers_by_task": record.network.by_task if record.network else [],
     }
-
-
-def _variant(folder: Path, record: RunRecord) -> Variant:
-    try:
-        return Variant.model_validate(record.config["variant"])
-    except ValidationError as error:
-        raise BlipError(f"{folder / RECORD}: config.variant: {first_problem(error)}") from None
 
 
 def _check_scores(folder: Path, record: RunRecord, tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]]) -> None:

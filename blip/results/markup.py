@@ -1,9 +1,11 @@
 """Texts as CSV, Markdown and LaTeX, in which nothing that came from a file is taken for markup or a formula."""
 
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 import pandas as pd
+from tabulate import tabulate
 
 LATEX_ESCAPES = str.maketrans(
     {sign: "\\" + sign for sign in "&%$#_{}"}
@@ -24,6 +26,24 @@ def to_csv(frame: pd.DataFrame) -> str:
 def plain(text: str) -> str:
     """A text in Markdown that is neither markup nor the end of a table's cell."""
     return "".join(f"\\{c}" if c in "\\`*[]|" else c for c in escape(" ".join(text.split()), quote=False))
+
+
+def markdown_table(rows: Iterable[Iterable[object]], heads: Sequence[str]) -> str:
+    """Rows below their heads, in Markdown."""
+    return tabulate(rows, heads, tablefmt="pipe", disable_numparse=True)
+
+
+def latex_table(rows: Iterable[Iterable[str]], heads: Iterable[str], caption: str, columns: str) -> str:
+    """Escaped rows below their heads, for a document that loads booktabs; `columns` says how each is set."""
+    heading, *body = (" & ".join(row) + r" \\" for row in [heads, *rows])
+    start = [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{latex_escape(caption)}}}",
+        rf"\begin{{tabular}}{{{columns}}}",
+    ]
+    end = [r"\bottomrule", r"\end{tabular}", r"\end{table}", ""]
+    return "\n".join([*start, r"\toprule", heading, r"\midrule", *body, *end])
 
 
 def latex_escape(text: str) -> str:

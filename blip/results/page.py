@@ -11,7 +11,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from blip.errors import BlipError
-from blip.files import atomic_write, regular
+from blip.files import atomic_write, read_bytes
 from blip.results.charts import CONFIG, Palette, Spec
 from blip.results.comparison import compare
 from blip.results.loading import Runs
@@ -91,10 +91,8 @@ def render(runs: Runs, title: str, beside: Path, claims: Sequence[JudgedClaim] =
 def read_claims(path: Path) -> list[JudgedClaim]:
     """The claims and their verdicts in a file that `blip claims` wrote."""
     try:
-        rows = json.loads(regular(path).read_bytes())["claims"]
+        rows = json.loads(read_bytes(path))["claims"]
         return [JudgedClaim(**{name: row[name] for name in JudgedClaim._fields}) for row in rows]
-    except OSError as error:
-        raise BlipError(f"{path}: cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BlipError(f"{path}: expected what `blip claims` writes, in JSON: {error!r}") from None
 

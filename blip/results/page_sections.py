@@ -23,7 +23,7 @@ from blip.results.charts import (
 )
 from blip.results.comparison_table import HEADINGS, comparison_rows
 from blip.results.loading import KEYS, Runs
-from blip.results.metrics import reference_scores, run_metrics, score_name, summarise
+from blip.results.metrics import reference_scores, score_name
 from blip.results.replays import replay_rows
 from blip.results.tables import Cell, format_rows, headings, method_table, notes, sentence, shown_columns
 
@@ -59,8 +59,7 @@ def experiment_section(
 ) -> dict[str, Any]:
     """Of one experiment; its charts are added to `charts`, and files are looked for `beside` the page."""
     name, methods, score = runs.experiments()[0], runs.methods(), runs.score
-    metrics = run_metrics(runs)
-    table = method_table(summarise(metrics), metrics).loc[methods]
+    table = method_table(runs)
     files = [f"{name}.*", f"{name}_{score.name}s.csv", f"{name}_iqm.csv"]
     return {
         "name": name,
@@ -86,21 +85,18 @@ def experiment_section(
 def group_section(runs: Runs, group: str, beside: Path) -> dict[str, Any]:
     """Of experiments that differ in varied settings alone: one table."""
     table = ablations.summary(ablations.ablation(runs))
-    measures = [m for m in ablations.MEASURES if table[f"{m}_percent_mean"].notna().any()]
-    settings = [str(column) for column in table.columns[: list(table.columns).index("method")]]
+    (first, *others), measures = ablations.shown(table)
     rows = []
     for row in table.to_dict("records"):
-        texts = [Cell(str(row[name]), "", False) for name in (*settings[1:], "method", "n")]
-        keys: list[float | str] = [_key(row[name]) for name in (*settings[1:], "method", "n")]
-        cells = [Cell(minus(ablations.cell(row, m)), "", False) for m in measures]
-        keys += [_key(row[f"{m}_percent_mean"]) for m in measures]
-        rows.append(Row(str(row[settings[0]]), list(zip([*texts, *cells], keys, strict=True))))
-    of = next(iter(runs.variants.values())).of
+        cells = [(Cell(str(row[name]), "", False), _key(row[name])) for name in others]
+        for m in measures:
+            cells.append((Cell(minus(ablations.cell(row, m)), "", False), _key(row[f"{m}_percent_mean"])))
+        rows.append(Row(str(row[first]), cells))
     return {
         "name": group,
         "stand_in": runs.stand_in(),
-        "about": f"{of} with other values of {', '.join(settings)}.",
-        "headings": [*settings, "method", "n", *(ablations.MEASURES[m] for m in measures)],
+        "about": f"{ablations.about(runs, [first, *others])}.",
+        "headings": [first, *others, *(ablations.MEASURES[m] for m in measures)],
         "rows": rows,
         "runs": [_run(runs, record) for record in runs.records.values()],
         "files": [

@@ -5,7 +5,7 @@ from tabulate import tabulate
 
 from blip.errors import printable
 from blip.results.loading import Runs
-from blip.results.metrics import run_metrics, scores_kept, summarise
+from blip.results.metrics import scores_kept
 from blip.results.tables import format_rows, headings, kept_markdown, method_table, notes, sentence
 
 LEFT_OUT = "BWT (published"
@@ -15,13 +15,10 @@ LEGEND = "± standard deviation over n seeds; * the best of its column, or not t
 
 def results_screen(runs: Runs) -> str:
     """Of each experiment its table, what it says in a sentence, and what must be known of the runs."""
-    metrics = run_metrics(runs)
-    summary = summarise(metrics)
     sections = []
     for name in runs.experiments():
         selected = runs.of(name)
-        mine = (frame[frame["experiment"] == name] for frame in (summary, metrics))
-        table = method_table(*mine).loc[selected.methods()]
+        table = method_table(selected)
         listed = "\n".join(f"  {printable(note)}" for note in notes(selected))
         parts = [printable(selected.title()), _table(selected, table), f"{sentence(selected, table)}\n{listed}"]
         if selected.score.chance:

@@ -1,8 +1,10 @@
 """What all figures share: fonts and colours."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import MaxNLocator
 
@@ -46,6 +48,13 @@ def sequence(n: int) -> list[Colour]:
     """`n` colours for things in an order (tasks, layers), light to dark; safe in greyscale."""
     colours: list[Colour] = sns.color_palette("crest", n)
     return colours
+
+
+def draw_spread(ax: Axes, seeds: Any, colour: Colour, **line: Any) -> None:
+    """A line of the means of `seeds`, values grouped by their place on the x axis, in a band of ± their deviation."""
+    mean, std = seeds.mean(), seeds.std().fillna(0)
+    ax.plot(mean.index, mean, color=colour, **line)
+    ax.fill_between(mean.index, mean - std, mean + std, color=colour, alpha=0.2, linewidth=0)
 
 
 def percent(axis: Axis) -> None:

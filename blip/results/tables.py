@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
-from tabulate import tabulate
 
 from blip.files import atomic_write
 from blip.results import ablations, currency
 from blip.results.comparison import best_of, compare, interquartile_means
 from blip.results.comparison_table import comparison_latex, comparison_markdown
 from blip.results.loading import REFERENCES, Runs, mixed_runs
-from blip.results.markup import latex_escape, plain, to_csv
+from blip.results.markup import latex_escape, latex_table, markdown_table, plain, to_csv
 from blip.results.metrics import run_metrics, score_name, scores_kept, summarise
 from blip.results.scenario import scenario
 from blip.results.statistics import SEEDS_OF_INTERVAL
@@ -84,16 +83,14 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     Returns the Markdown of tables.md.
     """
     metrics = run_metrics(runs)
-    summary = summarise(metrics)
     scores = pd.concat([runs.of(name).raw_scores().assign(of=runs.scores[name].name) for name in runs.experiments()])
     compared = compare(runs)
-    frames = {"scores": scores, "metrics": metrics, "summary": summary, "comparison": compared}
+    frames = {"scores": scores, "metrics": metrics, "summary": summarise(metrics), "comparison": compared}
     files = {out_dir / f"{name}.csv": to_csv(frame) for name, frame in frames.items()}
     sections = []
     for experiment in runs.alone():
         selected = runs.of(experiment)
-        mine = (frame[frame["experiment"] == experiment] for frame in (summary, metrics))
-        table = method_table(*mine).loc[selected.methods()]
+        table = method_table(selected)
         sections.append(markdown(selected, table))
         folder = out_dir / "tables"
         if selected.score.chance:
@@ -122,10 +119,11 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     return text
 
 
-def method_table(summary: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
+def method_table(runs: Runs) -> pd.DataFrame:
     """The table of one experiment as numbers: a row per method; n, then mean, std, low and high of each column, and
     whether it is among the best."""
-    numbers = summary.pivot(index="method", columns="metric")
+    metrics = run_metrics(runs)
+    numbers = summarise(metrics).pivot(index="method", columns="metric")
     table = pd.DataFrame({"n": numbers["n", "minutes"]})
     for column in COLUMNS:
         metric = column.name.removesuffix("_percent")
@@ -133,7 +131,7 @@ def method_table(summary: pd.DataFrame, metrics: pd.DataFrame) -> pd.DataFrame:
             table[f"{column.name}_{statistic}"] = numbers[statistic, metric] * (1 if column.name == metric else 100)
         if column.best:
             table[f"{column.name}_best"] = table.index.isin(best_of(metrics, metric, column.best))
-    return table
+    return table.loc[runs.methods()]
 
 
 def markdown(runs: Runs, table: pd.DataFrame) -> str:
@@ -142,7 +140,7 @@ def markdown(runs: Runs, table: pd.DataFrame) -> str:
         [*head, *(f"{f'**{c.text}**' if c.best else c.text} {c.interval}".strip() for c in cells)]
         for head, cells in format_rows(table)
     ]
-    text = tabulate(rows, headings(runs, table), tablefmt="pipe", disable_numparse=True)
+    text = markdown_table(rows, headings(runs, table))
     listed = "\n".join(f"* {plain(note)}" for note in notes(runs))
     return f"## {runs.title()}\n\n{text}\n\n{sentence(runs, table)}\n\n{listed}\n"
 
@@ -161,7 +159,7 @@ def kept_markdown(runs: Runs, kept: pd.DataFrame) -> str:
     rows = [[plain(name), f"{chance[name]:.1f}", *(cells[name, method] for method in methods)] for name in runs.tasks]
     moments = f"just after learning the {task} → after learning all {task}s"
     title = f"Mean {score}s (± standard deviation over seeds), {moments}:"
-    return f"{title}\n\n{tabulate(rows, (task, 'chance', *methods), tablefmt='pipe', disable_numparse=True)}"
+    return f"{title}\n\n{markdown_table(rows, (task, 'chance', *methods))}"
 
 
 def headings(runs: Runs, table: pd.DataFrame) -> list[str]:
@@ -192,19 +190,17 @@ def iqm_markdown(runs: Runs, means: pd.DataFrame) -> str:
 
 def latex(runs: Runs, table: pd.DataFrame) -> str:
     """The table of one experiment for a document that loads booktabs; intervals on a second, smaller line."""
-    rows = [[latex_escape(heading) for heading in headings(runs, table)]]
+    rows: list[list[str]] = []
     for head, cells in format_rows(table):
         texts = [latex_escape(cell.text.replace("-", "−")) for cell in cells]
         bold = [rf"\textbf{{{text}}}" if cell.best else text for text, cell in zip(texts, cells, strict=True)]
         rows.append([*map(latex_escape, head), *bold])
         if any(cell.interval for cell in cells):
             rows.append(["", "", *(rf"\scriptsize {latex_escape(c.interval.replace('-', '−'))}" for c in cells)])
-    heading, *body = (" & ".join(row) + r" \\" for row in rows)
     spread = "mean ± standard deviation over n seeds [95 % bootstrap interval of the mean]"
     caption = ". ".join([f"{runs.title()}: {spread}", *notes(runs)]) + "."
-    start = rf"\caption{{{latex_escape(caption)}}}", rf"\begin{{tabular}}{{lr{'c' * len(shown_columns(table))}}}"
-    lines = [r"\begin{table}", r"\centering", *start, r"\toprule", heading, r"\midrule", *body]
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    heads = map(latex_escape, headings(runs, table))
+    return latex_table(rows, heads, caption, f"lr{'c' * len(shown_columns(table))}")
 
 
 def sentence(runs: Runs, table: pd.DataFrame) -> str:

@@ -4,12 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tabulate import tabulate
 
 from blip.errors import BlipError
 from blip.files import atomic_write
 from blip.results.loading import Runs, method_order
-from blip.results.markup import p_value, plain, to_csv
+from blip.results.markup import markdown_table, p_value, plain, to_csv
 from blip.results.metrics import run_metrics
 from blip.results.statistics import holm, paired
 
@@ -68,7 +67,7 @@ def variants_markdown(table: pd.DataFrame) -> str:
         for row in table.to_dict("records")
     ]
     headings = ["experiment", "method", "variant", "n", *SHOWN.values(), "ACC, difference", "forgetting, difference"]
-    return f"{GUIDE}\n{tabulate(rows, headings, tablefmt='pipe', disable_numparse=True)}\n"
+    return f"{GUIDE}\n{markdown_table(rows, headings)}\n"
 
 
 def _difference(row: dict[Any, Any], metric: str) -> str:

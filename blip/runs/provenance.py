@@ -18,13 +18,12 @@ ABSOLUTE = re.compile(r"(?<![^\s=:,;'\"(\[{])~?/[^\s,;'\")\]}]+")
 """A path within a word of the command, such as that of --out=/home/me/runs."""
 
 
-def _last(path: re.Match[str]) -> str:
-    return Path(path.group()).name
-
-
 def provenance(device: torch.device, started: datetime, products: str, packages: tuple[str, ...]) -> Provenance:
     """Of a run that ends now; no host or user name, no absolute path."""
-    arguments = [Path(a).name if Path(a).is_absolute() else ABSOLUTE.sub(_last, a) for a in sys.argv]
+    arguments = [
+        Path(a).name if Path(a).is_absolute() else ABSOLUTE.sub(lambda path: Path(path.group()).name, a)
+        for a in sys.argv
+    ]
     return Provenance(
         commit=_commit(),
         versions={"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
@@ -49,15 +48,13 @@ def _peak_memory_mb(device: torch.device) -> float:
 def _commit() -> str:
     """The commit of the source tree, with `+` where it was changed; the package's version where there is none."""
     here = Path(__file__).parents[1]
-    git = ["git", "-C", str(here)]
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "--", str(here)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        commit, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--", str(here))
     except (OSError, subprocess.CalledProcessError):
         return f"version {metadata.version('blip-continual')}"
-    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")
+    return commit + "+" * bool(changed)

@@ -1,6 +1,7 @@
 """Train one run and write its folder."""
 
 import sys
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -34,36 +35,40 @@ from blip.training.loop import Trainer
 from blip.training.products import AUTO, DEFAULT, choose, computed_by, tensor_float_32
 
 
+@dataclass(frozen=True)
+class Training:
+    """Where runs find what they need, and what they are trained on; no number depends on it but by `products`."""
+
+    raw: Path
+    prepared: Path
+    checkpoints: Path
+    device: str = "auto"
+    cuda_graphs: bool = True
+    products: str = AUTO
+    """See `choose`."""
+    again: bool = False
+    """Whether a finished run of the same configuration on other data is replaced."""
+
+
 def train_run(
-    experiment: Experiment,
-    method: str,
-    seed: int,
-    *,
-    raw: Path,
-    prepared: Path,
-    out: Path,
-    checkpoints: Path,
-    device: str = "auto",
-    cuda_graphs: bool = True,
-    products: str = AUTO,
-    again: bool = False,
-    weights: bool = True,
+    experiment: Experiment, method: str, seed: int, out: Path, how: Training, *, weights: bool = True
 ) -> Path:
     """Train one run and write its folder below `out`; a finished one of the same configuration is left alone.
 
-    A finished one of another configuration is replaced; one of the same on other data only where `again` says so. Goes
-    on from the run's checkpoint where a process was stopped before, and removes it at the end. `products`: see
-    `choose`. `weights`: whether the folder holds the network's, which tables and figures do not need. Raises BlipError
-    for bad input, a full disk or a diverging loss.
+    A finished one of another configuration is replaced; one of the same on other data only where `how` says so. Goes on
+    from the run's checkpoint where a process was stopped before, and removes it at the end. `weights`: whether the
+    folder holds the network's, which tables and figures do not need. Raises BlipError for bad input, a full disk or a
+    diverging loss.
     """
     folder = run_folder(out, experiment.name, method, seed)
-    config, target = experiment.run_config(method, seed), pick_device(device)
-    inputs = experiment.inputs(seed, raw, prepared, target)
+    config, target = experiment.run_config(method, seed), pick_device(how.device)
+    inputs = experiment.inputs(seed, how.raw, how.prepared, target)
     key = fingerprint([config, inputs.checksum, metadata.version("blip-continual")])
-    library = choose(products, target, experiment.largest_product(method, inputs))
+    library = choose(how.products, target, experiment.largest_product(method, inputs))
     # Other roundings: a run is not resumed with them.
-    checkpoint = Checkpoint(checkpoints / (key if library == DEFAULT else f"{key}-{library}"))
-    if _is_complete(folder, key, config, inputs.checksum, again, run_files(experiment.tables_of(method), weights)[:-1]):
+    checkpoint = Checkpoint(how.checkpoints / (key if library == DEFAULT else f"{key}-{library}"))
+    expected = run_files(experiment.tables_of(method), weights)[:-1]
+    if _is_complete(folder, key, config, inputs.checksum, how.again, expected):
         print(f"{folder}: complete already", file=sys.stderr)
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
@@ -71,7 +76,7 @@ def train_run(
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32):
-        trainer = experiment.trainer(method, seed, inputs, checkpoint, target, cuda_graphs)
+        trainer = experiment.trainer(method, seed, inputs, checkpoint, target, how.cuda_graphs)
         trainer.run(f"{experiment.name} {method} seed {seed}")
         made_by = provenance(target, started, library, experiment.packages)
         record = _record(experiment, method, seed, inputs, trainer, key, made_by)

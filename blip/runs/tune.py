@@ -1,64 +1,51 @@
 """Choose a method's settings by validation images of the first tasks; test images are never looked at."""
 
-import csv
-import io
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
 from statistics import mean
 from typing import Any
 from urllib.parse import quote
 
-from blip.config import load_experiment
+from blip.config import Tuning, load_experiment
 from blip.errors import BlipError, DivergedError
 from blip.experiment import Experiment
-from blip.files import atomic_write
+from blip.files import atomic_write, csv_text
+from blip.record import tuned_table
 from blip.results import load_runs, run_metrics
-from blip.runs.train import train_run
+from blip.runs.train import Training, train_run
 
 
 def tune(
-    path: Path,
-    overrides: Mapping[str, Any],
-    method: str,
-    grid: Mapping[str, list[Any]],
-    seeds: Iterable[int],
-    *,
-    tasks: int,
-    validation: float,
-    out: Path,
-    **training: Any,
+    path: Path, overrides: Mapping[str, Any], method: str, asked: Tuning, out: Path, how: Training
 ) -> tuple[Path, dict[str, Any]]:
-    """Train `method` on the first `tasks` tasks with each combination of `grid`; the table's path and what is best.
+    """Train `method` with each combination of what is `asked` of it; the table's path and what is best.
 
-    Best is the highest mean over `seeds` of the mean accuracy, after the last of these tasks, on the validation images
-    of all of them; the first one of equals. Where a loss is not finite, the accuracy is 0. Finished trials are left
-    alone, and stopped ones go on.
-
-    Args:
-        grid: values by name of the method's setting.
-        validation: share of the training images held out where the experiment holds out none.
-        out: the table becomes `<out>/<experiment>/<method>.csv`, with trials in a folder beside it.
-        training: of `train_run`.
+    Best is the highest mean over seeds of the mean accuracy, after the last of the asked tasks, on the validation
+    images of all of them; the first one of equals. Where a loss is not finite, the accuracy is 0. Finished trials are
+    left alone, and stopped ones go on. The table becomes `<out>/<experiment>/<method>.csv`, with trials in a folder
+    beside it.
 
     Raises BlipError for bad input, before anything is trained, and where every trial's loss is not finite.
     """
+    grid, overrides = asked.grids[method], {**overrides, **asked.set}
     settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    experiments = [_trial(path, overrides, method, point, tasks, validation) for point in settings]
-    folder = out / load_experiment(path, dict(overrides)).name
+    experiments = [_trial(path, overrides, method, point, asked) for point in settings]
+    folder = out / load_experiment(path, overrides).name
     rows = []
     for point, experiment in zip(settings, experiments, strict=True):
         name = ",".join(f"{key}={value}" for key, value in point.items())
         trial = folder / "trials" / quote(name, safe="=,")
-        for seed in seeds:
-            rows.append({**point, "seed": seed, "accuracy": _accuracy(experiment, method, seed, trial, training)})
+        for seed in asked.seeds:
+            rows.append({**point, "seed": seed, "accuracy": _accuracy(experiment, method, seed, trial, how)})
     scores = [mean(row["accuracy"] for row in rows if row.items() >= point.items()) for point in settings]
     if not any(scores):
         raise BlipError(f"{path}: {method}: no loss stays finite: expected other values of {', '.join(grid)}")
     best = settings[scores.index(max(scores))]
-    table = folder / f"{method}.csv"
-    atomic_write(table, _csv([{**row, "chosen": int(row.items() >= best.items())} for row in rows]))
+    table = tuned_table(out, folder.name, method)
+    judged = [{**row, "chosen": int(row.items() >= best.items())} for row in rows]
+    atomic_write(table, csv_text(judged, list(judged[0])))
     return table, best
 
 
@@ -67,35 +54,25 @@ def at_the_edge(grid: Mapping[str, list[Any]], best: Mapping[str, Any]) -> list[
     return [key for key, values in grid.items() if len(values) > 2 and best[key] in (values[0], values[-1])]
 
 
-def _trial(
-    path: Path, overrides: Mapping[str, Any], method: str, point: Mapping[str, Any], tasks: int, validation: float
-) -> Experiment:
-    experiment: Any = load_experiment(path, dict(overrides))
+def _trial(path: Path, overrides: dict[str, Any], method: str, point: Mapping[str, Any], asked: Tuning) -> Experiment:
+    experiment: Any = load_experiment(path, overrides)
     experiment.run_config(method, 0)  # an unknown method is told before its settings
     if not experiment.sources:
         raise BlipError(f"{path}: settings are chosen by validation images, of which it has none")
     changes = {
         "name": f"{experiment.name}.trial",  # its splits are others
-        "data.validation": experiment.data.validation or validation,
-        "data.trial_tasks": tasks,
+        "data.validation": experiment.data.validation or asked.validation,
+        "data.trial_tasks": asked.tasks,
         **{f"methods.{method}.{key}": value for key, value in point.items()},
     }
     trial: Experiment = load_experiment(path, {**overrides, **changes})
     return trial
 
 
-def _accuracy(experiment: Experiment, method: str, seed: int, out: Path, training: Mapping[str, Any]) -> float:
+def _accuracy(experiment: Experiment, method: str, seed: int, out: Path, how: Training) -> float:
     try:
-        folder = train_run(experiment, method, seed, out=out, weights=False, **training)
+        folder = train_run(experiment, method, seed, out, how, weights=False)
     except DivergedError as error:
         print(f"{experiment.name} {method} seed {seed}: {error}", file=sys.stderr)
         return 0.0
     return round(float(run_metrics(load_runs([folder]))["acc"].iloc[0]), 6)
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return buffer.getvalue()

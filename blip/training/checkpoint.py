@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from blip.errors import BlipError
-from blip.files import atomic_write, make_folder, regular
+from blip.files import atomic_write, make_folder, read_bytes
 
 MAGIC = b"blip checkpoint 1 "
 
@@ -56,12 +56,9 @@ class Checkpoint:
         Raises BlipError. A file whose content shows damage is set aside, so that the next attempt starts afresh; after
         any other error it stays where it is.
         """
-        try:
-            header, _, content = regular(self.path).read_bytes().partition(b"\n")
-        except FileNotFoundError:
+        if not self.path.exists():
             return None
-        except OSError as error:
-            raise BlipError(f"{self.path}: cannot be read: {error.strerror}") from None
+        header, _, content = read_bytes(self.path).partition(b"\n")
         if header + b"\n" != _header(content):
             self._set_aside()
         try:

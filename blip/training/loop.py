@@ -2,8 +2,9 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -28,41 +29,42 @@ def tensor_bytes(state: Any) -> int:
     return sum(map(tensor_bytes, parts))
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a run is made of, whatever is learned in it."""
+
+    network: MultiHeadNetwork
+    method: Method
+    tables: list[Table]
+    """What is measured."""
+    tasks: list[str]
+    """Their names."""
+    seed: int
+    checkpoint: Checkpoint
+    device: torch.device
+    cuda_graphs: bool
+    """Whether steps are recorded as CUDA graphs where there is such a device and the method allows it."""
+
+
 class Trainer(ABC):
     """The tasks of an experiment learned by one method with one seed.
 
     `tables` collects what is measured, as rows. Every random draw is addressed by (seed, purpose, task, place in the
     task), so a run that goes on from a checkpoint ends with the same numbers as one that was never stopped (same
-    machine, libraries and threads). A kind of experiment says how a task is learned and tested.
-
-    Args:
-        tables: what is measured.
-        tasks: names of the tasks.
-        units: how many epochs, or whatever `unit` is, a task is trained for at most.
-        cuda_graphs: whether steps are recorded as CUDA graphs where there is such a device and the method allows it.
+    machine, libraries and threads). A kind of experiment says how a task is learned and tested, for at most so many
+    `units`, epochs or whatever `unit` is.
     """
 
     unit: ClassVar[str] = "epoch"
     left: ClassVar[str] = "at most"
     """What the time left is."""
 
-    def __init__(
-        self,
-        network: MultiHeadNetwork,
-        method: Method,
-        tables: Iterable[Table],
-        tasks: list[str],
-        units: int,
-        seed: int,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        cuda_graphs: bool,
-    ) -> None:
-        self.network, self.method = network, method
-        self.names, self.units = tasks, units
-        self.seed, self.checkpoint, self.device = seed, checkpoint, device
-        self.cuda_graphs = cuda_graphs and device.type == "cuda" and self.method.cuda_graphs
-        self.tables: dict[str, list[Row]] = {table.name: [] for table in tables}
+    def __init__(self, setup: Setup, units: int) -> None:
+        self.network, self.method = setup.network, setup.method
+        self.names, self.units = setup.tasks, units
+        self.seed, self.checkpoint, self.device = setup.seed, setup.checkpoint, setup.device
+        self.cuda_graphs = setup.cuda_graphs and self.device.type == "cuda" and self.method.cuda_graphs
+        self.tables: dict[str, list[Row]] = {table.name: [] for table in setup.tables}
         self.trained: list[int] = []
         """How long each task was trained."""
         self.task, self.done = 0, 0

@@ -11,7 +11,6 @@ try:
     PLAN = Plan(config)
 except BlipError as error:
     raise WorkflowError(str(error)) from None
-OUT = PLAN.out
 
 # Where raw data and checkpoints lie and what training runs on. Not params of the rules: they change no number, so they
 # retrain nothing. Where results and prepared data lie is taken from a job's outputs and inputs (`parent`), which a

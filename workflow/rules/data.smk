@@ -7,9 +7,9 @@ rule miniimagenet:
     output:
         PLAN.pickle_files(),
     log:
-        f"{OUT}/logs/miniimagenet.log",
+        PLAN.log("miniimagenet"),
     benchmark:
-        f"{OUT}/benchmarks/miniimagenet.tsv"
+        PLAN.benchmark("miniimagenet")
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -28,9 +28,9 @@ rule dataset:
     output:
         PLAN.dataset_file("{dataset}"),
     log:
-        f"{OUT}/logs/dataset/{{dataset}}.log",
+        PLAN.log("dataset/{dataset}"),
     benchmark:
-        f"{OUT}/benchmarks/dataset/{{dataset}}.tsv"
+        PLAN.benchmark("dataset/{dataset}")
     wildcard_constraints:
         dataset="|".join(PLAN.datasets),
     conda:
@@ -53,9 +53,9 @@ rule split:
     output:
         PLAN.split_file("{split}", "{seed}"),
     log:
-        f"{OUT}/logs/split/{{split}}-seed{{seed}}.log",
+        PLAN.log("split/{split}-seed{seed}"),
     benchmark:
-        f"{OUT}/benchmarks/split/{{split}}-seed{{seed}}.tsv"
+        PLAN.benchmark("split/{split}-seed{seed}")
     conda:
         "../../envs/environment.yaml"
     resources:

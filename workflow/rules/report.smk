@@ -6,16 +6,16 @@ rule tables:
         PLAN.results(),
     output:
         report(
-            directory(f"{OUT}/tables"),
+            directory(PLAN.output("tables")),
             patterns=["{experiment}.csv"],
             caption="../report/table.rst",
             category="Tables",
             labels={"experiment": "{experiment}"},
         ),
     log:
-        f"{OUT}/logs/tables.log",
+        PLAN.log("tables"),
     benchmark:
-        f"{OUT}/benchmarks/tables.tsv"
+        PLAN.benchmark("tables")
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -33,7 +33,7 @@ rule figures:
         lambda w: PLAN.results(w.drawn),
     output:
         report(
-            directory(f"{OUT}/figures/{{drawn}}"),
+            directory(PLAN.output("figures/{drawn}")),
             patterns=["{figure}.png"],
             caption="../report/figure.rst",
             category="Figures",
@@ -41,9 +41,9 @@ rule figures:
             labels={"figure": "{figure}"},
         ),
     log:
-        f"{OUT}/logs/figures/{{drawn}}.log",
+        PLAN.log("figures/{drawn}"),
     benchmark:
-        f"{OUT}/benchmarks/figures/{{drawn}}.tsv"
+        PLAN.benchmark("figures/{drawn}")
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -62,7 +62,7 @@ rule games:
         PLAN.results(playable=True),
     output:
         report(
-            directory(f"{OUT}/games"),
+            directory(PLAN.output("games")),
             patterns=["{experiment}/{method}/{learned}-{played}.gif"],
             caption="../report/games.rst",
             category="Games",
@@ -74,9 +74,9 @@ rule games:
             },
         ),
     log:
-        f"{OUT}/logs/games.log",
+        PLAN.log("games"),
     benchmark:
-        f"{OUT}/benchmarks/games.tsv"
+        PLAN.benchmark("games")
     conda:
         "../../envs/environment.yaml"
     resources:
@@ -98,11 +98,11 @@ rule page:
             *(rules.games.output if PLAN.results(playable=True) else []),
         ],
     output:
-        f"{OUT}/index.html",
+        PLAN.output("index.html"),
     log:
-        f"{OUT}/logs/page.log",
+        PLAN.log("page"),
     benchmark:
-        f"{OUT}/benchmarks/page.tsv"
+        PLAN.benchmark("page")
     conda:
         "../../envs/environment.yaml"
     resources:

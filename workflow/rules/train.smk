@@ -16,9 +16,9 @@ for job in PLAN.training:
             # Not deleted before the job runs, which leaves finished runs of the same configuration alone.
             [update(path) for path in PLAN.outputs(job)],
         log:
-            f"{OUT}/logs/train/{job.log}.log",
+            PLAN.log(job.log),
         benchmark:
-            f"{OUT}/benchmarks/train/{job.log}.tsv"
+            PLAN.benchmark(job.log)
         conda:
             "../../envs/environment.yaml"
         threads: int(config["threads"])

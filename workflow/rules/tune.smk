@@ -4,7 +4,7 @@
 
 rule tuned:
     input:
-        [f"{OUT}/tuned/{job.table}" for job in PLAN.tuning],
+        [PLAN.tuned(job) for job in PLAN.tuning],
 
 
 for job in PLAN.tuning:
@@ -15,11 +15,11 @@ for job in PLAN.tuning:
         input:
             PLAN.dataset_files(job.planned),
         output:
-            f"{OUT}/tuned/{job.table}",
+            PLAN.tuned(job),
         log:
-            f"{OUT}/logs/tune/{job.table}.log",
+            PLAN.log(job.log),
         benchmark:
-            f"{OUT}/benchmarks/tune/{job.table}.tsv"
+            PLAN.benchmark(job.log)
         conda:
             "../../envs/environment.yaml"
         threads: int(config["threads"])
