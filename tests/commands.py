@@ -29,6 +29,13 @@ from blip.schema import parse_yaml, read_yaml, validate
 FENCE = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.S | re.M)
 OWN = ("my.yaml", "mine.yaml")
 """Files of the reader's."""
+SHORT_GAMES = [
+    'games=["SpaceInvaders", "Boxing"]',
+    'network={"channels": [8, 16, 16], "hidden": 16}',
+    'ppo={"steps": 128, "environments": 2, "rollout": 32}',
+    'evaluation={"episodes": 2, "every_updates": 1, "max_frames": 100}',
+]
+"""Settings with which games are played for seconds."""
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -207,16 +214,31 @@ def dry_run(words: list[str], folder: Path) -> None:
     assert run.returncode == 0, run.stdout + run.stderr
 
 
+def of_blip(words: list[str]) -> list[str]:
+    """What a command gives to `blip`, also within a container; empty where nothing that can run on its own."""
+    name, places = Path(words[0]).name, [i for i, word in enumerate(words) if Path(word).name == "blip"]
+    if name not in ("blip", "docker", "apptainer") or not places or words[1] == "build":
+        return []
+    given = words[places[0] + 1 :]
+    return [] if given[0] in ("--print-completion", "miniimagenet") else given
+
+
 def run_shortly(words: list[str], folder: Path) -> None:
-    """Run a command of `blip` for real, on generated images and for one epoch where it trains, below `folder`."""
+    """Run a command of `blip` for real, on generated images and for one epoch, or for a few steps of its games, where
+    it trains, below `folder`. `results/runs`, to which `blip train` writes, is there what was trained before."""
+    words = [re.sub("^results/runs", str(folder / "trained"), word) for word in words]
     options = program._parser().parse_args(words)
-    if options.run.__name__ in ("_train", "_tune"):
-        if options.experiment.name in OWN or not (asked := _asked(options, options.experiment)).sources:
-            return  # games of millions of steps
-        words = [*words, "--set", "stand_in=true", *_small(asked.name)]
-    for option in ("raw", "data", "out", "checkpoints"):
-        if hasattr(options, option) and not (option == "raw" and options.run.__name__ == "_stand_in"):
-            words = [*words, f"--{option}", str(folder / option)]
+    trains = options.run.__name__ in ("_train", "_tune")
+    if trains and options.experiment.name in OWN:
+        return
+    if trains:
+        asked = _asked(options, options.experiment)
+        words = [*words, "--set", *(["stand_in=true", *_small(asked.name)] if asked.sources else SHORT_GAMES)]
+    places = {"out": "trained" if trains else "out", "raw": "raw", "data": "data", "checkpoints": "checkpoints"}
+    if options.run.__name__ == "_stand_in":
+        places.pop("raw")
+    for option in filter(options.__contains__, places):
+        words = [*words, f"--{option}", str(folder / places[option])]
     if any(not runs.exists() for runs in getattr(options, "runs", [])):
         return
     assert main(words) == 0, words

@@ -90,13 +90,13 @@ def test_a_command_that_would_not_be_taken_is_seen(wrong: str, monkeypatch: pyte
 @pytest.mark.slow
 @pytest.mark.parametrize("page", with_blocks("sh"), ids=name)
 def test_commands_in_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that train, for an epoch on generated images; games and what needs a cluster or an image not."""
+    """Those of `blip`, also where a container would run them; training is short, on generated images."""
     monkeypatch.chdir(ROOT)
     assert main(["stand-in", str(tmp_path / "raw")]) == 0
     for block in commands.blocks(page, "sh"):
         for words in commands.commands(block):
-            if Path(words[0]).name == "blip" and words[1] not in ("--print-completion", "miniimagenet"):
-                commands.run_shortly(words[1:], tmp_path)
+            if given := commands.of_blip(words):
+                commands.run_shortly(given, tmp_path)
 
 
 @pytest.mark.slow

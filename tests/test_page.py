@@ -15,7 +15,15 @@ from run_folders import write_run
 from blip.errors import BlipError
 from blip.record import TaskRecord
 from blip.results import Runs, load_runs
-from blip.results.charts import MOST_EPOCHS, Palette, bits_charts, loss_chart, matrix_charts, paired_charts
+from blip.results.charts import (
+    MOST_EPOCHS,
+    Palette,
+    average_chart,
+    bits_charts,
+    loss_chart,
+    matrix_charts,
+    paired_charts,
+)
 from blip.results.comparison import compare
 from blip.results.loading import METHOD_ORDER
 from blip.results.page import facts, read_claims, render, write_page
@@ -173,6 +181,17 @@ def test_losses_of_epochs(tmp_path: Path) -> None:
     assert points[1, 1]["n"] == 2
     assert (points[1, 700]["at"], points[2, 3]["at"]) == (1, pytest.approx(1 + 3 / 700, rel=1e-5))
     assert len(points) < MOST_EPOCHS
+
+
+def test_bands_of_accuracies_stay_below_100_percent(tmp_path: Path) -> None:
+    for seed, last in enumerate((0.9, 1.0)):
+        write_run(tmp_path, method="sgd", seed=seed, R=[[1.0], [last, 1.0]])
+    runs = load_runs([tmp_path])
+    chart = average_chart(runs, Palette(runs.methods()))
+    assert chart is not None
+    last = chart["data"]["values"][-1]
+    assert last["mean"] == 97.5
+    assert last["high"] == 100 < last["mean"] + last["std"]
 
 
 def test_of_many_tasks_the_first_are_named(tmp_path: Path) -> None:

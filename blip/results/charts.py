@@ -93,6 +93,8 @@ def average_chart(runs: Runs, palette: Palette) -> Spec | None:
     if seen["score"].isna().all() or len(runs.tasks) < 2:
         return None
     spread = _spread(seen.assign(score=100 * seen["score"]), ["method", "task_learned"], "score")
+    if not runs.score.chance:  # a share
+        spread[["low", "high"]] = spread[["low", "high"]].clip(0, 100)
     spread["learned"] = spread.pop("task_learned") + 1
     what = f"mean {score_name(runs)}"
     axis = {"labelAngle": 0, "labelOverlap": True}
