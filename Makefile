@@ -27,8 +27,7 @@ UNLOCK = $(BIN)/python workflow/living.py || $(SNAKEMAKE) --cores 1 --unlock
 
 demo: .venv/installed
 	@$(UNLOCK) --config raw="$(RAW)"
-	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)"
-	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)" --report results/demo/report.html
+	$(SNAKEMAKE) --cores $(CORES) --config raw="$(RAW)" --report results/demo/report.html --report-after-run
 	@cat results/demo/tables/tables.md
 	@printf '\nPage:    results/demo/index.html (open it in a browser)\nTables:  results/demo/tables/\nFigures: results/demo/figures/\nReport:  results/demo/report.html\n'
 
@@ -69,7 +68,7 @@ stand-in: .venv/installed
 	@cat results/stand-in/tables/tables.md
 
 test: .venv/installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n $(CORES) --dist worksteal
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow

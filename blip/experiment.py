@@ -27,7 +27,7 @@ class Resources(Schema):
 
     @property
     def short(self) -> bool:
-        """Whether a run is too short for a job of its own: the workflow trains all seeds of a method in one."""
+        """Whether a run is too short for a job of its own: the workflow trains all methods of a seed in one."""
         return self.minutes == 1
 
 

@@ -25,43 +25,48 @@ START_MINUTES = 5
 
 @dataclass(frozen=True)
 class Job:
-    """One rule, of a method on an experiment."""
+    """One rule, of one or more methods on an experiment."""
 
     planned: PlannedExperiment
-    method: str
+    methods: list[str]
     kind: ClassVar[str]
 
     @property
     def name(self) -> str:
         """Of the rule."""
-        return f"{self.kind}_{self.planned.experiment.name}_{self.method}".replace("-", "_").replace(".", "_")
+        return "_".join([self.kind, *self._of]).replace("-", "_").replace(".", "_")
 
     @property
     def log(self) -> str:
         """Name of its log and its benchmark, in which there may be wildcards."""
-        return f"{self.kind}/{self.planned.experiment.name}-{self.method}"
+        return f"{self.kind}/{'-'.join(self._of)}"
+
+    @property
+    def _of(self) -> list[str]:
+        return [self.planned.experiment.name, *self.methods]
 
 
 @dataclass(frozen=True)
 class TrainingJob(Job):
-    """The runs of a method on an experiment, one job for each seed, or one for all where runs are short."""
+    """The runs of a method on an experiment, of all its methods where runs are short; one job for each seed."""
 
-    seeds: list[Any]
-    """Of each job; `{seed}` stands for a wildcard."""
     kind: ClassVar[str] = "train"
 
     @property
     def log(self) -> str:
-        return super().log + ("-seed{seed}" if self.seeds == ["{seed}"] else "")
+        return super().log + "-seed{seed}"
+
+    @property
+    def _of(self) -> list[str]:
+        return [self.planned.experiment.name] if self.planned.experiment.resources.short else super()._of
 
     def minutes(self) -> int:
         """That a job takes at most."""
-        return START_MINUTES + self.planned.experiment.resources.minutes * len(self.seeds)
+        return START_MINUTES + self.planned.experiment.resources.minutes * len(self.methods)
 
-    def run_configs(self, wildcards: Mapping[str, str]) -> str:
-        """What the numbers of the job's runs depend on."""
-        seeds = [int(str(seed).format(**wildcards)) for seed in self.seeds]
-        return "\n".join(json.dumps(self.planned.experiment.run_config(self.method, seed)) for seed in seeds)
+    def run_configs(self, seed: int) -> str:
+        """What the numbers of a job's runs depend on."""
+        return "\n".join(json.dumps(self.planned.experiment.run_config(method, seed)) for method in self.methods)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,11 @@ class TuningJob(Job):
 
     asked: Tuning
     kind: ClassVar[str] = "tune"
+
+    @property
+    def method(self) -> str:
+        """The one whose settings are chosen."""
+        return self.methods[0]
 
     def minutes(self) -> int:
         """That the job takes at most."""
@@ -103,16 +113,16 @@ class Plan:
     def training(self) -> list[TrainingJob]:
         """The training rules."""
         return [
-            TrainingJob(planned, method, planned.seeds if planned.experiment.resources.short else ["{seed}"])
+            TrainingJob(planned, methods)
             for planned in self.experiments.values()
-            for method in planned.methods
+            for methods in ([planned.methods] if planned.experiment.resources.short else [[m] for m in planned.methods])
         ]
 
     @cached_property
     def tuning(self) -> list[TuningJob]:
         """The rules that choose settings, where the suite says `tune`."""
         return [
-            TuningJob(planned, method, planned.tune)
+            TuningJob(planned, [method], planned.tune)
             for planned in self.experiments.values()
             if planned.tune
             for method in planned.tune.grids
@@ -135,8 +145,8 @@ class Plan:
         return str(tuned_table(Path(self.output("tuned")), job.planned.experiment.name, job.method))
 
     def outputs(self, job: TrainingJob) -> list[str]:
-        """The files of a job's runs."""
-        return [file for seed in job.seeds for file in self._run(job.planned, job.method, seed)]
+        """The files of a job's runs, the seed a wildcard."""
+        return [file for method in job.methods for file in self._run(job.planned, method, "{seed}")]
 
     @cached_property
     def drawn(self) -> dict[str, set[str]]:
@@ -179,15 +189,15 @@ class Plan:
         """The data set files of an experiment."""
         return [str(dataset_path(self.prepared, source)) for source in planned.experiment.sources]
 
-    def split_files(self, planned: PlannedExperiment, seeds: Iterable[Any]) -> list[str]:
-        """The split files of an experiment, where it has data; a seed may be the wildcard `{seed}`.
+    def split_files(self, planned: PlannedExperiment) -> list[str]:
+        """The split file of an experiment, where it has data, the seed a wildcard.
 
         None where runs are short: they make their splits themselves, for less than the start of another process.
         """
         experiment = planned.experiment
         if experiment.resources.short or not experiment.sources:
             return []
-        return [self.split_file(experiment.split_name, seed) for seed in seeds]
+        return [self.split_file(experiment.split_name, "{seed}")]
 
     @cached_property
     def splits(self) -> dict[str, PlannedExperiment]:

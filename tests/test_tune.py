@@ -159,7 +159,7 @@ def test_a_suite_has_a_rule_for_each_method_with_a_grid(tmp_path: Path, tiny: Pa
         *("--method", "ewc", "--grid", "strength=1, 1e-05"),
         *("--seed", "0", "3", "--tasks", "2", "--validation", "0.1"),
     ]
-    assert [job.method for job in plan.training] == ["sgd"], "no run depends on it"
+    assert [job.methods for job in plan.training] == [["sgd"]], "no run depends on it"
     entry["tune"] = {"grids": {"nobody": {"strength": [1]}}}
     suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": [entry]}))
     with pytest.raises(BlipError, match=r"tune\.grids: nobody is not among the methods"):

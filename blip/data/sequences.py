@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -53,13 +54,25 @@ class Examples:
 
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float images and labels at `index` (n,)."""
-        x = self.images.index_select(0, index).float()
+        labels = self.labels.index_select(0, index)
+        if self._normalised is not None:
+            return self._normalised.index_select(0, index), labels
+        return self._normalise(self.images.index_select(0, index), index), labels
+
+    @cached_property
+    def _normalised(self) -> Tensor | None:
+        """All images, where they are few and on a CPU: there to normalise a batch takes longer than to pick it."""
+        if self.images.device.type != "cpu" or self.images[:, 0].numel() * len(self.scale) > CACHED_NUMBERS:
+            return None
+        return self._normalise(self.images, torch.arange(len(self)))
+
+    def _normalise(self, images: Tensor, index: Tensor) -> Tensor:
+        """The images that are at `index`."""
         scale, shift = self.scale, self.shift
         if self.tasks is not None:
             tasks = self.tasks.index_select(0, index)
             scale, shift = scale.index_select(0, tasks), shift.index_select(0, tasks)
-        x = (x * scale).add_(shift)  # repeats grey images where there are three scales
-        return x, self.labels.index_select(0, index)
+        return (images.float() * scale).add_(shift)  # repeats grey images where there are three scales
 
     def indices(self, size: int, shuffle: torch.Generator | None = None) -> tuple[Tensor, ...]:
         """Indices of all examples once, in batches (the last may be smaller), on the device.

@@ -115,7 +115,7 @@ def test_a_cancelled_job_goes_on_and_the_numbers_are_those_of_an_uninterrupted_r
     run = json.loads((out / LONG_RUN / "run.json").read_text())
     assert run["provenance"]["commit"].startswith("version ") == bool(image), "the image has no repository"
     devices = [re.findall(r"on GPU (\d)", log.read_text()) for log in (out / "logs" / "train").iterdir()]
-    assert len(devices) == 3, "of three jobs: short runs share one"
+    assert len(devices) == 3, "of three jobs: short runs of a seed share one"
     assert all(device in (["0"], ["1"]) for device in devices)
 
 

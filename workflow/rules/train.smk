@@ -1,4 +1,4 @@
-# One job for each experiment, method and seed; where runs are short, one for each experiment and method.
+# One job for each experiment, method and seed; where runs are short, one for each experiment and seed.
 #
 # A rule for each experiment and method, so that a profile can give one of them other resources
 # (`set-resources: train_cifar_blip: …`).
@@ -10,7 +10,7 @@ for job in PLAN.training:
         name:
             job.name
         input:
-            split=PLAN.split_files(job.planned, job.seeds),
+            split=PLAN.split_files(job.planned),
             datasets=PLAN.dataset_files(job.planned),
         output:
             # Not deleted before the job runs, which leaves finished runs of the same configuration alone.
@@ -29,17 +29,14 @@ for job in PLAN.training:
         params:
             # Everything that the numbers depend on: a change here, and nothing else, trains again. Comments in the
             # library or in configuration files do not; a method's `version` does.
-            run=lambda w, job=job: job.run_configs(dict(w.items())),
+            run=lambda w, job=job: job.run_configs(int(w.seed)),
             # Of a function, since braces in a text would be taken for wildcards.
             arguments=lambda w, job=job: [
                 *experiment_arguments(job.planned),
                 "--method",
-                job.method,
+                *job.methods,
             ],
             # Not looked at when Snakemake decides what to run again, since they have to do with input or output.
-            seeds=lambda w, output, job=job: [
-                str(s).format(**dict(w.items())) for s in job.seeds
-            ],
             data=lambda w, input: (
                 ["--data", parent(input.datasets[0])] if input.datasets else []
             ),
@@ -50,5 +47,5 @@ for job in PLAN.training:
         # The checkpoint is no output, which Snakemake would delete when a job fails: a killed run goes on from it.
         # No variable of the loop in here: the text is put together when the job starts, after the loop's last turn.
         shell:
-            f"{ON_GPU}blip train {{params.arguments:q}} --seed {{params.seeds}} {RAW_FOLDER}"
+            f"{ON_GPU}blip train {{params.arguments:q}} --seed {{wildcards.seed}} {RAW_FOLDER}"
             f" {{params.data:q}} {{params.weights}} --out {{params.runs:q}} {TRAINING} --threads {{threads}} > {{log:q}} 2>&1"
