@@ -1,5 +1,6 @@
 """Run folders in, one page out: what it says, and what it does not ask for."""
 
+import json
 import os
 import subprocess
 import sys
@@ -279,6 +280,10 @@ def test_variants_of_an_experiment_are_one_table(tmp_path: Path) -> None:
     rows = text.split("<tbody>")[1].split("</tbody>")[0]
     assert [row.split("<")[0] for row in rows.split('<th scope="row">')[1:]] == ["4", "20"]
     assert ">70.25 ± 0.35</td>" in rows
+    specs = json.loads(text.split('id="charts">')[1].split("</script>")[0])["specs"]
+    drawn = [(p["value"], p["mean"]) for p in specs[0]["data"]["values"]]
+    assert drawn == [("4", pytest.approx(70.25)), ("20", pytest.approx(80.25))]
+    assert text.count('data-chart="') == len(specs) >= 2
     assert text.split('id="e1"')[1].count("<code>blip train</code>") == 4
 
 

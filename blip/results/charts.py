@@ -193,6 +193,23 @@ def paired_charts(compared: pd.DataFrame, palette: Palette) -> dict[str, Spec]:
     return charts
 
 
+def variation_charts(table: pd.DataFrame, measures: Sequence[str], palette: Palette) -> dict[str, Spec]:
+    """Of each measure in percent its course over the values of one setting, in the table of `ablations.summary`; none
+    where several settings are varied."""
+    setting, *others = table.columns[: list(table.columns).index("method")]
+    charts: dict[str, Spec] = {}
+    methods = list(dict.fromkeys(table["method"]))
+    for measure in measures if not others else ():
+        spread = table[[setting, "method", "n"]].rename(columns={setting: "value"})
+        mean, std = (table[f"{measure}_percent_{name}"] for name in ("mean", "std"))
+        spread = spread.assign(mean=mean, std=std, low=mean - std.fillna(0), high=mean + std.fillna(0))
+        axis = {"labelAngle": 0, "labelOverlap": True, "labelLimit": 70}
+        x: Spec = {"field": "value", "type": "ordinal", "sort": None, "title": str(setting), "axis": axis}
+        what = measure.replace("acc", "ACC")
+        charts[measure] = _lines(spread.dropna(subset="mean"), x, what, methods, palette) | {"height": 180}
+    return charts
+
+
 def loss_chart(runs: Runs, palette: Palette) -> Spec | None:
     """Mean validation loss after each epoch of each task, a line for each method and task; None where there are none.
 

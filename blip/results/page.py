@@ -67,7 +67,9 @@ def render(runs: Runs, title: str, beside: Path, claims: Sequence[JudgedClaim] =
         experiment_section(runs.of(name), compared[compared["experiment"] == name], palette, charts, beside)
         for name in runs.alone()
     ]
-    sections += [group_section(runs.of(*names), group, beside) for group, names in runs.groups().items()]
+    sections += [
+        group_section(runs.of(*names), group, palette, charts, beside) for group, names in runs.groups().items()
+    ]
     light, dark = page_colours(runs.methods())
     bundle, script = _bundle(), (TEMPLATES / "page.js").read_text()
     text: str = environment.get_template("page.html").render(

@@ -20,6 +20,7 @@ from blip.results.charts import (
     matrix_charts,
     paired_charts,
     return_charts,
+    variation_charts,
 )
 from blip.results.comparison_table import HEADINGS, comparison_rows
 from blip.results.loading import KEYS, Runs
@@ -27,6 +28,8 @@ from blip.results.metrics import reference_scores, score_name
 from blip.results.replays import replay_rows
 from blip.results.tables import Cell, format_rows, headings, method_table, notes, sentence, shown_columns
 
+VARIED = ("acc", "forgetting", "capacity")
+"""Measures of which there is a chart against a varied setting."""
 MOST_NAMED = 10
 """Tasks that are named; of more, the first so many."""
 
@@ -82,8 +85,8 @@ def experiment_section(
     }
 
 
-def group_section(runs: Runs, group: str, beside: Path) -> dict[str, Any]:
-    """Of experiments that differ in varied settings alone: one table."""
+def group_section(runs: Runs, group: str, palette: Palette, charts: list[Spec], beside: Path) -> dict[str, Any]:
+    """Of experiments that differ in varied settings alone: one table, and charts where a single setting is varied."""
     table = ablations.summary(ablations.ablation(runs))
     (first, *others), measures = ablations.shown(table)
     rows = []
@@ -92,12 +95,16 @@ def group_section(runs: Runs, group: str, beside: Path) -> dict[str, Any]:
         for m in measures:
             cells.append((Cell(minus(ablations.cell(row, m)), "", False), _key(row[f"{m}_percent_mean"])))
         rows.append(Row(str(row[first]), cells))
+    drawn = variation_charts(table, [m for m in VARIED if m in measures], palette)
+    charts += drawn.values()
+    numbers = range(len(charts) - len(drawn), len(charts))
     return {
         "name": group,
         "stand_in": runs.stand_in(),
         "about": f"{ablations.about(runs, [first, *others])}.",
         "headings": [first, *others, *(ablations.MEASURES[m] for m in measures)],
         "rows": rows,
+        "varied": [Figure(ablations.MEASURES[m], number) for m, number in zip(drawn, numbers, strict=True)],
         "runs": [_run(runs, record) for record in runs.records.values()],
         "files": [
             *links(beside, "tables/tables", [f"{group}.*"]),

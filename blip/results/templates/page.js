@@ -19,8 +19,9 @@
   function show(element) {
     const view = views.get(element);
     const shown = specs[element.dataset.chart].params?.find((param) => param.name === "shown");
-    if (!view || !shown) return;
-    const on = switchedOn(element.closest("section")).filter((method) => shown.value.includes(method));
+    const section = element.closest("section");
+    if (!view || !shown || !section.querySelector("[data-switch]")) return;
+    const on = switchedOn(section).filter((method) => shown.value.includes(method));
     element.classList.toggle("empty", !on.length);  // and drawn as it was: axes of nothing have no ends
     if (on.length) view.signal("shown", on).runAsync();
   }
