@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from run_folders import forgetting_matrix, write_run
@@ -430,3 +431,19 @@ def test_nothing_to_draw_without_bits(tmp_path: Path) -> None:
     assert draw_bit_string(runs) is None
     with pytest.raises(BlipError, match="no method traced any"):
         write_figures(runs, tmp_path, "fc:7")
+
+
+RECORDED = sorted(path.parent for path in (ROOT / "results/recorded").glob("*/tables"))
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [pytest.param(f, id=f.name, marks=[pytest.mark.slow] * f.name.startswith("ablations")) for f in RECORDED],
+)
+def test_recorded_runs_draw_the_tables_beside_them(folder: Path, tmp_path: Path) -> None:
+    write_tables(load_runs([folder / "runs"]), tmp_path)
+    recorded = [path.relative_to(folder / "tables") for path in (folder / "tables").rglob("*.*")]
+    assert len(recorded) > 5
+    assert [
+        path for path in recorded if (tmp_path / path).read_bytes() != (folder / "tables" / path).read_bytes()
+    ] == []

@@ -53,14 +53,6 @@ def pickles_are_in(folder: Path) -> bool:
     return all((folder / name).is_file() for name in PICKLES)
 
 
-def unverified(raw: Path) -> tuple[Path, str] | None:
-    """Folder and pattern of what the data set is made of: the pickles in `raw`, or MI_raw's images or zip."""
-    if pickles_are_in(raw / "miniimagenet"):
-        return raw / "miniimagenet", "t*.pkl"
-    path = find_raw(raw)
-    return None if path is None else (path.parent, path.name) if path.is_file() else (path, "*/*")
-
-
 @contextmanager
 def open_raw(raw: Path) -> Iterator[RawImages]:
     """The images below `raw`. Raises BlipError where there are none, or the zip is damaged or not to be trusted."""

@@ -24,12 +24,6 @@ def find_notmnist(raw: Path) -> Path | None:
     return unpacked or next((path for path in zips if path.is_file()), None)
 
 
-def unverified(raw: Path) -> tuple[Path, str] | None:
-    """Folder and pattern of what `find_notmnist` finds."""
-    path = find_notmnist(raw)
-    return None if path is None else (path.parent, path.name) if path.is_file() else (path, "notmnist_*.pkl")
-
-
 def read_notmnist(raw: Path) -> Dataset:
     """notMNIST from its pickles, which may hold plain data only; downloaded where it is missing."""
     path = find_notmnist(raw) or _download(raw)

@@ -105,6 +105,17 @@ def read_svhn(raw: Path) -> Dataset:
     )
 
 
+def _published(path: Path | None, pattern: str) -> tuple[Path, str] | None:
+    """Folder and pattern of a file, or of what matches `pattern` in a folder."""
+    return None if path is None else (path.parent, path.name) if path.is_file() else (path, pattern)
+
+
+def _miniimagenet(raw: Path) -> tuple[Path, str] | None:
+    """Of what mini-ImageNet is made of: its pickles in `raw`, or MI_raw's images or zip."""
+    made = miniimagenet.pickles_are_in(raw / "miniimagenet")
+    return (raw / "miniimagenet", "t*.pkl") if made else _published(miniimagenet.find_raw(raw), "*/*")
+
+
 CIFAR = ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255))
 
 SOURCES: dict[str, Source] = {
@@ -115,7 +126,7 @@ SOURCES: dict[str, Source] = {
         *(28, 1, (0.4254,), (0.4501,)),
         notmnist.read_notmnist,
         lambda raw: notmnist.find_notmnist(raw) is not None,
-        notmnist.unverified,
+        lambda raw: _published(notmnist.find_notmnist(raw), "notmnist_*.pkl"),
     ),
     "cifar10": Source(32, 3, *CIFAR, partial(read_cifar, "cifar10"), partial(cifar_is_present, "cifar10")),
     "cifar100": Source(32, 3, *CIFAR, partial(read_cifar, "cifar100"), partial(cifar_is_present, "cifar100")),
@@ -127,8 +138,8 @@ SOURCES: dict[str, Source] = {
     "miniimagenet": Source(
         *(miniimagenet.SIDE, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         lambda raw: miniimagenet.read_pickles(raw / "miniimagenet"),
-        lambda raw: miniimagenet.pickles_are_in(raw / "miniimagenet") or miniimagenet.find_raw(raw) is not None,
-        miniimagenet.unverified,
+        lambda raw: _miniimagenet(raw) is not None,
+        _miniimagenet,
     ),
 }
 """Every built-in source by name."""
