@@ -97,7 +97,7 @@ def made(work: Work, folder: Path) -> dict[str, bytes]:
     """What the work made, but for what holds times or pictures of times."""
     below = folder / work.made
     files = {str(path.relative_to(below)): path for path in below.rglob("*") if path.is_file()}
-    timed = ("logs/", "benchmarks/", "tables/", "figures/", "report")
+    timed = ("logs/", "benchmarks/", "tables/", "figures/", "report", "index.html")
     kept = {n: p for n, p in files.items() if p.name not in TIMES and not any(f"/{t}" in f"/{n}" for t in timed)}
     return {name: path.read_bytes() for name, path in kept.items()}
 
@@ -124,20 +124,25 @@ def kill(work: Work, kills: int, folder: Path, seed: str) -> tuple[int, int]:
         shutil.rmtree(killed / work.made)  # it was done first: the same once more
     finished(work, killed)
     expected, found = made(work, whole), made(work, killed)
-    return done, sum(differing(expected.get(name, b""), found.get(name, b"")) for name in {*expected, *found})
+    wrong = {n: differing(expected.get(n, b""), found.get(n, b"")) for n in sorted({*expected, *found})}
+    for name, count in wrong.items():
+        if count:
+            print(f"{work.name}: {name}: {count} bytes differ", flush=True)
+    return done, sum(wrong.values())
 
 
 def differing(a: bytes, b: bytes) -> int:
     return abs(len(a) - len(b)) + sum(x != y for x, y in zip(a, b, strict=False))
 
 
-def main(kills: int, seed: str = "0") -> int:
-    """Spread so many kills over all works."""
-    shares = {work.name: kills // len(WORKS) + (i < kills % len(WORKS)) for i, work in enumerate(WORKS)}
+def main(kills: int, seed: str = "0", only: str = "") -> int:
+    """Spread so many kills over all works, or over those with `only` in their names."""
+    works = [work for work in WORKS if only in work.name]
+    shares = {work.name: kills // len(works) + (i < kills % len(works)) for i, work in enumerate(works)}
     with tempfile.TemporaryDirectory() as root, ThreadPoolExecutor(2) as pool:
         tasks = {
             work.name: pool.submit(kill, work, shares[work.name], Path(root, str(i)), f"{seed} {work.name}")
-            for i, work in enumerate(WORKS)
+            for i, work in enumerate(works)
             if shares[work.name]
         }
         results = {}
@@ -150,4 +155,4 @@ def main(kills: int, seed: str = "0") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*(int(text) for text in sys.argv[1:2]), *sys.argv[2:3]))
+    sys.exit(main(*(int(text) for text in sys.argv[1:2]), *sys.argv[2:4]))
