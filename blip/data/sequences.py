@@ -57,20 +57,20 @@ class Examples:
         labels = self.labels.index_select(0, index)
         if self._normalised is not None:
             return self._normalised.index_select(0, index), labels
-        return self._normalise(self.images.index_select(0, index), index), labels
+        tasks = None if self.tasks is None else self.tasks.index_select(0, index)
+        return self._normalise(self.images.index_select(0, index), tasks), labels
 
     @cached_property
     def _normalised(self) -> Tensor | None:
         """All images, where they are few and on a CPU: there to normalise a batch takes longer than to pick it."""
         if self.images.device.type != "cpu" or self.images[:, 0].numel() * len(self.scale) > CACHED_NUMBERS:
             return None
-        return self._normalise(self.images, torch.arange(len(self)))
+        return self._normalise(self.images, self.tasks)
 
-    def _normalise(self, images: Tensor, index: Tensor) -> Tensor:
-        """The images that are at `index`."""
+    def _normalise(self, images: Tensor, tasks: Tensor | None) -> Tensor:
+        """Images, of these tasks where those of several are mixed."""
         scale, shift = self.scale, self.shift
-        if self.tasks is not None:
-            tasks = self.tasks.index_select(0, index)
+        if tasks is not None:
             scale, shift = scale.index_select(0, tasks), shift.index_select(0, tasks)
         return (images.float() * scale).add_(shift)  # repeats grey images where there are three scales
 
