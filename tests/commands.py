@@ -228,14 +228,14 @@ def run_shortly(words: list[str], folder: Path) -> None:
     it trains, below `folder`. `results/runs`, to which `blip train` writes, is there what was trained before."""
     words = [re.sub("^results/runs", str(folder / "trained"), word) for word in words]
     options = program._parser().parse_args(words)
-    trains = options.run.__name__ in ("_train", "_tune")
+    trains = options.run.__name__ in ("train", "tune")
     if trains and options.experiment.name in OWN:
         return
     if trains:
         asked = _asked(options, options.experiment)
         words = [*words, "--set", *(["stand_in=true", *_small(asked.name)] if asked.sources else SHORT_GAMES)]
     places = {"out": "trained" if trains else "out", "raw": "raw", "data": "data", "checkpoints": "checkpoints"}
-    if options.run.__name__ == "_stand_in":
+    if options.run.__name__ == "stand_in":
         places.pop("raw")
     for option in filter(options.__contains__, places):
         words = [*words, f"--{option}", str(folder / places[option])]
