@@ -225,21 +225,27 @@ def of_blip(words: list[str]) -> list[str]:
 
 def run_shortly(words: list[str], folder: Path) -> None:
     """Run a command of `blip` for real, on generated images and for one epoch, or for a few steps of its games, where
-    it trains, below `folder`. `results/runs`, to which `blip train` writes, is there what was trained before."""
+    it trains, below `folder`. `results/runs`, to which `blip train` writes, is there what was trained before, and
+    files are those that commands before wrote."""
     words = [re.sub("^results/runs", str(folder / "trained"), word) for word in words]
+    words = [str(folder / word) if (folder / word).is_file() else word for word in words]
     options = program._parser().parse_args(words)
     trains = options.run.__name__ in ("train", "tune")
     if trains and options.experiment.name in OWN:
         return
     if trains:
         asked = _asked(options, options.experiment)
+        if any(source.folder for source in asked.sources):
+            return  # the reader's images
         words = [*words, "--set", *(["stand_in=true", *_small(asked.name)] if asked.sources else SHORT_GAMES)]
-    places = {"out": "trained" if trains else "out", "raw": "raw", "data": "data", "checkpoints": "checkpoints"}
+    out = "trained" if trains else getattr(options, "out", "")
+    places = {"out": out, "raw": "raw", "data": "data", "checkpoints": "checkpoints"}
     if options.run.__name__ == "stand_in":
         places.pop("raw")
     for option in filter(options.__contains__, places):
         words = [*words, f"--{option}", str(folder / places[option])]
-    if any(not runs.exists() for runs in getattr(options, "runs", [])):
+    shown = [*getattr(options, "runs", []), *filter(None, [getattr(options, "results", None)])]
+    if any(not path.exists() for path in shown):
         return
     assert main(words) == 0, words
 
