@@ -34,7 +34,7 @@ from blip.results.loading import find_runs
 
 FILE = ROOT / "config" / "claims.yaml"
 PROJECT = load_claims(FILE)
-RECORDED = sorted((ROOT / "results" / "recorded").glob("*/runs"))
+RECORDED = sorted(path for path in (ROOT / "results/recorded").glob("*/runs") if "ablations" not in path.parent.name)
 
 
 def claim(**values: Any) -> Claim:
