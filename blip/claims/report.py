@@ -12,7 +12,7 @@ import pandas as pd
 from blip.claims.claim import Claim
 from blip.claims.judging import FAIL, NOT_RUN, PASS, Verdict
 from blip.files import atomic_write
-from blip.results.markup import markdown_table, plain, to_csv
+from blip.results.markup import markdown_table, p_phrase, plain, to_csv
 from blip.results.markup import measured as number
 
 GUIDE = """\
@@ -103,7 +103,7 @@ def measured(verdict: Verdict) -> str:
     low, high = verdict.interval
     unit = verdict.unit
     interval = "" if math.isnan(low) else f" [{number(low, unit, sign)}, {number(high, unit, sign)}]"
-    p = "" if math.isnan(verdict.p) else f", p = {verdict.p:.2g}"
+    p = "" if math.isnan(verdict.p) else f", {p_phrase(verdict.p)}"
     return f"{number(verdict.measured, unit, sign)} {unit}{interval}{p}"
 
 

@@ -56,6 +56,11 @@ def p_value(p: float) -> str:
     return "–" if pd.isna(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
+def p_phrase(p: float) -> str:
+    """`p_value` within a sentence."""
+    return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
+
+
 def measured(value: float, unit: str, sign: str = "") -> str:
     """A number to four digits, of percent and points to a hundredth."""
     return f"{value:{sign}z.2f}" if unit in ("%", "points") else f"{value:{sign}.4g}"

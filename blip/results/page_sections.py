@@ -63,7 +63,7 @@ def experiment_section(
     """Of one experiment; its charts are added to `charts`, and files are looked for `beside` the page."""
     name, methods, score = runs.experiments()[0], runs.methods(), runs.score
     table = method_table(runs)
-    files = [f"{name}.*", f"{name}_{score.name}s.csv", f"{name}_iqm.csv"]
+    files = [f"{name}.*", f"{name}_{score.name}s.csv", f"{name}_bits.csv", f"{name}_iqm.csv"]
     return {
         "name": name,
         "stand_in": runs.stand_in(),
