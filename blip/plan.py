@@ -234,7 +234,7 @@ class Plan:
     def bind(self, environment: Mapping[str, str]) -> str:
         """Folders that a container must be shown besides the working directory, as a value of APPTAINER_BIND."""
         before = environment.get("APPTAINER_BIND", "").split(",")
-        folders = outside_of(Path.cwd(), [self.raw, self.prepared, Path(self.out).parent, Path(self.checkpoints)])
+        folders = not_below(Path.cwd(), [self.raw, self.prepared, Path(self.out).parent, Path(self.checkpoints)])
         return ",".join(filter(None, dict.fromkeys([*before, *folders])))
 
 
@@ -264,7 +264,7 @@ def experiment_arguments(planned: PlannedExperiment) -> list[str]:
     return arguments
 
 
-def outside_of(folder: Path, paths: Iterable[Path]) -> list[str]:
+def not_below(folder: Path, paths: Iterable[Path]) -> list[str]:
     """Of these paths those that are not below the folder, as far up as they exist."""
     there = [
         next(p for p in (path, *path.parents) if p.exists())

@@ -897,14 +897,14 @@ def test_gpm_bases_of_many_inputs_are_those_of_the_plain_svd() -> None:
 
 
 def test_gpm_projects_by_either_basis_alike() -> None:
-    from blip.core.projections import Outside
+    from blip.core.projections import OrthogonalComplement
 
     weight = torch.randn(3, 10, generator=torch.Generator().manual_seed(0))
     basis = torch.linalg.qr(torch.randn(10, 7, generator=torch.Generator().manual_seed(1)))[0]
-    outside = Outside.of(basis)
-    assert outside.orthogonal
-    assert outside.basis.shape == (10, 3)
-    torch.testing.assert_close(outside.part_of(weight), weight - weight @ basis @ basis.T)
+    complement = OrthogonalComplement.of(basis)
+    assert complement.own
+    assert complement.basis.shape == (10, 3)
+    torch.testing.assert_close(complement.project(weight), weight - weight @ basis @ basis.T)
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])

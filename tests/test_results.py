@@ -313,7 +313,7 @@ def test_figures(tmp_path: Path) -> None:
     write_run(tmp_path, "single", "sgd", R=[[0.9]], stand_in=True)
     runs = load_runs([tmp_path])
     paths = write_figures(runs, tmp_path / "out", "2.weight:3")
-    expected = {f"mnist5/{n}" for n in ("bits", "bit_string", "forgetting", "course", "capacity", "sizes")}
+    expected = {f"mnist5/{n}" for n in ("bit_string", "forgetting", "course", "capacity", "sizes")}
     expected |= {f"{e}/{n}" for e in ("mnist5", "single") for n in ("average", "history", "matrix")}
     assert {str(p.relative_to(tmp_path / "out").with_suffix("")) for p in paths} == expected
     assert len(paths) == 2 * len(expected)

@@ -76,7 +76,7 @@ def test_figures_of_games(root: Path) -> None:
     runs = load_runs([root])
     names = {path.stem for path in write_figures(runs, root / "figures")}
     course = {"course", "capacity", "sizes"}
-    assert names == {"matrix", "average", "forgetting", "bits", "bit_string", "returns"} | course
+    assert names == {"matrix", "average", "forgetting", "bit_string", "returns"} | course
     with mpl.rc_context({"backend": "agg"}):
         figure = draw_returns(runs, method_colours(runs.methods()))
     assert figure is not None

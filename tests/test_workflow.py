@@ -107,7 +107,7 @@ def test_a_suite_runs_and_reruns_exactly_what_a_change_touches(clone: Path) -> N
     out = clone / "results" / "small"
     assert "| blip" in (out / "tables" / "tables.md").read_text()
     assert 'href="figures/tiny/matrix.pdf"' in (out / "index.html").read_text()
-    for figure in ("matrix", "average", "forgetting", "bits", "bit_string", "history"):
+    for figure in ("matrix", "average", "forgetting", "bit_string", "history"):
         for ending in ("pdf", "png"):
             assert (out / "figures" / "tiny" / f"{figure}.{ending}").stat().st_size > 1000
     assert (out / "logs" / "train" / "tiny-blip-seed0.log").read_text()

@@ -2,7 +2,7 @@
 
 import argparse
 
-from blip.cli import arguments as take
+from blip.cli import arguments
 from blip.cli.arguments import argument, command, count, experiment, folder, path
 from blip.errors import BlipError
 
@@ -10,8 +10,8 @@ from blip.errors import BlipError
 @command(
     "data",
     "prepare data sets and the splits of an experiment",
-    *(take.EXPERIMENT, take.CHANGES, take.VARIATION, take.RAW_DATA, take.PREPARED_DATA),
-    take.seeds("one split for each"),
+    *(arguments.EXPERIMENT, arguments.CHANGES, arguments.VARIATION, arguments.RAW_DATA, arguments.PREPARED_DATA),
+    arguments.seeds("one split for each"),
     argument("--source", help="make this data set alone, anew, and no split"),
     argument("--croissant", action="store_true", help="describe each data set in Croissant, beside its file"),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any, Literal, get_args, get_origin
 
-from blip.cli import arguments as take
+from blip.cli import arguments
 from blip.cli.arguments import argument, command, experiment, folder, path
 
 SCHEMAS = ("experiment", "suite", "claims")
@@ -65,7 +65,7 @@ def doctor(options: argparse.Namespace) -> None:
     "check",
     "check experiment files without running anything",
     argument("experiments", metavar="experiment", type=path, nargs="+"),
-    *(take.CHANGES, take.VARIATION),
+    *(arguments.CHANGES, arguments.VARIATION),
 )
 def check(options: argparse.Namespace) -> None:
     for file in options.experiments:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from blip.cli import arguments as take
+from blip.cli import arguments
 from blip.cli.arguments import argument, changes, command, count, experiment, folder, several, training
 from blip.errors import BlipError
 
@@ -12,12 +12,12 @@ from blip.errors import BlipError
 @command(
     "train",
     "train methods on an experiment; goes on where it was stopped",
-    *(take.EXPERIMENT, take.CHANGES, take.VARIATION),
+    *(arguments.EXPERIMENT, arguments.CHANGES, arguments.VARIATION),
     several("--method", required=True, help="one or more of `blip methods`"),
-    take.seeds("one run for each"),
+    arguments.seeds("one run for each"),
     folder("--out", "results/runs", "folder of run folders"),
     argument("--no-weights", action="store_true", help="run folders without the network's weights"),
-    *take.TRAINING,
+    *arguments.TRAINING,
 )
 def train(options: argparse.Namespace) -> None:
     from blip.runs.train import train_run
@@ -34,7 +34,7 @@ def train(options: argparse.Namespace) -> None:
 @command(
     "tune",
     "choose a method's settings by validation images of the first tasks; goes on where it was stopped",
-    *(take.EXPERIMENT, take.CHANGES),
+    *(arguments.EXPERIMENT, arguments.CHANGES),
     argument("--method", required=True, help="one of `blip methods`"),
     several(
         "--grid",
@@ -42,7 +42,7 @@ def train(options: argparse.Namespace) -> None:
         metavar="KEY=VALUE,…",
         help="values of the method's settings, such as strength=1,10,100; of several keys all combinations",
     ),
-    take.seeds("trained with each"),
+    arguments.seeds("trained with each"),
     argument("--tasks", type=count, default=3, help="first tasks to train (default: %(default)s)"),
     argument(
         "--validation",
@@ -51,7 +51,7 @@ def train(options: argparse.Namespace) -> None:
         help="share of training images held out where the experiment holds out none (default: %(default)s)",
     ),
     folder("--out", "results/tuned", "folder of tables and trials"),
-    *take.TRAINING,
+    *arguments.TRAINING,
 )
 def tune(options: argparse.Namespace) -> None:
     from blip.config import Tuning, experiment_file

@@ -1,4 +1,4 @@
-"""Subspaces of a layer's inputs: bases that grow, what lies outside of them, and weight gradients of that alone."""
+"""Subspaces of a layer's inputs: bases that grow, and projections of weight gradients to their complements."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -13,26 +13,26 @@ from blip.core.per_sample import unfold
 
 
 @dataclass(frozen=True)
-class Outside:
-    """What lies outside of a subspace, by whichever has fewer columns: its basis or one of all that is orthogonal."""
+class OrthogonalComplement:
+    """Of a subspace, by whichever has fewer columns: the subspace's basis or the complement's."""
 
     basis: Tensor
     """(n, r); columns are orthonormal."""
-    orthogonal: bool
-    """Whether it is of what is orthogonal to the subspace."""
+    own: bool
+    """Whether it is the complement's."""
 
     @classmethod
-    def of(cls, basis: Tensor) -> "Outside":
+    def of(cls, basis: Tensor) -> "OrthogonalComplement":
         """Of the subspace with this basis (n, r)."""
         n, r = basis.shape
         if 2 * r <= n:
             return cls(basis, False)
         return cls(torch.linalg.qr(basis, mode="complete")[0][:, r:].contiguous(), True)
 
-    def part_of(self, rows: Tensor) -> Tensor:
-        """Of each row (…, n): the part outside."""
+    def project(self, rows: Tensor) -> Tensor:
+        """Each row (…, n) without its part in the subspace."""
         part = rows @ self.basis @ self.basis.T
-        return part if self.orthogonal else rows - part
+        return part if self.own else rows - part
 
 
 def grown(basis: Tensor | None, inputs: Tensor, share: float) -> Tensor:
@@ -56,14 +56,14 @@ def columns(layer: Layer, x: Tensor) -> Tensor:
     return x.flatten(0, -2).T if isinstance(layer, nn.Linear) else unfold(layer, x).transpose(0, 2).flatten(1)
 
 
-def saving_outside(x: Tensor, outside: Outside) -> AbstractContextManager[object]:
-    """While this is open, a linear layer called with `x` (n, inputs) keeps for backward what of `x` lies outside.
+def saving_projection(x: Tensor, complement: OrthogonalComplement) -> AbstractContextManager[object]:
+    """While this is open, a linear layer called with `x` (n, inputs) keeps for backward the projection of `x`.
 
-    The gradient of its weight is the sum of products with what it kept, so it is the one that lies outside, for a
+    The gradient of its weight is the sum of products with what it kept, so it is the projected one, for a
     product with n rows instead of one with a row for each unit. The weight itself, which it keeps too, is transposed.
     """
     kept: Callable[[Tensor], Tensor] = lambda t: (  # noqa: E731
-        outside.part_of(t) if t.shape == x.shape and t.is_contiguous() else t
+        complement.project(t) if t.shape == x.shape and t.is_contiguous() else t
     )
     return saved_tensors_hooks(kept, lambda t: t)
 

@@ -8,7 +8,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from blip.core.layers import named_layers
-from blip.core.projections import Outside, columns, grown, inputs_of, saving_outside
+from blip.core.projections import OrthogonalComplement, columns, grown, inputs_of, saving_projection
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
@@ -43,7 +43,7 @@ class GPM(Method):
         self.layers = named_layers(network.shared)
         self.bases: dict[str, Tensor] = {}
         """Of each layer, (inputs, r); columns are orthonormal."""
-        self.outside: dict[str, Outside] = {}
+        self.complements: dict[str, OrthogonalComplement] = {}
         """Of what the bases span, while a task trains."""
         self.of_inputs: set[str] = set()
         """Layers whose gradients are of inputs without their part in it."""
@@ -54,23 +54,24 @@ class GPM(Method):
     def before_task(self, task: int) -> None:
         if self.bases:
             self.network.train_weights_alone()
-        self.outside = {name: Outside.of(basis) for name, basis in self.bases.items()}
+        self.complements = {name: OrthogonalComplement.of(basis) for name, basis in self.bases.items()}
 
     def _linear(self, name: str, forward: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """What the layer computes; its weight's gradient will be without the part that it is not to have."""
         self.of_inputs.discard(name)
-        if name not in self.outside or x.dim() != 2 or torch.is_autocast_enabled(x.device.type):  # too coarse for it
+        too_coarse = torch.is_autocast_enabled(x.device.type)
+        if name not in self.complements or x.dim() != 2 or too_coarse:
             return forward(x)
         self.of_inputs.add(name)
-        with saving_outside(x, self.outside[name]):
+        with saving_projection(x, self.complements[name]):
             return forward(x)
 
     @torch.no_grad()
     def before_step(self) -> None:
-        for name, outside in self.outside.items():
+        for name, complement in self.complements.items():
             gradient = self.layers[name].weight.grad
             if gradient is not None and name not in self.of_inputs:
-                gradient.copy_(outside.part_of(gradient.flatten(1)).view_as(gradient))
+                gradient.copy_(complement.project(gradient.flatten(1)).view_as(gradient))
 
     @torch.no_grad()
     def after_task(self, task: int, train: Examples) -> None:

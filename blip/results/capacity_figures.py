@@ -33,11 +33,11 @@ def draw_capacity(runs: Runs) -> Figure | None:
     for ax, method in zip(axes[0], methods, strict=True):
         mine = bits[bits["method"] == method]
         for layer, marker, colour in zip(layers, cycle(MARKERS), sequence(len(layers)), strict=False):
-            shares = _shares(mine[mine["layer"] == layer])
+            shares = _frozen_shares(mine[mine["layer"] == layer])
             size = int(mine[mine["layer"] == layer].groupby([*KEYS, "task"])["parameters"].sum().max())
             every, label = max(1, shares.ngroups // 12), f"{layer} ({size:,})"
             draw_spread(ax, shares, colour, marker=marker, markevery=every, markersize=3.5, label=label)
-        ax.plot(_shares(mine).mean(), color="k", linestyle="--", linewidth=1.2, label="all")
+        ax.plot(_frozen_shares(mine).mean(), color="k", linestyle="--", linewidth=1.2, label="all")
         ax.set(title=method if len(methods) > 1 else "", xlabel="tasks learned", ylim=(0, 1.02))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes[0, 0].set_ylabel("bits frozen")
@@ -49,7 +49,7 @@ def draw_capacity(runs: Runs) -> Figure | None:
     return figure
 
 
-def _shares(bits: pd.DataFrame) -> Any:
+def _frozen_shares(bits: pd.DataFrame) -> Any:
     """The share of each seed, grouped by task."""
     sums = bits.groupby(["seed", "task"])[["frozen", "most"]].sum()
     return (sums["frozen"] / sums["most"]).groupby("task")

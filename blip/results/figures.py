@@ -27,7 +27,6 @@ from blip.results.currency_figure import draw_currency
 from blip.results.loading import Runs, method_order
 from blip.results.metrics import (
     games_begun,
-    layer_bits,
     reference_scores,
     return_curves,
     run_metrics,
@@ -83,7 +82,6 @@ def _figures_of(runs: Runs, colours: dict[str, Colour], parameter: str | None) -
         "forgetting": draw_forgetting(runs, colours),
         "course": draw_course(runs, colours),
         "currency": draw_currency(runs, colours),
-        "bits": draw_bits(runs),
         "capacity": draw_capacity(runs),
         "sizes": draw_sizes(runs),
         "bit_string": draw_bit_string(runs, parameter),
@@ -207,30 +205,6 @@ def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     percent(ax.xaxis)
     ax.tick_params(axis="y", length=0)
     figure.supxlabel("Lower is better. Bar: mean over seeds; whisker: ± standard deviation.", **CAPTION)
-    return figure
-
-
-def draw_bits(runs: Runs) -> Figure | None:
-    """Mean frozen bits per parameter of each layer after each task; None without frozen bits."""
-    if "bits" not in runs.tables:
-        return None
-    bits = runs.tables["bits"]
-    means, max_bits = layer_bits(bits), int(bits["max_bits"].max())
-    figure = _lines(
-        means.assign(task_learned=means["task_learned"] + 1),
-        ("task_learned", "tasks learned"),
-        ("mean", f"mean frozen bits (of {max_bits})"),
-        hue="layer",
-        palette=sequence(means["layer"].nunique()),
-        errorbar="sd",
-        marker="o",
-        markeredgewidth=0,
-        markersize=3.5,
-        **_panels(method_order(means["method"]), 2.9, 1.5),
-    )
-    figure.axes[0].set_ylim(0, max_bits)
-    figure.axes[0].yaxis.set_major_locator(MaxNLocator(5, integer=True))
-    figure.supxlabel(BAND, **CAPTION)
     return figure
 
 
