@@ -28,7 +28,7 @@ import yaml
 from PIL import Image
 from run_folders import write_game_run, write_run
 
-import blip.results.game_page
+import blip.results.game_pictures
 import blip.runs.train
 import blip.training.loop
 from blip.cli import main

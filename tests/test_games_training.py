@@ -33,7 +33,7 @@ from blip.games.replay import replay
 from blip.methods import METHODS as ALL_METHODS
 from blip.record import run_files, run_folder
 from blip.results import load_runs
-from blip.results.game_page import write_game_page
+from blip.results.game_pictures import write_game_pictures
 from blip.runs.train import Training, train_run
 from blip.training.checkpoint import Checkpoint
 
@@ -153,10 +153,10 @@ def test_a_run_folder_holds_what_was_measured(method: str, quick: Path, tmp_path
     lr = [float(r["lr"]) for r in tables["updates"]]
     assert lr == pytest.approx([2.5e-4 * (1 - j / 9) for j in range(9)] * 2)
 
-    page = write_game_page(load_runs([tmp_path]), tmp_path / "page")
-    assert page.read_text().count("<img") == 3
-    for picture in ("1-1", "2-1", "2-2"):
-        with Image.open(tmp_path / "page" / "quick" / method / f"{picture}.gif") as image:
+    written = write_game_pictures(load_runs([tmp_path]), tmp_path / "games")
+    assert written == [tmp_path / "games" / "quick" / method / f"{name}.gif" for name in ("1-1", "2-1", "2-2")]
+    for picture in written:
+        with Image.open(picture) as image:
             assert image.size == (160, 210)
             assert image.n_frames > 1
 
@@ -219,9 +219,9 @@ def test_another_emulators_game_is_one_line(quick: Path, tmp_path: Path) -> None
     row["return"] = str(float(row["return"]) + 5)
     (folder / "replays.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
     with pytest.raises(BlipError, match="SpaceInvaders: played again it returns") as error:
-        write_game_page(load_runs([tmp_path]), tmp_path / "page")
+        write_game_pictures(load_runs([tmp_path]), tmp_path / "games")
     assert "\n" not in one_line(error)
-    assert not list((tmp_path / "page").rglob("*.gif"))
+    assert not list((tmp_path / "games").rglob("*.gif"))
 
 
 def test_nothing_is_left_in_the_temporary_folder(quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -265,7 +265,6 @@ def test_games_are_trained_and_shown(clone: Path) -> None:
     results = clone / "results" / "played"
     pictures = {path.name for path in (results / "games").rglob("*.gif")}
     assert pictures == {"1-1.gif", "2-1.gif", "2-2.gif"}
-    assert (results / "games" / "index.html").read_text().count("<img") == 3
     assert (results / "index.html").read_text().count('<img src="data:image/gif') == 3
     assert (results / "figures" / "two" / "returns.png").exists()
 

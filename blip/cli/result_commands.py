@@ -37,12 +37,13 @@ def figures(options: argparse.Namespace) -> None:
         print(figure)
 
 
-@command("games", "a page of moving pictures from run folders on games (HTML and GIF)", RUNS, OUT_FOLDER)
+@command("games", "moving pictures of run folders on games (GIF), for `blip page` to show", RUNS, OUT_FOLDER)
 def games(options: argparse.Namespace) -> None:
     from blip.results import load_runs
-    from blip.results.game_page import write_game_page
+    from blip.results.game_pictures import write_game_pictures
 
-    print(write_game_page(load_runs(options.runs), options.out))
+    for picture in write_game_pictures(load_runs(options.runs), options.out):
+        print(picture)
 
 
 @command(

@@ -25,7 +25,7 @@ from blip.results.charts import (
 from blip.results.comparison_table import HEADINGS, comparison_rows
 from blip.results.loading import KEYS, Runs
 from blip.results.metrics import reference_scores, score_name
-from blip.results.replays import replay_rows
+from blip.results.replays import picture_path, replay_rows
 from blip.results.tables import Cell, format_rows, headings, method_table, notes, sentence, shown_columns
 
 VARIED = ("acc", "forgetting", "capacity")
@@ -188,10 +188,10 @@ def _games(runs: Runs, method: str, beside: Path) -> list[list[Picture | None]]:
     if "replays" not in runs.tables:
         return []
     rows, games = replay_rows(runs, method), runs.tasks
-    folder = beside / "games" / runs.experiments()[0] / method
     grid: list[list[Picture | None]] = [[None] * len(games) for _ in games]
     for (i, j), row in rows.items():
-        if (file := folder / f"{i + 1}-{j + 1}.gif").is_file():
+        file = beside / "games" / picture_path(runs.experiments()[0], method, i, j)
+        if file.is_file():
             source = f"data:image/gif;base64,{base64.b64encode(file.read_bytes()).decode()}"
             text = f"{row['return']:g}, mean {row['score']:.1f} (n = {row['n']})"
             grid[i][j] = Picture(source, f"{games[j]} after learning {i + 1}, {method}", text)

@@ -1,5 +1,6 @@
 """Games that can be played again: which of a method's are shown, and what they returned."""
 
+from pathlib import Path
 from typing import Any
 
 from blip.errors import BlipError
@@ -22,3 +23,8 @@ def replay_rows(runs: Runs, method: str) -> dict[tuple[int, int], dict[str, Any]
             raise BlipError(f"{where}: replays: expected each game after each once, found {i}, {j}")
         found[place] = {str(key): value for key, value in row.items()}
     return found
+
+
+def picture_path(experiment: str, method: str, learned: int, game: int) -> Path:
+    """Of the moving picture of a game after learning another (both from 0), within the folder of games."""
+    return Path(experiment, method, f"{learned + 1}-{game + 1}.gif")
