@@ -160,7 +160,7 @@ def test_a_comparison_may_be_with_another_experiment(tmp_path: Path) -> None:
             {"at_most": 50, "runs": {"experiment": "mnist5", "method": "blip", "settings": {"training.epochs": 9}}},
             "with training.epochs=9, found 0",
         ),
-        ({"less_than": {"method": "sgd"}}, "needs 3 runs of blip on mnist5 beside those of sgd, found 2"),
+        ({"less_than": {"method": "sgd"}}, "needs 5 runs of blip on mnist5 beside those of sgd, found 2"),
         ({"less_than": {"method": "sgd", "test": "sign flip"}}, "needs 6 runs"),
         ({"at_most": 1, "measure": "plasticity"}, "found 0"),
         ({"at_most": 1, "measure": "lost bits"}, "found 0"),

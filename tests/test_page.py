@@ -107,11 +107,11 @@ def test_what_was_run(runs: Runs, tmp_path: Path) -> None:
     found = dict(facts(runs))
     assert found["Methods"] == ["blip", "ewc", "sgd", "joint", "my-way"]
     assert found["Seeds"] == ["0–4"]
-    assert found["Runs"] == ["19"]
+    assert found["Runs"] == ["23"]
     assert found["Data"] == ["real data"]
     assert found["Hardware"] == ["a CPU, 1 CPU thread"]
     assert found["Commit"] == ["c0ffee"]
-    assert found["Total time"] == ["1 h 29 min"]
+    assert found["Total time"] == ["1 h 49 min"]
     write_run(tmp_path, method="sgd", seed=7, gpu="a GPU", threads=2, stand_in=True)
     found = dict(facts(load_runs([tmp_path])))
     assert found["Hardware"] == ["a GPU, 2 CPU threads"]

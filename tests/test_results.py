@@ -229,6 +229,20 @@ def test_too_few_seeds_to_compare_are_said(root: Path, tmp_path: Path) -> None:
     assert "BLIP beside" not in alone
 
 
+@pytest.mark.parametrize(("seeds", "told"), [(4, False), (5, True)])
+def test_fewer_than_five_seeds_tell_nothing(seeds: int, told: bool, tmp_path: Path) -> None:
+    """However clear the difference looks: no interval, no p, nothing bold, and words that say so."""
+    for seed in range(seeds):
+        for method, last in (("blip", 0.8), ("sgd", 0.5)):
+            write_run(tmp_path / "runs", method=method, seed=seed, R=[[0.9], [last + 0.001 * seed, 0.9]])
+    text = write_tables(load_runs([tmp_path / "runs"]), tmp_path / "out")
+    assert (f"too few seeds in common ({seeds}) to tell" in text) == (not told)
+    assert cells(text, "blip")[2].startswith("**") == told
+    compared = pd.read_csv(tmp_path / "out/comparison.csv")[["low", "high", "p_t", "p_t_holm"]]
+    assert compared.notna().all(axis=None) == told
+    assert compared.notna().any(axis=None) == told
+
+
 def test_the_time_of_short_runs_is_in_seconds(tmp_path: Path) -> None:
     write_run(tmp_path, R=[[0.9]])
     text = write_tables(load_runs([tmp_path]), tmp_path / "out")

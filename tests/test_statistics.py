@@ -20,7 +20,7 @@ numbers = st.floats(-1, 1).filter(lambda x: x == 0 or abs(x) > 1e-6)
 
 
 @FEW
-@given(st.lists(numbers, min_size=3, max_size=9))
+@given(st.lists(numbers, min_size=5, max_size=9))
 def test_paired_differences_are_tested_as_scipy_tests_pairs(values: list[float]) -> None:
     d = np.array(values)
     found = s.paired(d)
@@ -64,13 +64,13 @@ def test_the_smallest_p_of_the_sign_flip_test_is_two_flips() -> None:
 
 
 def test_differences_that_are_all_equal_are_certain() -> None:
-    assert s.paired([0.5, 0.5, 0.5]).p_t == 0
-    assert s.paired([0.0, 0.0, 0.0]).p_t == 1
+    assert s.paired([0.5] * 5).p_t == 0
+    assert s.paired([0.0] * 5).p_t == 1
 
 
-def test_two_pairs_tell_nothing() -> None:
-    found = s.paired([0.5, 0.5])
-    assert found[:2] == (2, 0.5)
+def test_four_pairs_tell_nothing() -> None:
+    found = s.paired([0.4, 0.5, 0.5, 0.6])
+    assert found[:2] == (4, 0.5)
     assert all(map(math.isnan, (*found.interval, found.p_t, found.p_sign_flip)))
     assert math.isnan(s.paired([]).mean)
 
@@ -105,7 +105,8 @@ def test_interquartile_means_and_their_intervals_are_those_of_rliable() -> None:
     """Numbers that rliable 1.2.0 gave, which does not import with the tested version of pandas."""
     assert s.interquartile_mean(SCORES) == pytest.approx(0.48343747833515033)
     assert s.interquartile_interval(SCORES) == pytest.approx((0.39500135, 0.59144651), abs=0.01)
-    assert math.isnan(s.interquartile_interval(SCORES[:1]).low)
+    assert math.isnan(s.interquartile_interval(SCORES[:4]).low)
+    assert not math.isnan(s.interquartile_interval(SCORES[:5]).low)
 
 
 RLIABLE = """\

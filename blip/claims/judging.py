@@ -14,7 +14,7 @@ from blip.results.loading import load_runs
 from blip.results.statistics import (
     LEVEL,
     NONE,
-    PAIRS_OF_TEST,
+    SEEDS_OF_INTERVAL,
     SEEDS_OF_SIGN_FLIP,
     Interval,
     bootstrap_interval,
@@ -133,7 +133,7 @@ def _of_runs(claim: Claim, evidence: Evidence) -> Verdict:
     changed = {"method": claim.other.method, "experiment": claim.other.experiment or claim.runs.experiment}
     theirs = evidence.values(claim.measure, claim.runs.model_copy(update=changed))
     found = paired([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
-    least = SEEDS_OF_SIGN_FLIP if claim.other.test == "sign flip" else PAIRS_OF_TEST
+    least = SEEDS_OF_SIGN_FLIP if claim.other.test == "sign flip" else SEEDS_OF_INTERVAL
     if found.n < max(needed, least):
         beside = f" beside those of {claim.other.method}"
         note = _missing(claim.runs, found.n, beside, max(needed, least))

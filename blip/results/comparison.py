@@ -7,7 +7,7 @@ import pandas as pd
 
 from blip.results.loading import REFERENCES, Runs
 from blip.results.metrics import normalised_scores, run_metrics
-from blip.results.statistics import LEVEL, PAIRS_OF_TEST, holm, interquartile_interval, interquartile_mean, paired
+from blip.results.statistics import LEVEL, SEEDS_OF_INTERVAL, holm, interquartile_interval, interquartile_mean, paired
 
 OURS = "blip"
 COMPARED = ("acc", "forgetting")
@@ -78,7 +78,7 @@ def best_of(metrics: pd.DataFrame, metric: str, end: str) -> list[str]:
     best = means.idxmax() if end == "max" else means.idxmin()
     others = [method for method in values if method != best]
     tests = [paired((values[best] - values[method]).dropna()) for method in others]
-    if min(test.n for test in tests) < PAIRS_OF_TEST:
+    if min(test.n for test in tests) < SEEDS_OF_INTERVAL:
         return []
     told = dict(zip(others, holm([test.p_t for test in tests]) < LEVEL, strict=True))
     return [str(method) for method in values if not told.get(method, False)]

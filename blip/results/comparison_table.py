@@ -10,8 +10,8 @@ GUIDE = """\
 ## BLIP beside every other method
 
 Differences of runs with the same seed, BLIP's minus the other's, in points [95 % t interval], with p of Student's
-paired test and of the exact sign-flip test (from six seeds on), both Holm-corrected within an experiment. The last
-column goes by Student's.
+paired test (both from five common seeds on) and of the exact sign-flip test (from six on), Holm-corrected within an
+experiment. The last column goes by Student's.
 """
 HEADINGS = ("experiment", "metric", "method", "n", "difference", "p (t)", "p (sign flips)", "")
 

@@ -13,10 +13,11 @@ from scipy import stats
 
 LEVEL = 0.05
 """Of all tests, and one minus the coverage of all intervals."""
-PAIRS_OF_TEST = 3
-"""Fewer pairs than this are said to be too few: an interval of theirs says nothing."""
 SEEDS_OF_INTERVAL = 5
-"""Fewer values than this have no bootstrap interval: resampling them says next to nothing of others."""
+"""Fewer seeds than this, or pairs of runs with one, are said to be too few: no interval, test or bold of theirs.
+
+With three, Student's interval is ±2.5 standard deviations and hardly any difference lies outside of it; with five it is
+±1.2. Intervals by resampling hold the true mean in 73 % of cases with three, 84 % with five, 93 % with twenty."""
 SEEDS_OF_SIGN_FLIP = 6
 """With fewer pairs the exact test cannot reach 5 %: with five its smallest p is 2/2⁵ = 6 %."""
 RESAMPLES = 2000
@@ -40,9 +41,9 @@ class Paired(NamedTuple):
     n: int
     mean: float
     interval: Interval
-    """Student's t; nan for fewer than `PAIRS_OF_TEST` pairs."""
+    """Student's t; nan for fewer than `SEEDS_OF_INTERVAL` pairs."""
     p_t: float
-    """Of Student's paired test, two-sided; nan for fewer than `PAIRS_OF_TEST` pairs."""
+    """Of Student's paired test, two-sided; nan for fewer than `SEEDS_OF_INTERVAL` pairs."""
     p_sign_flip: float
     """Of the exact permutation test that flips signs, two-sided; nan for fewer than `SEEDS_OF_SIGN_FLIP` pairs."""
 
@@ -51,7 +52,7 @@ def paired(differences: ArrayLike) -> Paired:
     """Statistics of differences between paired runs, (n,)."""
     d = np.asarray(differences, dtype=np.float64)
     n = len(d)
-    if n < PAIRS_OF_TEST:
+    if n < SEEDS_OF_INTERVAL:
         return Paired(n, float(d.mean()) if n else math.nan, NONE, math.nan, math.nan)
     mean, error = float(d.mean()), float(stats.sem(d))
     half = float(stats.t.ppf(1 - LEVEL / 2, n - 1)) * error
@@ -118,10 +119,10 @@ def interquartile_mean(scores: NDArray[np.float64]) -> float:
 def interquartile_interval(scores: NDArray[np.float64]) -> Interval:
     """Of the interquartile mean of scores (seeds, tasks), by resampling the seeds of each task by themselves.
 
-    nan with a single seed, or a score that is nan.
+    nan with fewer than `SEEDS_OF_INTERVAL` seeds, or a score that is nan.
     """
     seeds, tasks = scores.shape
-    if seeds < 2 or np.isnan(scores).any():
+    if seeds < SEEDS_OF_INTERVAL or np.isnan(scores).any():
         return NONE
     drawn = np.random.default_rng(0).integers(0, seeds, (RESAMPLES, seeds, tasks))
     resampled = scores[drawn, np.arange(tasks)]
