@@ -94,6 +94,11 @@ class Experiment(Schema):
         changed = self.variant is not None and any(key.startswith("data.") for key in self.variant.settings)
         return self.name if changed else self.group
 
+    def trial(self, tasks: int, validation: float) -> dict[str, Any]:
+        """Dotted keys and values by which it becomes a trial of its first `tasks`, tested on what is held out of
+        training: `validation` where it holds out nothing yet. Empty where settings cannot be chosen so."""
+        return {}
+
     @property
     def tf32(self) -> bool:
         """Whether a GPU may compute products and convolutions in it."""

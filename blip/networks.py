@@ -157,6 +157,9 @@ class OneHead(nn.ModuleList):
 class MultiHeadNetwork(nn.Module):
     """`features` shared by all tasks, and `heads[t]`, the linear classifier of task t, or one of all (`one_head`)."""
 
+    of_each_task: ClassVar[tuple[str, ...]] = ("heads",)
+    """Its lists of modules that have one for each task."""
+
     def __init__(
         self, features: nn.Module, width: int, classes: list[int], *, bias: bool = True, one_head: bool = False
     ) -> None:
@@ -196,7 +199,7 @@ class MultiHeadNetwork(nn.Module):
         shared, by_task = 0, [0] * len(self.outputs)
         for name, value in self.state_dict().items():
             kind, place, *_ = name.split(".")
-            if kind in ("heads", "critics"):
+            if kind in self.of_each_task:
                 by_task[int(place)] += value.numel()
             else:
                 shared += value.numel()

@@ -250,10 +250,10 @@ def test_another_game_leaves_the_first_ones_heads_alone(quick: Path, tmp_path: P
     assert state.tasks == 2
 
 
-IMAGES_ONLY = [name for name, method in ALL_METHODS.items() if not method.games]
+SUPERVISED = [name for name, method in ALL_METHODS.items() if method.supervised]
 
 
-@pytest.mark.parametrize("method", sorted(set(ALL_METHODS).difference(METHODS, IMAGES_ONLY)))
+@pytest.mark.parametrize("method", sorted(set(ALL_METHODS).difference(METHODS, SUPERVISED)))
 def test_methods_that_the_paper_has_for_classification_alone_learn_games_too(
     method: str, quick: Path, tmp_path: Path
 ) -> None:

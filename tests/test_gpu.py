@@ -30,7 +30,7 @@ pytestmark = [
 ]
 _PRECISION = TrainingConfig.model_fields.get("precision")
 PRECISIONS = get_args(_PRECISION.annotation) if _PRECISION else ("float32",)
-GAME_METHODS = [name for name, method in METHODS.items() if method.games]
+GAME_METHODS = [name for name, method in METHODS.items() if not method.supervised]
 
 
 @pytest.fixture

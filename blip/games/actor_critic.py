@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from typing import ClassVar
 
 from pydantic import PositiveInt
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class AtariNetworkConfig(Schema):
 
 class ActorCriticNetwork(MultiHeadNetwork):
     """A network of shared `features`, `heads[t]` for the logits of game t's actions, and `critics[t]` for its value."""
+
+    of_each_task: ClassVar[tuple[str, ...]] = ("heads", "critics")
 
     def __init__(self, features: nn.Module, width: int, actions: list[int]) -> None:
         super().__init__(features, width, actions)

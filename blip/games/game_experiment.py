@@ -54,8 +54,8 @@ class GameExperiment(Experiment):
     @model_validator(mode="after")
     def _methods_learn_games(self) -> "GameExperiment":
         for method in self.methods:
-            if not METHODS[method].games:
-                raise wrong("trains on images of earlier tasks, which games do not have", "methods", method)
+            if METHODS[method].supervised:
+                raise wrong("needs labelled examples, which games do not have", "methods", method)
         return self
 
     def run_config(self, method: str, seed: int) -> dict[str, Any]:

@@ -47,6 +47,9 @@ class ImageExperiment(Experiment):
     def sources(self) -> list[SourceConfig]:
         return self.data.sources
 
+    def trial(self, tasks: int, validation: float) -> dict[str, Any]:
+        return {"data.validation": self.data.validation or validation, "data.trial_tasks": tasks}
+
     def network_of(self, method: str) -> AnyNetworkConfig:
         """The network that a method is run on."""
         changes = self.network_changes.get(method)

@@ -41,8 +41,8 @@ class Method:
     for the device (`.item()`, `if` on a tensor), and the tensors that they read stay the same ones while a task trains.
     """
 
-    games: ClassVar[bool] = True
-    """Whether it can learn games; `data_for` is for images alone."""
+    supervised: ClassVar[bool] = False
+    """Whether its tasks must be sets of labelled examples: it goes over them by itself, or counts epochs."""
 
     remembered: ClassVar[tuple[str, ...]] = ()
     """Attributes that checkpoints hold: nested dicts and lists of tensors, numbers and strings."""
@@ -77,7 +77,7 @@ class Method:
         return None
 
     def before_epoch(self, batches: int) -> None:
-        """Called before each epoch of so many batches; of images alone."""
+        """Called before each epoch of so many batches, where a task is a set of labelled examples."""
 
     def before_step(self) -> None:
         """Called with the loss's gradients in place, before they are clipped and used; it may change them."""

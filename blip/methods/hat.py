@@ -28,7 +28,7 @@ class HAT(Method):
 
     name = "hat"
     clip_norm = 10_000.0
-    games = False
+    supervised = True
     remembered = ("gates", "begun")
 
     class Settings(Schema):

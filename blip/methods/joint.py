@@ -16,7 +16,7 @@ class Joint(Method):
     """
 
     name = "joint"
-    games = False
+    supervised = True
 
     class Settings(Schema):
         at_once: bool = False

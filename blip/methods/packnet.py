@@ -28,7 +28,7 @@ class PackNet(Method):
     """
 
     name = "packnet"
-    games = False
+    supervised = True
     remembered = ("owner",)
 
     class Settings(Schema):

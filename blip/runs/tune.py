@@ -55,17 +55,14 @@ def at_the_edge(grid: Mapping[str, list[Any]], best: Mapping[str, Any]) -> list[
 
 
 def _trial(path: Path, overrides: dict[str, Any], method: str, point: Mapping[str, Any], asked: Tuning) -> Experiment:
-    experiment: Any = load_experiment(path, overrides)
+    experiment: Experiment = load_experiment(path, overrides)
     experiment.run_config(method, 0)  # an unknown method is told before its settings
-    if not experiment.sources:
+    changes = experiment.trial(asked.tasks, asked.validation)
+    if not changes:
         raise BlipError(f"{path}: settings are chosen by validation images, of which it has none")
-    changes = {
-        "name": f"{experiment.name}.trial",  # its splits are others
-        "data.validation": experiment.data.validation or asked.validation,
-        "data.trial_tasks": asked.tasks,
-        **{f"methods.{method}.{key}": value for key, value in point.items()},
-    }
-    trial: Experiment = load_experiment(path, {**overrides, **changes})
+    name = {"name": f"{experiment.name}.trial"}  # its splits are others
+    settings = {f"methods.{method}.{key}": value for key, value in point.items()}
+    trial: Experiment = load_experiment(path, {**overrides, **name, **changes, **settings})
     return trial
 
 
