@@ -10,8 +10,8 @@ from contextlib import ExitStack
 import torch
 
 from blip.claims.timing import Work, paired_ratios
-from blip.devices import keep_freed_memory
-from blip.training.products import AUTO, choose, computed_by, processor_name
+from blip.devices import keep_freed_memory, processor_name
+from blip.training.products import AUTO, choose, computed_by
 
 
 def paired_ratio(

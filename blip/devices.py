@@ -1,11 +1,17 @@
-"""Devices: which one a run is on, and how memory gets there."""
+"""Devices: which one a run is on, what they are, how precise their products are, and how memory gets there."""
 
 import ctypes
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from blip.errors import BlipError
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def pick_device(name: str) -> torch.device:
@@ -28,6 +34,35 @@ def pick_device(name: str) -> torch.device:
         torch.cuda.set_device(device)
         torch.backends.cudnn.deterministic = True  # or a resumed run would not end with the same bytes
     return device
+
+
+@contextmanager
+def tensor_float_32(device: torch.device, allowed: bool) -> Iterator[None]:
+    """Whether a GPU may compute products and convolutions in TF32 within the block; PyTorch lets it convolve so."""
+    if device.type != "cuda":
+        yield
+        return
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+def processor() -> dict[str, str]:
+    """What Linux says of the first processor; empty where it is silent."""
+    try:
+        entry = CPUINFO.read_text().partition("\n\n")[0]
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in entry.splitlines())}
+
+
+def processor_name() -> str:
+    """What the processor is called, or what kind it is."""
+    return processor().get("model name") or platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> None:

@@ -12,8 +12,9 @@ import torch
 
 from blip.config import kind_of, load_experiment, published
 from blip.data import is_present
+from blip.devices import processor, processor_name
 from blip.schema import read_yaml
-from blip.training.products import AUTO, ONEDNN, SMALLEST_PRODUCT, choose, processor, processor_name
+from blip.training.products import AUTO, ONEDNN, SMALLEST_PRODUCT, choose
 
 OPTIONAL = {
     "games": ("ale-py", "gymnasium", "stable-baselines3"),

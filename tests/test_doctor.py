@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from blip import doctor
+from blip import devices, doctor
 from blip.cli import main
 from blip.training import products
 
@@ -76,7 +76,7 @@ def test_the_cpu_and_its_products_are_told(
     info.write_text(
         "vendor_id: AuthenticAMD\ncpu family: 26\nmodel name: A CPU\nflags: avx2 avx512bw avx512vl avx512dq avx512f\n"
     )
-    monkeypatch.setattr(products, "CPUINFO", info)
+    monkeypatch.setattr(devices, "CPUINFO", info)
     assert main(["doctor"]) == 0
     rows = rows_of(capsys.readouterr().out)
     assert rows["CPU"].startswith("A CPU: ")

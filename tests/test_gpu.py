@@ -16,12 +16,11 @@ from torch import Tensor, nn
 from blip import BLIP, diagonal_fisher
 from blip.cli import main
 from blip.core import formulas
-from blip.devices import pick_device
+from blip.devices import pick_device, tensor_float_32
 from blip.images.image_trainer import TrainingConfig
 from blip.methods import METHODS
 from blip.training.checkpoint import to_bytes
 from blip.training.descent import GradientDescent
-from blip.training.products import tensor_float_32
 
 STAND_IN = bool(os.environ.get("BLIP_GPU_STAND_IN"))
 pytestmark = [

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from blip import devices
 from blip.config import load_experiment
 from blip.networks import MLPConfig, ResNet18Config, largest_product
 from blip.runs.train import Training, train_run
@@ -85,9 +86,9 @@ WIDE = "avx512f avx512dq avx512bw avx512vl"
     ],
 )
 def test_processors(about: str, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(products, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(devices, "CPUINFO", tmp_path / "cpuinfo")
     assert not products._is_faster_here(), "no such file, as on macOS"
-    products.CPUINFO.write_text(about)
+    devices.CPUINFO.write_text(about)
     assert products._is_faster_here() == expected
 
 

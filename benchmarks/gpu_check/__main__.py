@@ -87,8 +87,7 @@ def _entry(name: str, about: str) -> dict[str, Any]:
 
 def run_step(options: argparse.Namespace) -> int:
     """In a process of its own: hand on each row as soon as it is there."""
-    from blip.devices import pick_device
-    from blip.training.products import tensor_float_32
+    from blip.devices import pick_device, tensor_float_32
 
     module, _, name = STEPS[options.step].function.rpartition(".")
     device = pick_device(options.device)

@@ -19,11 +19,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from blip import diagonal_fisher
 from blip.config import load_experiment
-from blip.devices import pick_device
+from blip.devices import pick_device, tensor_float_32
 from blip.methods import METHODS
 from blip.training.checkpoint import Checkpoint
 from blip.training.descent import GradientDescent
-from blip.training.products import tensor_float_32
 
 SMALL_MLP, SMALL_ALEXNET = {"network.hidden": [32]}, {"network.mul": 0.1, "network.hidden": [32, 32]}
 CASES: dict[str, tuple[str, dict[str, Any], tuple[int, int, int], int, dict[str, Any]]] = {

@@ -24,10 +24,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 from blip.errors import BlipError
 from blip.games.actor_critic import STACK
 from blip.games.names import SUFFIX, rom_id
+from blip.games.settings import MAX_FRAMES
 
 SKIP = 4
-MAX_FRAMES = 108_000
-"""Half an hour of play, where a game that does not end is cut; the usual cap (published code: 400,000)."""
 NOOPS = 30
 SEEDS = 2**31
 """ale-py takes seeds below this."""

@@ -25,6 +25,9 @@ ENVIRONMENTS = 3
 redone. 2: with what is pressed before each episode, in training and evaluation, and the penalty in PPO's loss. 3: Adam
 in one pass over its state, and convolutions with channels last, round otherwise."""
 
+MAX_FRAMES = 108_000
+"""Half an hour of play, where a game that does not end is cut; the usual cap (published code: 400,000)."""
+
 
 class PPOConfig(Schema):
     """PPO of the paper, the same for every game and method. A step is one action of one environment, four frames."""
@@ -85,5 +88,5 @@ class EvaluationConfig(Schema):
     greedy: bool = True
     """Whether the likeliest action is taken, as published; otherwise actions are drawn as in training. An agent that
     has only begun to learn prefers one action everywhere, and its greedy games say nothing."""
-    max_frames: PositiveInt = 108_000
+    max_frames: PositiveInt = MAX_FRAMES
     """A game is cut after so many: half an hour of play."""

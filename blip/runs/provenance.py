@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
+from blip.devices import processor_name
 from blip.record import Provenance
-from blip.training.products import processor_name
 
 ABSOLUTE = re.compile(r"(?<![^\s=:,;'\"(\[{])~?/[^\s,;'\")\]}]+")
 """A path within a word of the command, such as that of --out=/home/me/runs."""

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from blip.config import fingerprint
-from blip.devices import keep_freed_memory, pick_device
+from blip.devices import keep_freed_memory, pick_device, tensor_float_32
 from blip.errors import BlipError
 from blip.experiment import Experiment, Inputs
 from blip.files import make_folder
@@ -32,7 +32,7 @@ from blip.runs.provenance import provenance
 from blip.runs.score_text import score_table
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
-from blip.training.products import AUTO, DEFAULT, choose, computed_by, tensor_float_32
+from blip.training.products import AUTO, DEFAULT, choose, computed_by
 
 
 @dataclass(frozen=True)

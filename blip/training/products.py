@@ -9,17 +9,16 @@ Other products are other roundings. Which library is used depends on nothing but
 size of the network, never on a measurement, so that the same run has the same bytes on the same machine.
 """
 
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from blip.devices import processor
+
 DEFAULT, ONEDNN, AUTO = "default", "onednn", "auto"
-CPUINFO = Path("/proc/cpuinfo")
 
 SMALLEST_PRODUCT = 2**21
 """Multiplications from which on oneDNN's calls, about 10 µs dearer than MKL's, pay: 128 × 128 × 128 takes 0.73 of the
@@ -55,35 +54,6 @@ def computed_by(library: str) -> Iterator[None]:
         yield
     finally:
         setting.fp32_precision = before
-
-
-@contextmanager
-def tensor_float_32(device: torch.device, allowed: bool) -> Iterator[None]:
-    """Whether a GPU may compute products and convolutions in TF32 within the block; PyTorch lets it convolve so."""
-    if device.type != "cuda":
-        yield
-        return
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
-
-
-def processor() -> dict[str, str]:
-    """What Linux says of the first processor; empty where it is silent."""
-    try:
-        entry = CPUINFO.read_text().partition("\n\n")[0]
-    except OSError:
-        return {}
-    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in entry.splitlines())}
-
-
-def processor_name() -> str:
-    """What the processor is called, or what kind it is."""
-    return processor().get("model name") or platform.processor() or platform.machine()
 
 
 def _setting() -> Any:
