@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import ale_py
 import gymnasium
@@ -28,7 +29,7 @@ from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecFrameStack, VecTransposeImage
 
 from blip.games.actor_critic import ActorCriticNetwork, AtariNetworkConfig
-from blip.games.atari import NativeAtari, wrapped_atari
+from blip.games.atari import NativeAtari
 from blip.games.policy import GamePolicy
 from blip.games.ppo import PublishedPPO
 from blip.training.products import DEFAULT, computed_by
@@ -120,16 +121,17 @@ def ours(low_precision: bool, device: str = "cpu", *, cuda_graphs: bool = False)
     return work
 
 
+def wrapped(**how: Any) -> VecEnv:
+    """The same games by Stable-Baselines3's chain of wrappers, one after another where not told otherwise."""
+    return VecTransposeImage(VecFrameStack(make_atari_env(f"{GAME}NoFrameskip-v4", COUNT, **how), 4))
+
+
 def theirs(device: str = "cpu") -> Callable[[], object]:
     """Stable-Baselines3's own PPO with the same network."""
-    environments = make_atari_env(
-        f"{GAME}NoFrameskip-v4", COUNT, vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}
-    )
-    stacked = VecTransposeImage(VecFrameStack(environments, 4))
     network = ActorCriticNetwork(*AtariNetworkConfig().features((4, 84, 84)), [18]).to(device)
     ppo = PPO(
         GamePolicy,
-        stacked,
+        wrapped(vec_env_cls=SubprocVecEnv, vec_env_kwargs={"start_method": "fork"}),
         n_steps=STEPS,
         batch_size=COUNT * STEPS // 8,
         n_epochs=4,
@@ -151,7 +153,7 @@ def main() -> None:
         print("OpenCV is not installed: Pillow's resizing stands in for it in SB3's wrappers")
         atari_wrappers.cv2 = pillow()
     n = 3 if "--short" in sys.argv else 7
-    native, chain = NativeAtari(GAME, COUNT), wrapped_atari(GAME, COUNT)
+    native, chain = NativeAtari(GAME, COUNT), wrapped()
     works = random_steps(native, STEPS), random_steps(chain, STEPS)
     compare("Boxing, environments / DummyVecEnv and wrappers", *works, COUNT * STEPS, n, 1.0)
     other = theirs()

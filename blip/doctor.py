@@ -21,7 +21,6 @@ OPTIONAL = {
     "workflow": ("snakemake",),
     "page, RO-Crate": ("vl-convert-python", "rocrate"),
     "download of raw data": ("torchvision",),
-    "Stable-Baselines3's wrappers": ("opencv-python-headless",),
 }
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve")
 """Those that products and bfloat16 are fast by."""

@@ -13,10 +13,13 @@ pytest.importorskip("stable_baselines3")
 pytest.importorskip("ale_py")
 
 from stable_baselines3.common import atari_wrappers
+from stable_baselines3.common.env_util import make_atari_env
+from stable_baselines3.common.vec_env import VecFrameStack, VecTransposeImage
 
 from blip.errors import BlipError
-from blip.games.atari import NativeAtari, NativeGame, action_count, wrapped_atari
-from blip.games.names import game_name, rom_id
+from blip.games.actor_critic import STACK
+from blip.games.atari import NativeAtari, NativeGame, action_count
+from blip.games.names import SUFFIX, game_name, rom_id
 
 ACTIONS = {"KungFuMaster": 14, "Boxing": 18, "Jamesbond": 18, "Krull": 18, "Riverraid": 18, "SpaceInvaders": 6}
 
@@ -72,7 +75,8 @@ def test_action_sets_are_the_published_ones(game: str) -> None:
 
 def compare(game: str, steps: int, seed: int = 0) -> list[float]:
     """Mean absolute difference of the pixels of each step; rewards, dones and returns are asserted to be equal."""
-    native, wrapped = NativeAtari(game, 1, noop_max=0), wrapped_atari(game, 1, noop_max=0)
+    chain = make_atari_env(game + SUFFIX, 1, wrapper_kwargs={"noop_max": 0})
+    native, wrapped = NativeAtari(game, 1, noop_max=0), VecTransposeImage(VecFrameStack(chain, STACK))
     native.seed(seed), wrapped.seed(seed)
     ours, theirs = native.reset(), wrapped.reset()
     random = np.random.default_rng(seed)
@@ -264,10 +268,3 @@ def test_the_letters_of_a_game_tell_what_was_chosen_and_what_was_pressed(game: s
     assert length == len(chosen)
     for step in observed:
         assert step.done == (not step.observation[:3].any()), "the frames of the life before are black"
-
-
-def test_wrappers_need_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atari_wrappers, "cv2", None)
-    with pytest.raises(BlipError) as error:
-        wrapped_atari("Boxing", 1)
-    assert "opencv-python-headless" in one_line(error)

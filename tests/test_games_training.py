@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from opencv_stand_in import opencv as opencv
 from PIL import Image
 from test_data import one_line
 
@@ -114,6 +113,7 @@ def test_the_published_experiment() -> None:
         ("ppo.mini_batches", 5, "mini_batches: expected whole ones of 2 × 16 steps, found 5"),
         ("ppo.steps", 31, "steps: expected at least one update of 32, found 31"),
         ("ppo.learning_rate", 1, "ppo.learning_rate: unknown key"),
+        ("ppo.backend", "sb3", "ppo.backend: unknown key"),
     ],
 )
 def test_bad_settings_are_one_line(quick: Path, key: str, value: Any, problem: str) -> None:
@@ -267,20 +267,14 @@ def test_methods_that_the_paper_has_for_classification_alone_learn_games_too(
 # Resume
 
 
-STOPPED = [(method, "native") for method in METHODS] + [("blip", "sb3")]
-
-
-@pytest.mark.usefixtures("opencv")
-@pytest.mark.parametrize(
-    ("method", "backend"), [STOPPED[0], *(pytest.param(*s, marks=pytest.mark.slow) for s in STOPPED[1:])]
-)
+@pytest.mark.parametrize("method", [METHODS[0], *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])])
 def test_a_run_goes_on_as_if_it_had_not_been_stopped(
-    method: str, backend: str, quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = make_trainer(quick, method, tmp_path / "whole", ppo__backend=backend)
+    whole = make_trainer(quick, method, tmp_path / "whole")
     whole.run("whole")
     for stop in (3, 8, 5):  # updates; from the last checkpoint on, they end in the first game and twice in the second
-        trainer = make_trainer(quick, method, tmp_path / "stopped", ppo__backend=backend)
+        trainer = make_trainer(quick, method, tmp_path / "stopped")
         update, done = trainer._update, []
 
         def stopping(ppo: Any, progress: Any, update: Any = update, done: Any = done, stop: int = stop) -> None:
@@ -291,7 +285,7 @@ def test_a_run_goes_on_as_if_it_had_not_been_stopped(
         monkeypatch.setattr(trainer, "_update", stopping)
         with pytest.raises(KeyboardInterrupt):
             trainer.run("stopped")
-    last = make_trainer(quick, method, tmp_path / "stopped", ppo__backend=backend)
+    last = make_trainer(quick, method, tmp_path / "stopped")
     last.run("going on")
     weights, tables = results(whole)
     resumed_weights, resumed_tables = results(last)

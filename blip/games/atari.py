@@ -1,29 +1,25 @@
-"""Sixteen Atari games at once, for Stable-Baselines3: ale-py's own preprocessing, or SB3's chain of wrappers.
+"""Sixteen Atari games at once, for Stable-Baselines3, by ale-py's own preprocessing.
 
-Both give what the published environments gave: frame skip 4, no sticky actions, the minimal action set, the maximum of
+It gives what the published environments gave: frame skip 4, no sticky actions, the minimal action set, the maximum of
 the last two frames, 84 × 84 grey pixels, four frames stacked, up to 30 no-ops at the start of a game, rewards -1, 0
-or 1, episodes that end with a life, and what is pressed before each of them. ale-py's is somewhat faster
-(`benchmarks/atari.py`).
+or 1, episodes that end with a life, and what is pressed before each of them. Stable-Baselines3's chain of wrappers does
+too (`tests/test_games_environments.py`), somewhat slower (`benchmarks/atari.py`).
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import ale_py
-import gymnasium
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
-from stable_baselines3.common import atari_wrappers
-from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecFrameStack, VecTransposeImage
+from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices
 
-from blip.errors import BlipError
 from blip.games.actor_critic import STACK
-from blip.games.names import SUFFIX, rom_id
+from blip.games.names import rom_id
 from blip.games.settings import MAX_FRAMES
 
 SKIP = 4
@@ -239,31 +235,6 @@ class NativeAtari(VecEnv):
 
     def get_images(self) -> Sequence[NDArray[Any] | None]:
         return [None] * self.num_envs
-
-
-def wrapped_atari(game: str, count: int, *, noop_max: int = NOOPS) -> VecEnv:
-    """The same games through Stable-Baselines3's own wrappers, one after another in this process.
-
-    Raises BlipError without OpenCV.
-    """
-    if vars(atari_wrappers)["cv2"] is None:
-        raise BlipError("Stable-Baselines3's wrappers need OpenCV: pip install opencv-python-headless")
-    rom_id(game)
-    gymnasium.register_envs(ale_py)
-
-    def make() -> gymnasium.Env[Any, Any]:
-        env = gymnasium.make(game.removesuffix(SUFFIX) + SUFFIX)
-        return atari_wrappers.AtariWrapper(Monitor(env), noop_max=noop_max)
-
-    environments = DummyVecEnv([make] * count)
-    return VecTransposeImage(VecFrameStack(environments, STACK))
-
-
-def make_environments(
-    game: str, count: int, backend: Literal["native", "sb3"] = "native", *, threads: int = 1
-) -> VecEnv:
-    """`count` environments of one game."""
-    return NativeAtari(game, count, threads=threads) if backend == "native" else wrapped_atari(game, count)
 
 
 def action_count(game: str) -> int:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ import torch
 from blip.data import Examples
 from blip.errors import BlipError
 from blip.games.actor_critic import STACK, ActorCriticNetwork
-from blip.games.atari import SEEDS, make_environments
+from blip.games.atari import SEEDS, NativeAtari
 from blip.games.evaluation import Act, Played, at_random, by_network, play
 from blip.games.measurements import MEAN_RETURNS, RANDOM_RETURNS, REPLAYS, RETURNS, UPDATES
 from blip.games.policy import GamePolicy
@@ -55,26 +55,17 @@ class GameTrainer(Trainer):
             if self.done % self.config.restart_updates == 0:
                 if not resumed:
                     self._save({"optimizer": optimizer.state_dict()})
-                self._restart(ppo)
+                # New games, which depend on nothing but the place in the run.
+                ppo.start(address(self.seed, "environments", self.task, self.done) % SEEDS)
             resumed = False
             self._update(ppo, progress)
-
-    def _restart(self, ppo: PublishedPPO) -> None:
-        """Start new games, which depend on nothing but the place in the run."""
-        if self.config.backend == "sb3":
-            ppo.replace(self._environments())  # its wrappers start a new game only once the last one is over
-        ppo.start(address(self.seed, "environments", self.task, self.done) % SEEDS)
-
-    def _environments(self) -> Any:
-        game, config = self.names[self.task], self.config
-        return make_environments(game, config.environments, config.backend, threads=torch.get_num_threads())
 
     def _fresh_ppo(self) -> PublishedPPO:
         """A fresh PPO with a fresh optimizer around the shared network and this game's heads."""
         config = self.config
         ppo = PublishedPPO(
             GamePolicy,
-            self._environments(),
+            NativeAtari(self.names[self.task], config.environments, threads=torch.get_num_threads()),
             learning_rate=lambda left: config.lr * left,
             n_steps=config.rollout,
             batch_size=config.steps_per_update // config.mini_batches,
@@ -96,7 +87,7 @@ class GameTrainer(Trainer):
             device=self.device,
         )
         ppo.method, ppo.cuda_graphs = self.method, self.cuda_graphs
-        ppo.halves = self.device.type == "cuda" and config.backend == "native"
+        ppo.halves = self.device.type == "cuda"
         ppo.begin(config.updates * config.steps_per_update, self.done * config.steps_per_update)
         return ppo
 

@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
-from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor, nn
 
 from blip.devices import upload
@@ -51,12 +50,6 @@ class PublishedPPO(PPO):
         self.set_logger(Logger(folder=None, output_formats=[]))  # first, or SB3 makes a folder for one of its own
         self._setup_learn(total_steps)
         self.num_timesteps = steps
-
-    def replace(self, environments: VecEnv) -> None:
-        """Close the environments and go on in new ones; `start` must follow."""
-        assert self.env is not None
-        self.env.close()
-        self.env = environments
 
     def release(self) -> None:
         """Close the environments, and let go of the recording and the rollout on the device.

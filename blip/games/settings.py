@@ -51,8 +51,6 @@ class PPOConfig(Schema):
     clip_norm: PositiveFloat = 0.5
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the shared features while acting and training; weights, heads and Fisher information are float32 always."""
-    backend: Literal["native", "sb3"] = "native"
-    """ale-py's vector environment, or Stable-Baselines3's chain of wrappers."""
     restart_updates: PositiveInt = 50
     """After so many updates all environments start new games. Only there can a killed run go on, since the emulator's
     state cannot be saved; numbers depend on it, so it is a setting and not a matter of time."""
