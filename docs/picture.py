@@ -5,7 +5,6 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -51,8 +50,7 @@ def _accuracies(ax: Axes, runs: Runs, method: str) -> None:
 
 
 def _bits(ax: Axes, runs: Runs) -> None:
-    shares = [100 * capacity(bits) for _, bits in runs.tables["bits"].groupby("seed")]
-    frozen = pd.concat(shares, axis=1).mean(axis=1)
+    frozen = 100 * capacity(runs.tables["bits"]).groupby("task_learned").mean()
     new = frozen.diff().fillna(frozen)
     tasks = frozen.index + 1
     ax.bar(tasks, 100, width=1, color="0.94")

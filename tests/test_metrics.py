@@ -85,8 +85,11 @@ def test_capacity_by_hand() -> None:
     bits = pd.DataFrame(
         [(0, "a", 0, 10), (0, "b", 5, 10), (1, "a", 10, 10), (1, "b", 20, 5), (1, "b", 4, 5)],
         columns=["task_learned", "layer", "frozen_bits", "parameters"],
-    )
-    assert capacity(bits.assign(max_bits=20)).tolist() == [50 / 400, 220 / 400]
+    ).assign(experiment="e", method="blip", seed=0, max_bits=20)
+    other = bits[bits["task_learned"] == 0].assign(seed=1, frozen_bits=20)
+    shares = capacity(pd.concat([bits, other])).to_dict()
+    expected = {(0, 0): 50 / 400, (0, 1): 220 / 400, (1, 0): 1}
+    assert shares == {("e", "blip", *place): share for place, share in expected.items()}
 
 
 counts = st.tuples(st.integers(0, 3), st.integers(0, 20), st.integers(1, 1000))
@@ -95,7 +98,7 @@ counts = st.tuples(st.integers(0, 3), st.integers(0, 20), st.integers(1, 1000))
 @given(st.lists(counts, min_size=1))
 def test_capacity_is_a_share(rows: list[tuple[int, int, int]]) -> None:
     bits = pd.DataFrame(rows, columns=["task_learned", "frozen_bits", "parameters"])
-    assert capacity(bits.assign(max_bits=20)).between(0, 1).all()
+    assert capacity(bits.assign(experiment="e", method="m", seed=0, max_bits=20)).between(0, 1).all()
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=8))

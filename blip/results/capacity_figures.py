@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from blip.results.loading import KEYS, Runs, method_order
+from blip.results.metrics import capacity
 from blip.results.style import CAPTION, MARKERS, draw_spread, percent, sequence
 
 MOST_BESIDE = 4
@@ -21,11 +22,6 @@ def draw_capacity(runs: Runs) -> Figure | None:
     if "bits" not in runs.tables:
         return None
     bits = runs.tables["bits"]
-    bits = bits.assign(
-        frozen=bits["frozen_bits"] * bits["parameters"],
-        most=bits["max_bits"] * bits["parameters"],
-        task=bits["task_learned"] + 1,
-    )
     methods, layers = method_order(bits["method"]), list(dict.fromkeys(bits["layer"]))
     figure, axes = plt.subplots(
         1, len(methods), figsize=(0.9 + 3.2 * len(methods), 2.7), sharex=True, sharey=True, squeeze=False
@@ -33,11 +29,11 @@ def draw_capacity(runs: Runs) -> Figure | None:
     for ax, method in zip(axes[0], methods, strict=True):
         mine = bits[bits["method"] == method]
         for layer, marker, colour in zip(layers, cycle(MARKERS), sequence(len(layers)), strict=False):
-            shares = _frozen_shares(mine[mine["layer"] == layer])
-            size = int(mine[mine["layer"] == layer].groupby([*KEYS, "task"])["parameters"].sum().max())
+            part = mine[mine["layer"] == layer]
+            shares, size = _by_tasks(part), int(part.groupby([*KEYS, "task_learned"])["parameters"].sum().max())
             every, label = max(1, shares.ngroups // 12), f"{layer} ({size:,})"
             draw_spread(ax, shares, colour, marker=marker, markevery=every, markersize=3.5, label=label)
-        ax.plot(_frozen_shares(mine).mean(), color="k", linestyle="--", linewidth=1.2, label="all")
+        ax.plot(_by_tasks(mine).mean(), color="k", linestyle="--", linewidth=1.2, label="all")
         ax.set(title=method if len(methods) > 1 else "", xlabel="tasks learned", ylim=(0, 1.02))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     axes[0, 0].set_ylabel("bits frozen")
@@ -49,10 +45,9 @@ def draw_capacity(runs: Runs) -> Figure | None:
     return figure
 
 
-def _frozen_shares(bits: pd.DataFrame) -> Any:
-    """The share of each seed, grouped by task."""
-    sums = bits.groupby(["seed", "task"])[["frozen", "most"]].sum()
-    return (sums["frozen"] / sums["most"]).groupby("task")
+def _by_tasks(bits: pd.DataFrame) -> Any:
+    """The shares of all seeds, grouped by the number of tasks learned."""
+    return capacity(bits).groupby(lambda place: place[-1] + 1)
 
 
 def draw_sizes(runs: Runs) -> Figure | None:

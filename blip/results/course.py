@@ -19,15 +19,14 @@ MOST_MARKS = 12
 def course(runs: Runs) -> pd.DataFrame:
     """Of each run after each task (`tasks`, from 1): `newest`, the share on the task just learned, `all`, the mean over
     those learned so far, `forgetting` so far, and `capacity`; nan where one does not apply."""
-    bits = dict(list(runs.tables["bits"].groupby(KEYS))) if "bits" in runs.tables else {}
+    frozen = capacity(runs.tables["bits"]).to_dict() if "bits" in runs.tables else {}
     rows = []
     for key, frame in normalised_scores(runs).groupby(KEYS):
         R = as_matrix(frame)
-        used = dict(capacity(bits[key])) if key in bits else {}
         for i in range(len(R)):
             measured = {"newest": R[i, i], "all": R[i, : i + 1].mean(), "forgetting": forgetting(R[: i + 1, : i + 1])}
             place = dict(zip(KEYS, key, strict=True)) | {"tasks": i + 1}
-            rows.append(place | measured | {"capacity": used.get(i, float("nan"))})
+            rows.append(place | measured | {"capacity": frozen.get((*key, i), float("nan"))})
     return pd.DataFrame(rows)
 
 

@@ -18,12 +18,13 @@ ALONE = "single-task"
 
 
 def capacity(bits: pd.DataFrame) -> "pd.Series[float]":
-    """Share of all bits that are frozen after each task, Σk / ΣQ over the parameters, in [0, 1].
+    """Share of all bits that are frozen in each run after each task, Σk / ΣQ over the parameters, in [0, 1].
 
-    `bits` counts the parameters of one run with each number of frozen bits k, of at most Q (`max_bits`).
+    `bits` counts the parameters with each number of frozen bits k, of at most Q (`max_bits`); in all layers, or some.
+    The index has `KEYS` and task_learned.
     """
     frozen, all_bits = (
-        (bits[column] * bits["parameters"]).groupby(bits["task_learned"]).sum()
+        (bits[column] * bits["parameters"]).groupby([bits[key] for key in (*KEYS, "task_learned")]).sum()
         for column in ("frozen_bits", "max_bits")
     )
     return frozen / all_bits
@@ -125,7 +126,7 @@ def run_metrics(runs: Runs) -> pd.DataFrame:
     seconds = runs.tables["cost"].groupby(KEYS)["seconds"].sum().to_dict()
     memory = runs.runs.set_index(KEYS)["peak_memory_mb"].to_dict()
     kept = runs.tables["memory"].groupby(KEYS)["bytes"].last().to_dict() if "memory" in runs.tables else {}
-    bits = dict(list(runs.tables["bits"].groupby(KEYS))) if "bits" in runs.tables else {}
+    frozen = capacity(runs.tables["bits"]).to_dict() if "bits" in runs.tables else {}
     plasticity = _plasticity(runs).to_dict()
     rows = {}
     for key, frame in normalised_scores(runs).groupby(KEYS):
@@ -137,7 +138,7 @@ def run_metrics(runs: Runs) -> pd.DataFrame:
             "forgetting": forgetting(R),
             "learning_acc": just_learned(R),
             "plasticity": plasticity[key],
-            "capacity": capacity(bits[key]).iloc[-1] if key in bits else float("nan"),
+            "capacity": frozen.get((*key, len(R) - 1), float("nan")),
             "memory_mb": kept.get(key, float("nan")) / 1e6,
             "minutes": seconds[key] / 60,
             "peak_memory_mb": memory[key],
