@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, SerializeAsAny
+from pydantic_core import to_jsonable_python
 
 from blip.data import is_present
 from blip.errors import BlipError
@@ -62,8 +63,7 @@ def load_experiment(path: Path, overrides: dict[str, Any] | None = None, varied:
     experiment = validate(kind_of(values), values, str(path))
     if not varied:
         return experiment
-    plain = experiment.model_dump(mode="json")  # values as they were understood: 1e-12 is a text in YAML
-    variant = Variant(of=experiment.name, settings={key: _value_at(plain, key) for key in varied})
+    variant = Variant(of=experiment.name, settings={key: _value_at(experiment, key) for key in varied})
     named = values | {"name": variant.name, "variant": variant.model_dump()}
     return validate(type(experiment), named, f"{path}: {', '.join(varied)}")
 
@@ -91,9 +91,13 @@ def _place(values: list[Any], part: str, key: str, where: Path) -> int:
 
 
 def _value_at(values: Any, key: str) -> Any:
+    """The plain value of a dotted key as it was understood: 1e-12 is a text in YAML."""
     for part in key.split("."):
-        values = values[int(part) if isinstance(values, list) else part]
-    return values
+        if isinstance(values, Schema):
+            values = getattr(values, part)
+        else:
+            values = values[part if isinstance(values, dict) else int(part)]
+    return to_jsonable_python(values)
 
 
 def parse_override(text: str, option: str = "--set") -> tuple[str, Any]:

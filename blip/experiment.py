@@ -13,7 +13,7 @@ from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.networks import MultiHeadNetwork
 from blip.record import COST, MEMORY, Score, Table, Variant
-from blip.schema import NAME, Schema, wrong
+from blip.schema import NAME, Schema, later, wrong
 from blip.seeding import address
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Setup, Trainer
@@ -68,7 +68,7 @@ class Experiment(Schema):
     about: str = ""
     stand_in: bool = False
     """Whether the data stand in for others; says so wherever a result shows."""
-    variant: Variant | None = None
+    variant: Variant | None = later(None)
     """Where it is one of several in which settings are varied: set by `vary` of a suite and `--vary`, not in files."""
     methods: dict[str, SerializeAsAny[Schema]]
     resources: Resources = Resources()
@@ -112,9 +112,8 @@ class Experiment(Schema):
         """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""
         if method not in self.methods:
             raise BlipError(f"method {method}: not in {self.name} (it has {', '.join(self.methods)})")
-        unused = {"methods", "about", "resources"} | ({"variant"} if self.variant is None else set())
         return {
-            **self.model_dump(mode="json", exclude=unused),
+            **self.model_dump(mode="json", exclude={"methods", "about", "resources"}),
             "method": {
                 "name": method,
                 "version": METHODS[method].version,

@@ -22,6 +22,11 @@ YAML_BYTES, YAML_NODES = 2**20, 100_000
 """Most that a YAML file has, and what its aliases and merges may expand to."""
 
 
+def later(default: Any) -> Any:
+    """A field that came later than runs that stay known: while it says nothing but `default`, it is not written."""
+    return Field(default=default, exclude_if=lambda value: value == default)
+
+
 class Schema(BaseModel):
     """Base of all configuration; immutable, and an unknown key is an error."""
 

@@ -314,6 +314,15 @@ def test_each_value_becomes_an_experiment_of_its_own(tiny: Path) -> None:
     assert load_experiment(tiny, plan.overrides, plan.varied) == plan.experiment
 
 
+def test_a_varied_setting_is_told_where_it_is_the_default_too(tiny: Path) -> None:
+    vary = "vary: {methods.imm-mode.merge: [true, false]}"
+    _, planned = load_suite(write_suite(tiny.parent, f"  - {{config: tiny.yaml, methods: [imm-mode], {vary}}}"), tiny)
+    assert [plan.experiment.variant.settings for plan in planned.values()] == [  # type: ignore[union-attr]
+        {"methods.imm-mode.merge": True},
+        {"methods.imm-mode.merge": False},
+    ]
+
+
 def test_several_varied_settings_give_all_combinations(tiny: Path) -> None:
     vary = "vary: {network.hidden: [[8], [8, 9]], data.sources.0.classes_per_task: [2, 5]}"
     _, planned = load_suite(write_suite(tiny.parent, f"  - {{config: tiny.yaml, {vary}}}"), tiny.parent)

@@ -1,21 +1,12 @@
 """How an experiment's data are described."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from blip.data.sources import SOURCES
-from blip.schema import NAME, Fraction, Schema
+from blip.schema import NAME, Fraction, Schema, later
 
 Side = Annotated[int, Field(ge=1, le=10_000)]
 
@@ -84,12 +75,12 @@ class DataConfig(Schema):
 
     sources: list[SourceConfig] = Field(min_length=1)
     shuffle_tasks: bool = False
-    task_order: list[NonNegativeInt] | None = None
+    task_order: list[NonNegativeInt] | None = later(None)
     """The tasks' places in the sequence as it would be without: [4, 3, 2, 1, 0] turns it round, whatever the seed."""
     shuffle_classes: bool = False
     validation: float = Field(default=0, ge=0, lt=1)
     """Share of the training images held out to steer the learning rate; 0: the training images themselves."""
-    trial_tasks: PositiveInt | None = None
+    trial_tasks: PositiveInt | None = later(None)
     """To choose settings by (`blip tune`): so many first tasks alone, tested on their validation images."""
 
     @model_validator(mode="after")
@@ -105,9 +96,3 @@ class DataConfig(Schema):
         if self.task_order is not None and sorted(self.task_order) != list(range(len(self.task_order))):
             raise ValueError("task_order: expected each of 0, 1, 2, … once")
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before_without(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Keys that came later are left out where they say nothing, so that earlier runs stay known."""
-        values: dict[str, Any] = handler(self)
-        return {key: v for key, v in values.items() if key not in ("task_order", "trial_tasks") or v is not None}

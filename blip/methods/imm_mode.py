@@ -1,9 +1,7 @@
 """Incremental moment matching, mode merging: average the old and the new network by how sure each is."""
 
-from typing import Any
-
 import torch
-from pydantic import NonNegativeFloat, PositiveInt, SerializerFunctionWrapHandler, model_serializer
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from blip.core.fisher import batch_gradient_fisher
@@ -11,7 +9,7 @@ from blip.core.penalties import quadratic_penalties
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork, copied
-from blip.schema import Schema
+from blip.schema import Schema, later
 from blip.seeding import address, generator
 
 
@@ -33,15 +31,8 @@ class ModeIMM(Method):
         """λ of the L2-transfer term λ/2 · Σ(θ - θ_old)²."""
         fisher_batch_size: PositiveInt = 32
         """As for `ewc`."""
-        merge: bool = True
+        merge: bool = later(True)
         """Off, as in the published code, L2-transfer is all that there is."""
-
-        @model_serializer(mode="wrap")
-        def _without_default(self, complete: SerializerFunctionWrapHandler) -> dict[str, Any]:
-            values: dict[str, Any] = complete(self)
-            if self.merge:  # runs from before there was the setting are no others
-                values.pop("merge", None)
-            return values
 
     def __init__(self, network: MultiHeadNetwork, settings: "ModeIMM.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
