@@ -233,9 +233,6 @@ class NativeAtari(VecEnv):
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
         return [False for _ in self._get_indices(indices)]
 
-    def get_images(self) -> Sequence[NDArray[Any] | None]:
-        return [None] * self.num_envs
-
 
 def action_count(game: str) -> int:
     """Actions in the minimal set of a game."""

@@ -38,17 +38,15 @@ def variants(runs: Runs) -> pd.DataFrame:
         for method in method_order(method for name, method in by_run if of.get(name) == whole):
             if (whole, method) not in by_run:
                 raise BlipError(f"{whole}: no runs of {method}, of which there are variants")
-            section.append(_row(whole, method, "", by_run[whole, method], by_run[whole, method]))
-            for name in sorted(name for name, other in of.items() if other == whole and (name, method) in by_run):
-                section.append(
-                    _row(whole, method, name.removeprefix(f"{whole}."), by_run[name, method], by_run[whole, method])
-                )
+            names = [whole, *sorted(name for name, other in of.items() if other == whole and (name, method) in by_run)]
+            section += [_row(whole, method, name, by_run[name, method], by_run[whole, method]) for name in names]
         corrected = iter(holm([row[f"{metric}_p"] for row in section for metric in COMPARED]))
         rows += [row | {f"{metric}_p": float(next(corrected)) for metric in COMPARED} for row in section]
     return pd.DataFrame(rows)
 
 
-def _row(whole: str, method: str, variant: str, runs: pd.DataFrame, originals: pd.DataFrame) -> dict[str, Any]:
+def _row(whole: str, method: str, name: str, runs: pd.DataFrame, originals: pd.DataFrame) -> dict[str, Any]:
+    variant = name.removeprefix(whole).removeprefix(".")
     row: dict[str, Any] = {"experiment": whole, "method": method, "variant": variant, "n": len(runs)}
     row |= {name: runs[name].mean() for name in SHOWN}
     for metric in COMPARED:
