@@ -65,6 +65,34 @@ def planned(output: str) -> dict[str, int]:
     return {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", output, re.M) if rule != "total"}
 
 
+DEPLOYED = """\
+configfile: "config/config.yaml"
+
+
+module blip:
+    snakefile:
+        "%s"
+    config:
+        config
+
+
+use rule * from blip
+"""
+
+
+def test_the_workflow_is_a_module_of_anothers(tmp_path: Path) -> None:
+    """As snakedeploy lays it out: a folder with the configuration, and a Snakefile that names the workflow."""
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    (tmp_path / "workflow").mkdir()
+    (tmp_path / "workflow/Snakefile").write_text(DEPLOYED % (ROOT / "workflow/Snakefile"))
+    status, output = snakemake(tmp_path, "-n", "all")
+    assert status == 0, output
+    jobs = planned(output)
+    assert jobs["train_digits5"] == 3
+    assert jobs["page"] == jobs["tables"] == 1
+    assert not (tmp_path / "results").exists()
+
+
 def test_the_demo_plans_every_run(clone: Path) -> None:
     status, output = snakemake(clone, "-n", "-p")
     jobs = planned(output)
