@@ -25,6 +25,7 @@ RUN uv venv --no-cache --python python3 /opt/build \
 COPY pyproject.toml README.md LICENSE /src/
 COPY blip /src/blip
 COPY config/experiments /src/config/experiments
+COPY config/claims.yaml /src/config/
 RUN uv build --no-cache --wheel --python /opt/build --no-build-isolation --out-dir /wheel \
     && uv pip install --no-cache --python /opt/blip --no-deps --no-index --find-links /wheel blip-continual
 

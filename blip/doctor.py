@@ -41,7 +41,7 @@ def report(raw: Path) -> str:
         *_gpus(),
         *_cpu(),
         *((purpose, ", ".join(f"{name} {_version(name)}" for name in names)) for purpose, names in OPTIONAL.items()),
-        ("containers", ", ".join(filter(shutil.which, CONTAINERS)) or "none of " + ", ".join(CONTAINERS)),
+        ("containers", _containers()),
         ("SLURM", _answer("sbatch", "--version") or "not here"),
         *_data(raw),
     ]
@@ -67,6 +67,14 @@ def _answer(*command: str) -> str:
         return run.stdout.splitlines()[0]
     except (OSError, subprocess.SubprocessError, IndexError):
         return ""
+
+
+def _containers() -> str:
+    """What can run the image; Docker's command alone runs nothing."""
+    found = [name for name in CONTAINERS if shutil.which(name)]
+    silent = "docker" in found and not _answer("docker", "version", "--format", "{{.Server.Version}}")
+    shown = [f"{name} (no daemon answers)" if name == "docker" and silent else name for name in found]
+    return ", ".join(shown) or f"none of {', '.join(CONTAINERS)}"
 
 
 def _cuda() -> str:

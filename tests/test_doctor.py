@@ -69,6 +69,16 @@ def test_packages_containers_and_slurm_are_told(
     assert "atari6 (ale-py)" in rows["experiments that wait for"].split("; ")
 
 
+@pytest.mark.parametrize(("answer", "told"), [("echo 29.1", "docker"), ("exit 1", "docker (no daemon answers)")])
+def test_docker_without_its_daemon_runs_nothing(
+    answer: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docker").write_text(f"#!/bin/sh\n{answer}\n")
+    (tmp_path / "docker").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor._containers() == told
+
+
 def test_the_cpu_and_its_products_are_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

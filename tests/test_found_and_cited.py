@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from fnmatch import fnmatch
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,45 @@ def test_the_citation_is_of_this_version_and_of_the_paper() -> None:
     assert f"\n## {PROJECT['version']}\n" in (ROOT / "CHANGELOG.md").read_text()
 
 
+def test_the_package_says_what_the_citation_says() -> None:
+    citation = read("CITATION.cff")
+    assert [author["name"] for author in PROJECT["authors"]] == [author["name"] for author in citation["authors"]]
+    assert PROJECT["keywords"] == citation["keywords"]
+    assert PROJECT["urls"] == {"Paper": citation["preferred-citation"]["url"]}
+    assert "Typing :: Typed" in PROJECT["classifiers"]
+    assert not any("License" in name for name in PROJECT["classifiers"]), "refused beside an expression"
+
+
+ON_NODE_24 = {
+    "actions/checkout": 5,
+    "actions/deploy-pages": 5,
+    "actions/setup-python": 6,
+    "actions/upload-artifact": 6,
+    "actions/upload-pages-artifact": 5,
+    "astral-sh/setup-uv": 7,
+}
+"""The first major version of each action that runs on Node 24: runners have no older one."""
+
+
+def test_actions_run_on_a_node_that_runners_have() -> None:
+    for name in SCHEMAS["github-workflows"]:
+        for action, version in re.findall(r"uses: (\S+)@v(\d+)", (ROOT / name).read_text()):
+            assert int(version) >= ON_NODE_24[action], f"{name}: {action}"
+
+
+def test_what_is_handed_out_is_built_when_what_it_is_made_of_changes() -> None:
+    build = read(".github/workflows/build.yml")
+    paths = build["on"]["pull_request"]["paths"]
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.M)
+    for source in " ".join(copied).split():
+        file = f"{source}/x.py" if (ROOT / source).is_dir() else source
+        assert any(fnmatch(file, path) for path in paths), source
+    publish = build["jobs"]["publish"]
+    assert (publish["if"], publish["needs"]) == ("github.ref == 'refs/heads/main'", "docs")
+    assert publish["permissions"] == {"pages": "write", "id-token": "write"}
+    assert build["permissions"] == {"contents": "read"}
+
+
 def test_ci_calls_what_is_there() -> None:
     """Paths and make's targets; what they do is the same anywhere."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
@@ -79,9 +119,10 @@ def test_the_workflow_is_laid_out_as_snakemakes_catalog_asks() -> None:
     stack = usage["software-stack-deployment"]
     assert set(stack) == {"conda", "apptainer", "apptainer+conda", "report"}
     rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
-    assert stack["conda"] == ("conda:" in rules)
-    assert stack["apptainer"] == ("container:" in (ROOT / "workflow" / "Snakefile").read_text())
     assert stack["report"] == ("report(" in rules)
+    # The environment is made of the checkout, and the image is a file of it: neither is there where it is deployed.
+    assert stack["conda"] == ("pip install --no-deps ." not in (ROOT / "envs/environment.post-deploy.sh").read_text())
+    assert stack["apptainer"] == read("config/config.yaml")["container"].startswith("docker://")
 
 
 TYPED = """\
@@ -123,6 +164,8 @@ def test_the_package_works_where_nothing_else_is(tmp_path: Path) -> None:
     run(blip, "train", "digits5", "--method", "blip", "--seed", "0")
     assert (empty / "results" / "runs" / "digits5" / "blip" / "seed0" / "run.json").exists()
     assert "digits5" in run(blip, "results", "results/runs")
+    assert "NOT RUN" in run(blip, "claims", "results/runs", "--no-checks")
+    assert run(blip, "--version") == f"blip {PROJECT['version']}\n"
     (empty / "mine.yaml").write_text(run(blip, "experiments", "digits5").replace("name: digits5", "name: mine"))
     run(blip, "train", "mine.yaml", "--method", "sgd", "--set", "training.epochs=1")
     (empty / "typed.py").write_text(TYPED)

@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from conftest import ROOT
 from run_folders import write_run
 from shell import Shell, refused
 
+from blip.claims import PUBLISHED
 from blip.cli import main
 from blip.config import published
 
@@ -32,6 +34,31 @@ def test_a_published_experiment_is_known_by_its_name(shell: Shell, monkeypatch: 
     (shell.folder / "mnist5").write_text((shell.folder / "tiny.yaml").read_text())
     assert shell("check", "mnist5")[0] == 0
     assert shell.out.startswith("mnist5: tiny:"), "a file of that name is meant"
+
+
+def test_no_command_is_a_question_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: blip ")
+    assert "train methods on an experiment" in shown
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"blip {version('blip-continual')}\n"
+
+
+def test_claims_come_with_the_package(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["claims", "--no-checks", "--out", "judged"]) == 0
+    assert capsys.readouterr().out.count("NOT RUN") > 10
+    assert PUBLISHED.read_text() == (ROOT / "config/claims.yaml").read_text()
+
+
+def test_one_epoch_is_no_epochs(shell: Shell) -> None:
+    _, lines = shell.train("sgd", "--set", "training.epochs=1")
+    assert [line for line in lines if "learned in 1 epoch: " in line]
 
 
 def test_training_says_what_was_learned_and_ends_with_the_matrix(shell: Shell) -> None:

@@ -3,9 +3,10 @@
 import argparse
 import os
 import sys
+from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from blip.cli import data_commands, info_commands, result_commands, training_commands
 from blip.cli.arguments import Command
@@ -78,13 +79,26 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
+class PrintVersion(argparse.Action):
+    """Print the version, and end."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
+        """Prints; looked up only now, which takes longer than all the rest of the parser."""
+        print(f"{parser.prog} {metadata.version('blip-continual')}")
+        parser.exit(0)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="blip",
         description="Continual learning via bit-level information preserving: data, training, tables, figures.",
     )
     add_completion(parser)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument("--version", action=PrintVersion, nargs=0, help="print the version of blip-continual")
+    parser.set_defaults(run=lambda _: parser.print_help())  # of no command
+    commands = parser.add_subparsers(metavar="COMMAND")
     for group in (data_commands, training_commands, result_commands, info_commands):
         for command in vars(group).values():
             if isinstance(command, Command):

@@ -115,7 +115,7 @@ class Trainer(ABC):
             self._record(COST, self.task, phase, round(seconds, 3))
         self.trained.append(self._trained())
         told = ", ".join(filter(None, [result, self.method.in_words()]))
-        progress.say(f"{self._place()} learned in {self.done} {self.unit}s: {told}")
+        progress.say(f"{self._place()} learned in {self.done} {self.unit}{'s' * (self.done != 1)}: {told}")
         self.task, self.done, self._seconds = self.task + 1, 0, {}
         self._save(None)
 
