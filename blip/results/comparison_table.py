@@ -1,33 +1,36 @@
 """The comparison of BLIP with every other method, as Markdown and LaTeX."""
 
 from collections.abc import Iterator
+from textwrap import fill
 
 import pandas as pd
 
 from blip.results.markup import latex_escape, latex_table, markdown_table, p_value, plain
 
-GUIDE = """\
-## BLIP beside every other method
-
-Differences of runs with the same seed, BLIP's minus the other's, in points [95 % t interval], with p of Student's
-paired test (both from five common seeds on) and of the exact sign-flip test (from six on), Holm-corrected within an
-experiment. The last column goes by Student's.
-"""
+DIFFERENCES = "Differences of runs with the same seed, BLIP's minus the other's, in points"
+TESTED = (
+    "[95 % t interval], with p of Student's paired test (both from five common seeds on) and of the exact sign-flip "
+    "test (from six on), Holm-corrected within an experiment. The last column goes by Student's."
+)
 HEADINGS = ("experiment", "metric", "method", "n", "difference", "p (t)", "p (sign flips)", "")
 
 
 def comparison_markdown(compared: pd.DataFrame) -> str:
-    """The comparison as a section; empty where no run is of BLIP, or of any other method."""
-    if compared.empty:
-        return ""
+    """The comparison as a section."""
     rows = [[plain(cell) for cell in row] for row in comparison_rows(compared)]
-    return f"{GUIDE}\n{markdown_table(rows, HEADINGS)}\n"
+    text = fill(_legend(compared), 116, break_on_hyphens=False)
+    return f"## BLIP beside every other method\n\n{text}\n\n{markdown_table(rows, HEADINGS)}\n"
 
 
 def comparison_latex(compared: pd.DataFrame) -> str:
     """The comparison for a document that loads booktabs."""
     rows = [[latex_escape(cell.replace("-", "−")) for cell in row] for row in comparison_rows(compared)]
-    return latex_table(rows, HEADINGS, " ".join(GUIDE.split("\n\n")[1].split()), "lllrlrrl")
+    return latex_table(rows, HEADINGS, _legend(compared), "lllrlrrl")
+
+
+def _legend(compared: pd.DataFrame) -> str:
+    """What the table shows, as far as there is any of it."""
+    return f"{DIFFERENCES} {TESTED}" if compared["low"].notna().any() else f"{DIFFERENCES}; too few seeds to test them."
 
 
 def comparison_rows(compared: pd.DataFrame) -> Iterator[list[str]]:

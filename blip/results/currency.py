@@ -1,7 +1,8 @@
 """Bits as the currency: the accuracy after each task, and all bits that a method needs for it.
 
 These are the network's weights, in float32, with the heads of the tasks learned so far, and what the method keeps
-beside them: frozen bits, importances, masks, bases, copies. Weights that BLIP has consolidated are numbers of a sign
+beside them: frozen bits, importances, masks, bases, copies. Joint training keeps all images, which nobody counts here:
+it is left out. Weights that BLIP has consolidated are numbers of a sign
 and k bits; what they take written so is counted too, exactly, but not compressed (`blip export` does that).
 """
 
@@ -9,7 +10,7 @@ import pandas as pd
 
 from blip.results.loading import KEYS, Runs
 from blip.results.markup import markdown_table, plain
-from blip.results.metrics import score_name, seen_scores
+from blip.results.metrics import UNCOUNTED, score_name, seen_scores
 
 WEIGHT = 32
 """Bits of a number as it is computed with."""
@@ -21,9 +22,10 @@ def bits_needed(runs: Runs) -> pd.DataFrame:
 
     `weights` as float32 and `method`, what it keeps beside them, and `needed`, their sum; `frozen`, the weights with
     consolidated ones in sign and frozen bits, nan for methods that freeze none. Only runs that record the size of their
-    network and the method's memory.
+    network and the method's memory, and none of joint training.
     """
     scores = seen_scores(runs)
+    scores = scores[scores["method"] != UNCOUNTED]
     if "memory" not in runs.tables:
         return pd.DataFrame(columns=[*KEYS, "task_learned", "score", "weights", "method_bits", "needed", "frozen"])
     frame = scores.merge(runs.tables["memory"], on=[*KEYS, "task_learned"])
@@ -52,7 +54,12 @@ def unknown(runs: Runs) -> list[str]:
     """Runs whose bits cannot be counted, as experiment/method/seed."""
     counted = set(bits_needed(runs)[KEYS].itertuples(index=False, name=None))
     every = runs.runs[KEYS].itertuples(index=False, name=None)
-    return [f"{e}/{m}/seed{s}" for e, m, s in every if (e, m, s) not in counted]
+    return [f"{e}/{m}/seed{s}" for e, m, s in every if m != UNCOUNTED and (e, m, s) not in counted]
+
+
+def left_out(runs: Runs) -> str:
+    """A sentence on the method that is not there; empty where no run is of it."""
+    return f" Without {UNCOUNTED}, which keeps all images." if UNCOUNTED in runs.methods() else ""
 
 
 def spread(needed: pd.DataFrame) -> pd.DataFrame:
@@ -78,7 +85,7 @@ def section(runs: Runs, table: pd.DataFrame) -> str:
         rows.append([plain(method), row["n"], f"{row['score_percent_mean']:.2f}", *cells])
     heads = ("method", "n", f"{score_name(runs)} %", "weights", "kept beside", "all", "weights in frozen bits")
     text = "Millions of bits that each method needs after the last task: weights in float32, what it keeps beside them"
-    text += ", and both; and the weights in sign and frozen bits alone."
+    text += f", and both; and the weights in sign and frozen bits alone.{left_out(runs)}"
     return f"{text}\n\n{markdown_table(rows, heads)}{note}"
 
 

@@ -15,6 +15,8 @@ from blip.results.statistics import bootstrap_interval
 
 ALONE = "single-task"
 """The method that learns each task as if there were no other."""
+UNCOUNTED = "joint"
+"""The method that keeps the images of all tasks, which nobody counts: what it needs is not 0, but not known."""
 
 
 def capacity(bits: pd.DataFrame) -> "pd.Series[float]":
@@ -121,7 +123,7 @@ def run_metrics(runs: Runs) -> pd.DataFrame:
     """One row per run: experiment, method, seed, shares in [0, 1], minutes and peak memory in MB.
 
     nan where a metric does not apply (capacity without frozen bits, forgetting with one task, plasticity without a run
-    of single-task with the same seed).
+    of single-task with the same seed) or is not known (the memory of joint training).
     """
     seconds = runs.tables["cost"].groupby(KEYS)["seconds"].sum().to_dict()
     memory = runs.runs.set_index(KEYS)["peak_memory_mb"].to_dict()
@@ -139,7 +141,7 @@ def run_metrics(runs: Runs) -> pd.DataFrame:
             "learning_acc": just_learned(R),
             "plasticity": plasticity[key],
             "capacity": frozen.get((*key, len(R) - 1), float("nan")),
-            "memory_mb": kept.get(key, float("nan")) / 1e6,
+            "memory_mb": float("nan") if key[1] == UNCOUNTED else kept.get(key, float("nan")) / 1e6,
             "minutes": seconds[key] / 60,
             "peak_memory_mb": memory[key],
         }

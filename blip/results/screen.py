@@ -10,7 +10,7 @@ from blip.results.tables import format_rows, headings, kept_markdown, method_tab
 
 LEFT_OUT = "BWT (published"
 """A heading that starts so: the same number divided by another, too much for a line."""
-LEGEND = "± standard deviation over n seeds; * the best of its column, or not to be told from the best"
+LEGEND = "* the best of its column, or not to be told from the best"
 
 
 def results_screen(runs: Runs) -> str:
@@ -21,10 +21,12 @@ def results_screen(runs: Runs) -> str:
         table = method_table(selected)
         listed = "\n".join(f"  {printable(note)}" for note in notes(selected))
         parts = [printable(selected.title()), _table(selected, table), f"{sentence(selected, table)}\n{listed}"]
+        if table.filter(regex="_best$").any(axis=None):
+            parts[1] += f"\n{LEGEND}"
         if selected.score.chance:
             parts.append(kept_markdown(selected, scores_kept(selected)))
         sections.append("\n\n".join(parts))
-    return "\n\n\n".join([*sections, LEGEND])
+    return "\n\n\n".join(sections)
 
 
 def _table(runs: Runs, table: pd.DataFrame) -> str:

@@ -50,12 +50,14 @@ COLUMNS = (
     TableColumn("minutes", "minutes", decimals=1),
 )
 IN_SECONDS = TableColumn("minutes", "seconds", decimals=1, factor=60)
+MOST_NAMED = 4
+"""Methods with the same result that a sentence names."""
 GUIDE = """\
 # Results
 
 Each row is a method. Cells are mean ± standard deviation over n seeds [95 % interval of the mean, by
 resampling the seeds; from five of them on]. Bold marks the best mean of a column and all that cannot
-be told from it (Student's paired test at 5 %, Holm-corrected; from three common seeds on, and nothing
+be told from it (Student's paired test at 5 %, Holm-corrected; from five common seeds on, and nothing
 is bold with fewer). Rows of single-task (a network for each task) and joint (all tasks so far
 together) are references, not continual learning, and never bold.
 
@@ -68,7 +70,8 @@ together) are references, not continual learning, and never bold.
 * **Plasticity**: accuracy just after learning a task, minus that of single-task with the same seed;
   a method that keeps everything by learning nothing new is far below 0.
 * **Capacity**: share of all bits that are frozen after the last task, for methods that freeze bits.
-* **Memory**: what the method keeps beside the network after the last task, in 10⁶ bytes.
+* **Memory**: what the method keeps beside the network after the last task, in 10⁶ bytes; not of
+  joint, which keeps all images.
 * **Minutes** (or seconds): time of a whole run, evaluation included.
 
 Games have returns instead of accuracies. The normalised return is 0 % for an agent that acts at
@@ -78,14 +81,14 @@ is missing where no method did better than chance in some game.
 
 
 def write_tables(runs: Runs, out_dir: Path) -> str:
-    """Write scores.csv, metrics.csv, summary.csv, tables.md, comparison.{csv,md,tex}, tables/<experiment>.{csv,md,tex}.
+    """Write scores.csv, metrics.csv, summary.csv, tables.md, tables/<experiment>.{csv,md,tex}, and where BLIP has a
+    method beside it comparison.{csv,md,tex}.
 
     Returns the Markdown of tables.md.
     """
     metrics = run_metrics(runs)
     scores = pd.concat([runs.of(name).raw_scores().assign(of=runs.scores[name].name) for name in runs.experiments()])
-    compared = compare(runs)
-    frames = {"scores": scores, "metrics": metrics, "summary": summarise(metrics), "comparison": compared}
+    frames = {"scores": scores, "metrics": metrics, "summary": summarise(metrics)}
     files = {out_dir / f"{name}.csv": to_csv(frame) for name, frame in frames.items()}
     sections = []
     for experiment in runs.alone():
@@ -111,9 +114,11 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
         files[out_dir / "tables" / f"{group}.csv"] = to_csv(varied)
         sections.append(ablations.section(runs.of(*names), group, varied))
         files[out_dir / "tables" / f"{group}.md"] = sections[-1]
-    files[out_dir / "comparison.md"] = comparison_markdown(compared)
-    files[out_dir / "comparison.tex"] = comparison_latex(compared)
-    text = "\n".join([GUIDE, *sections, files[out_dir / "comparison.md"]])
+    if len(compared := compare(runs)):
+        sections.append(comparison_markdown(compared))
+        comparison = {"csv": to_csv(compared), "md": sections[-1], "tex": comparison_latex(compared)}
+        files |= {out_dir / f"comparison.{kind}": text for kind, text in comparison.items()}
+    text = "\n".join([GUIDE, *sections])
     for path, content in {**files, out_dir / "tables.md": text}.items():  # all or nothing
         atomic_write(path, content)
     return text
@@ -185,7 +190,8 @@ def iqm_markdown(runs: Runs, means: pd.DataFrame) -> str:
     ]
     task = runs.score.task
     what = f"Interquartile mean of the {score_name(runs)} over {task}s and seeds, after the last {task}"
-    return f"{what} [95 %, by resampling the seeds of each {task}]: {', '.join(parts) or 'nothing to show'}."
+    interval = f" [95 %, by resampling the seeds of each {task}]" if means["low"].notna().any() else ""
+    return f"{what}{interval}: {', '.join(parts) or 'nothing to show'}."
 
 
 def latex(runs: Runs, table: pd.DataFrame) -> str:
@@ -197,10 +203,19 @@ def latex(runs: Runs, table: pd.DataFrame) -> str:
         rows.append([*map(latex_escape, head), *bold])
         if any(cell.interval for cell in cells):
             rows.append(["", "", *(rf"\scriptsize {latex_escape(c.interval.replace('-', '−'))}" for c in cells)])
-    spread = "mean ± standard deviation over n seeds [95 % bootstrap interval of the mean]"
-    caption = ". ".join([f"{runs.title()}: {spread}", *notes(runs)]) + "."
+    caption = ". ".join([f"{runs.title()}: {legend(table)}", *notes(runs)]) + "."
     heads = map(latex_escape, headings(runs, table))
     return latex_table(rows, heads, caption, f"lr{'c' * len(shown_columns(table))}")
+
+
+def legend(table: pd.DataFrame) -> str:
+    """What the cells of a table hold, and what is bold, as far as there is any of it."""
+    std, low, best = (table.filter(regex=f"_{name}$") for name in ("std", "low", "best"))
+    if not std.notna().any(axis=None):
+        return "of one seed"
+    interval = " [95 % interval of the mean, by resampling the seeds]" if low.notna().any(axis=None) else ""
+    bold = "; bold: the best of a column, and all that cannot be told from it" if best.any(axis=None) else ""
+    return f"mean ± standard deviation over n seeds{interval}{bold}"
 
 
 def sentence(runs: Runs, table: pd.DataFrame) -> str:
@@ -237,15 +252,23 @@ def notes(runs: Runs) -> list[str]:
     trained = f"{score.trained_in.capitalize()} trained per {score.task}: {lengths}"
     if score.chance:
         trained += f"; each {score.name} is the mean of {_range(runs.raw_scores()['n'])} {score.task}s played"
-    few = f"Fewer than {SEEDS_OF_INTERVAL} seeds: too few for an interval"
-    short = [few] if seeds.count().min() < SEEDS_OF_INTERVAL else []
     return [
         f"Seeds of {stated}",
-        *short,
+        *_too_few(seeds.count()),
         trained,
         *scenario(runs),
         *(f"Warning: {warning}" for warning in mixed_runs(runs)),
     ]
+
+
+def _too_few(seeds: "pd.Series[int]") -> list[str]:
+    """What there is not, for want of seeds of the methods."""
+    if seeds.min() >= SEEDS_OF_INTERVAL:
+        return []
+    compared = seeds[~seeds.index.isin(REFERENCES)]
+    bold = len(compared) > 1 and compared.min() < SEEDS_OF_INTERVAL
+    best = " or to tell which method is best: nothing is bold" if bold else ""
+    return [f"Fewer than {SEEDS_OF_INTERVAL} seeds: too few for an interval{best}"]
 
 
 def format_rows(table: pd.DataFrame) -> Iterator[tuple[list[str], tuple[Cell, ...]]]:
@@ -274,4 +297,8 @@ def _spread(mean: float, std: float) -> str:
 
 
 def _names(values: "pd.Series[float]", value: float) -> str:
-    return " and ".join(values.index[values == value])
+    """Of the methods that have this value; of many how many there are."""
+    *names, last = map(str, values.index[values == value])
+    if len(names) >= MOST_NAMED:
+        return f"{len(names) + 1} methods"
+    return f"{', '.join(names)} and {last}" if names else last
