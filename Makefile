@@ -46,7 +46,7 @@ PAGES = $(patsubst results/recorded/%/runs,build/pages/%.html,$(wildcard results
 pages: $(PAGES)
 
 build/pages/%.html: results/recorded/%/runs .venv/installed FORCE
-	$(BIN)/blip page $< --out $@ --title $*
+	$(BIN)/blip page $< --out $@ --title $* --beside results/recorded/$*
 
 FORCE:
 

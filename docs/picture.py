@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from blip.results import load_runs
 from blip.results.loading import Runs
 from blip.results.metrics import capacity
-from blip.results.style import STYLE, method_colours, sequence
+from blip.results.style import STYLE, method_looks, sequence
 
 RUNS = Path(__file__).parents[1] / "results" / "recorded" / "cifar100" / "runs"
 TITLES = {"sgd": "Fine-tuning forgets", "blip": "BLIP keeps what it learned"}
@@ -41,10 +41,10 @@ def _accuracies(ax: Axes, runs: Runs, method: str) -> None:
     means.index += 1
     for task, colour in zip(means, sequence(len(means.columns)), strict=True):
         ax.plot(means.index, means[task], color=colour, linewidth=1, marker="o", markersize=2)
-    bold = method_colours([method])[method]
+    bold = method_looks([method])[method].colour
     ax.plot(means.index, means.mean(axis=1), color=bold, linewidth=2.5)
     ax.annotate("mean", (10, means.iloc[-1].mean()), (4, 0), "data", "offset points", color=bold, va="center")
-    ax.annotate("task 1", (1, means.iloc[0, 0]), (2, 9), "data", "offset points", color=sequence(10)[2], size=8)
+    ax.annotate("task 1", (1, means.iloc[0, 0]), (2, 9), "data", "offset points", color="0.3", size=8)
     ax.set_title(TITLES[method], color=bold)
     ax.set_ylabel("accuracy on each task, %")
 

@@ -16,7 +16,12 @@ TITLE = f"A suite {HOSTILE}"
 CLAIMS = {
     "counts": {"PASS": 1, "FAIL": 0, "NOT RUN": 1},
     "claims": [
-        {"id": "less", "sentence": f"BLIP forgets less {HOSTILE}", "source": "paper", "verdict": "PASS"}
+        {
+            "id": "less",
+            "sentence": f"BLIP forgets less than fine-tuning does, whatever the order of tasks {HOSTILE}",
+            "source": "the paper, and the published code",
+            "verdict": "PASS",
+        }
         | {
             "measured": -0.3,
             "unit": "points",
@@ -24,7 +29,7 @@ CLAIMS = {
             "low": -0.4,
             "high": -0.2,
             "p": 0.01,
-            "expected": "lower than sgd",
+            "expected": "lower than sgd, by Student's paired test",
         }
         | {"note": "", "core_minutes": 1.0, "megabytes": 0.0},
         {

@@ -12,7 +12,7 @@ from blip.results import load_runs, write_tables
 from blip.results.ablation_figure import draw_ablation
 from blip.results.ablations import ablation, summary
 from blip.results.figures import write_figures
-from blip.results.style import STYLE, method_colours
+from blip.results.style import STYLE, method_looks
 
 
 def write_variant(root: Path, settings: dict[str, object], last: float, method: str = "blip", seed: int = 0) -> Path:
@@ -75,7 +75,7 @@ def test_the_figure_shows_the_means_and_who_lacks_the_setting(varied: Path) -> N
     runs = load_runs([varied])
     with mpl.rc_context(STYLE):
         figure = draw_ablation(
-            runs.of(*runs.groups()["digits5.f_prior"]), runs.of("digits5"), method_colours(runs.methods())
+            runs.of(*runs.groups()["digits5.f_prior"]), runs.of("digits5"), method_looks(runs.methods())
         )
     accuracy, forgetting, capacity = figure.axes
     assert accuracy.get_xscale() == "log"
@@ -98,7 +98,7 @@ def test_values_without_an_order_and_further_settings(tmp_path: Path) -> None:
                 write_variant(tmp_path, {"labels": labels, "bits": bits}, 0.5, method)
     runs = load_runs([tmp_path])
     with mpl.rc_context(STYLE):
-        figure = draw_ablation(runs.of(*runs.groups()["digits5.labels.bits"]), None, method_colours(runs.methods()))
+        figure = draw_ablation(runs.of(*runs.groups()["digits5.labels.bits"]), None, method_looks(runs.methods()))
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == ["exact", "sampled"]
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert sorted(names) == [f"{method}, bits {bits}" for method in ("blip", "sgd") for bits in (20, 4)]

@@ -16,7 +16,8 @@ from blip.results.course import course, draw_course
 from blip.results.currency import bits_needed, unknown
 from blip.results.currency_figure import draw_currency
 from blip.results.figures import write_figures
-from blip.results.style import STYLE, method_colours
+from blip.results.metrics import run_metrics
+from blip.results.style import STYLE, method_looks
 
 R = [[0.9], [0.8, 0.7]]
 
@@ -48,7 +49,7 @@ def test_bits_are_those_of_the_weights_and_of_what_the_method_keeps(trained: She
 def test_all_methods_are_in_one_plot_and_in_the_table(trained: Shell, tmp_path: Path) -> None:
     runs = load_runs([trained.runs])
     with mpl.rc_context(STYLE):
-        figure = draw_currency(runs, method_colours(runs.methods()))
+        figure = draw_currency(runs, method_looks(runs.methods()))
     assert figure is not None
     names = [text.get_text() for text in figure.legends[0].get_texts()]
     assert names == ["blip", "blip, weights in frozen bits", "ewc"]
@@ -58,6 +59,22 @@ def test_all_methods_are_in_one_plot_and_in_the_table(trained: Shell, tmp_path: 
     assert set(table["method"]) == {"blip", "ewc"}
     assert table["task_learned"].max() == 1
     assert tmp_path / "figures/tiny/currency.png" in write_figures(runs, tmp_path / "figures")
+
+
+def test_joint_training_keeps_images_that_nobody_counts(shell: Shell, tmp_path: Path) -> None:
+    assert shell.train("sgd joint", "--set", "training.epochs=1", "--no-weights")[0] == 0
+    runs = load_runs([shell.runs])
+    assert set(bits_needed(runs)["method"]) == {"sgd"}
+    assert unknown(runs) == []
+    metrics = run_metrics(runs).set_index("method")["memory_mb"]
+    assert metrics["sgd"] == 0
+    assert pd.isna(metrics["joint"])
+    assert "Without joint, which keeps all images." in write_tables(runs, tmp_path / "out")
+    with mpl.rc_context(STYLE):
+        figure = draw_currency(runs, method_looks(runs.methods()))
+    assert figure is not None
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sgd"]
+    assert "Without joint" in figure.get_supxlabel()
 
 
 def test_runs_that_do_not_say_how_many_weights_they_have_are_named(trained: Shell, tmp_path: Path) -> None:
@@ -96,7 +113,7 @@ def test_the_course_of_a_run(tmp_path: Path) -> None:
     assert frame["capacity"].is_monotonic_increasing
     runs = load_runs([tmp_path])
     with mpl.rc_context(STYLE):
-        figure = draw_course(runs, method_colours(runs.methods()))
+        figure = draw_course(runs, method_looks(runs.methods()))
     assert figure is not None
     assert [ax.get_title() for ax in figure.axes] == [
         *("accuracy, newest task", "all tasks so far", "forgetting", "capacity used"),

@@ -2,17 +2,22 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+from conftest import ROOT
 from matplotlib.colors import to_rgb
 from page_suite import HOSTILE, TITLE, suite_runs, write_suite
 from run_folders import write_run
 
+from blip.cli import main
 from blip.errors import BlipError
 from blip.record import TaskRecord
 from blip.results import Runs, load_runs
@@ -26,11 +31,12 @@ from blip.results.charts import (
     paired_charts,
 )
 from blip.results.comparison import compare
+from blip.results.figures import _by_method, draw_history
 from blip.results.loading import METHOD_ORDER
 from blip.results.page import facts, read_claims, render, write_page
-from blip.results.page_sections import duration
-from blip.results.page_style import DARK_PAGE, HEAT_STEPS, luminance, on_dark, page_colours
-from blip.results.style import method_colours
+from blip.results.page_sections import Beside, duration
+from blip.results.page_style import HEAT_STEPS, outline, page_colours
+from blip.results.style import MARKERS, luminance, method_looks
 
 pytest.importorskip("vl_convert", reason="the workflow's packages are not installed")
 
@@ -61,7 +67,7 @@ def runs(folder: Path) -> Runs:
 
 @pytest.fixture(scope="module")
 def text(runs: Runs, folder: Path) -> str:
-    return render(runs, TITLE, folder, read_claims(folder / "claims/claims.json"))
+    return render(runs, TITLE, Beside(folder), read_claims(folder / "claims/claims.json"))
 
 
 def test_the_page_asks_for_nothing_else(text: str, folder: Path) -> None:
@@ -184,7 +190,16 @@ def test_losses_of_epochs(tmp_path: Path) -> None:
     assert len(points) < MOST_EPOCHS
 
 
-def test_bands_of_accuracies_stay_below_100_percent(tmp_path: Path) -> None:
+def test_epochs_of_which_there_is_one_are_no_curve(tmp_path: Path) -> None:
+    write_run(tmp_path, method="sgd")
+    path = tmp_path / "mnist5/sgd/seed0/history.csv"
+    pd.read_csv(path).query("epoch == 0").to_csv(path, index=False)
+    runs = load_runs([tmp_path])
+    assert loss_chart(runs, Palette(runs.methods())) is None is draw_history(runs)
+
+
+def test_bands_are_of_what_was_seen(tmp_path: Path) -> None:
+    """From the lowest seed to the highest: an accuracy has no band above 100 %."""
     for seed, last in enumerate((0.9, 1.0)):
         write_run(tmp_path, method="sgd", seed=seed, R=[[1.0], [last, 1.0]])
     runs = load_runs([tmp_path])
@@ -192,7 +207,8 @@ def test_bands_of_accuracies_stay_below_100_percent(tmp_path: Path) -> None:
     assert chart is not None
     last = chart["data"]["values"][-1]
     assert last["mean"] == 97.5
-    assert last["high"] == 100 < last["mean"] + last["std"]
+    assert (last["low"], last["high"]) == (95, 100)
+    assert last["high"] < last["mean"] + last["std"]
 
 
 def test_of_many_tasks_the_first_are_named(tmp_path: Path) -> None:
@@ -200,7 +216,7 @@ def test_of_many_tasks_the_first_are_named(tmp_path: Path) -> None:
     write_run(
         tmp_path, method="sgd", R=R, tasks=[TaskRecord(name=f"task {t}", outputs=2, trained=8) for t in range(13)]
     )
-    about = render(load_runs([tmp_path]), "many", tmp_path).split('<p class="about">')[1].split("</p>")[0]
+    about = render(load_runs([tmp_path]), "many", Beside(tmp_path)).split('<p class="about">')[1].split("</p>")[0]
     assert about.startswith("13 tasks: task 0, task 1,")
     assert about.split(" Data")[0].endswith("task 9, ….")
 
@@ -215,20 +231,56 @@ def test_differences_without_an_interval_have_no_line(tmp_path: Path) -> None:
     assert row["from"] == row["to"] == row["difference"]
 
 
-def test_colours_are_those_of_the_figures_and_are_seen_in_the_dark() -> None:
+def specs_of(text: str) -> list[dict[str, Any]]:
+    """The page's charts."""
+    specs: list[dict[str, Any]] = json.loads(text.split('id="charts">')[1].split("</script>")[0])["specs"]
+    return specs
+
+
+def ranges(part: Any, channel: str) -> Iterator[dict[str, Any]]:
+    """What a channel makes of each method, wherever it stands in a chart."""
+    for key, value in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():
+        if key == channel and isinstance(value, dict) and value.get("field") == "method":
+            yield dict(zip(value["scale"]["domain"], value["scale"]["range"], strict=True))
+        yield from ranges(value, channel)
+
+
+def test_a_method_is_drawn_alike_in_every_chart_in_the_figures_and_in_its_switch(runs: Runs, text: str) -> None:
+    looks = method_looks(runs.methods())
+    figures = _by_method(runs.methods(), looks)
+    for i, method in enumerate(runs.methods()):
+        look = looks[method]
+        assert (figures["palette"][method], figures["markers"][method]) == (look.colour, look.marker)
+        assert figures["dashes"][method] == (look.dashes or "")
+        drawn = {"color": f"var(--m{i})", "shape": outline(look.marker), "strokeDash": [2 * x for x in look.dashes]}
+        for channel, expected in drawn.items():
+            found = [made[method] for spec in specs_of(text) for made in ranges(spec, channel) if method in made]
+            assert len(found) > 1
+            assert all(value == expected for value in found), (method, channel)
+        switch = text.split(f'data-switch="{method}">')[1].split("</button>")[0]
+        assert f'style="--colour: var(--m{i})"' in switch
+        assert f'd="{outline(look.marker)}"' in switch
+        assert f'stroke-dasharray="{" ".join(f"{2 * x}" for x in look.dashes)}"' in switch
+
+
+def test_an_outline_is_that_of_the_marker() -> None:
+    assert outline("s") == "M-1,1L1,1L1,-1L-1,-1Z"
+    assert outline("o").count("C") == 8
+    for marker in MARKERS:
+        places = [float(x) for x in re.findall(r"-?[\d.]+", outline(marker))]
+        assert 0.8 < max(map(abs, places)) < 1.5, marker
+
+
+def test_colours_are_those_of_the_figures_in_either_scheme() -> None:
     methods = [*METHOD_ORDER, "another"]
     light, dark = page_colours(methods)
-    for i, (method, colour) in enumerate(method_colours(methods).items()):
+    for i, (method, look) in enumerate(method_looks(methods).items()):
         assert method == methods[i]
-        assert light[f"--m{i}"] == "#" + "".join(f"{round(255 * c):02x}" for c in colour)
-        assert (luminance(on_dark(colour)) + 0.05) / (luminance(DARK_PAGE) + 0.05) >= 3
-    assert light["--m0"] == dark["--m0"], "one that is seen stays"
+        assert (light[f"--m{i}"], dark[f"--m{i}"]) == (look.colour, look.on_dark)
     for scheme in (light, dark):
         for i in range(HEAT_STEPS):
             low, high = sorted(luminance(to_rgb(scheme[name])) for name in (f"--h{i}", f"--n{i}"))
             assert (high + 0.05) / (low + 0.05) >= 4.5, "numbers are read"
-    style = (Path(__file__).parents[1] / "blip/results/templates/page.css").read_text()
-    assert "--page: #" + "".join(f"{round(255 * c):02x}" for c in DARK_PAGE) in style
 
 
 def test_claims_and_their_verdicts(text: str, tmp_path: Path) -> None:
@@ -249,13 +301,45 @@ def test_claims_and_their_verdicts(text: str, tmp_path: Path) -> None:
 def test_only_what_lies_beside_the_page_is_linked(text: str, folder: Path, tmp_path: Path) -> None:
     links = [a["href"] for tag, a in Elements(text).found if tag == "a"]
     assert {"tables/tables/mnist5.tex", "tables/tables/mnist5.csv", "figures/mnist5/matrix.pdf"} <= set(links)
-    alone = Elements(render(load_runs([folder / "runs"]), "alone", tmp_path)).found
+    alone = Elements(render(load_runs([folder / "runs"]), "alone", Beside(tmp_path))).found
     assert all((a["href"] or "").startswith("#") for tag, a in alone if tag == "a")
     assert "img" not in [tag for tag, _ in alone]
 
 
+def test_what_lies_elsewhere_is_linked_from_there(folder: Path, tmp_path: Path) -> None:
+    """As the pages of recorded results: made in one folder, of what lies in another."""
+    out = tmp_path / "build/pages/suite.html"
+    command = ["page", str(folder / "runs"), "--out", str(out), "--beside", str(folder)]
+    assert main(command) == 0
+    elements = Elements(out.read_text()).found
+    links = [a["href"] or "" for tag, a in elements if tag == "a" and not (a["href"] or "").startswith("#")]
+    assert len(links) > 5
+    for link in links:
+        assert link.startswith("../")
+        assert (out.parent / link).is_file(), link
+    assert [tag for tag, _ in elements].count("img") == 6
+    assert "−0.30 points" in out.read_text(), "and its claims"
+    assert main([*command[:-1], str(tmp_path / "nowhere")]) == 2
+    pages = (ROOT / "Makefile").read_text().split("build/pages/%.html:")[1].split("\n\n")[0]
+    assert "--beside results/recorded/$*" in pages
+
+
+def test_captions_promise_what_is_there(text: str, tmp_path: Path) -> None:
+    section = text.split('<section id="e2"')[1].split("</section>")[0]
+    note = section.split('<p class="note">')[1].split("</p>")[0]
+    assert note.startswith("Mean ± standard deviation over n seeds [95 % interval of the mean, by resampling")
+    assert "band: from the lowest seed to the highest" in section
+    assert "Mean difference and its 95 % interval" in section
+    for method in ("blip", "sgd"):
+        write_run(tmp_path, method=method)
+    one = render(load_runs([tmp_path]), "one", Beside(tmp_path))
+    assert '<p class="note">Of one seed. Seeds of every method: 0 (n = 1). Fewer than 5 seeds: too few' in one
+    for promise in ("95 %", "bold:", "standard deviation", "band:"):
+        assert promise not in one.split("<main")[1].split("<footer")[0], promise
+
+
 def test_games_are_in_the_page(folder: Path) -> None:
-    elements = Elements(render(load_runs([folder / "runs"]), "games", folder)).found
+    elements = Elements(render(load_runs([folder / "runs"]), "games", Beside(folder))).found
     pictures = [a for tag, a in elements if tag == "img"]
     assert [a["alt"] for a in pictures[:3]] == [
         "Boxing after learning 1, blip",
@@ -274,15 +358,16 @@ def test_variants_of_an_experiment_are_one_table(tmp_path: Path) -> None:
             write_run(tmp_path / "runs", f"mnist5.bits{bits}", "blip", seed, R, config=config)
     runs = load_runs([tmp_path / "runs"])
     assert dict(facts(runs))["Experiments"] == list(runs.groups())
-    text = render(runs, "varied", tmp_path)
+    text = render(runs, "varied", Beside(tmp_path))
     assert text.count("<section") == 1
     assert "mnist5 with other values of max_bits." in text
     rows = text.split("<tbody>")[1].split("</tbody>")[0]
     assert [row.split("<")[0] for row in rows.split('<th scope="row">')[1:]] == ["4", "20"]
     assert ">70.25 ± 0.35</td>" in rows
-    specs = json.loads(text.split('id="charts">')[1].split("</script>")[0])["specs"]
+    specs = specs_of(text)
     drawn = [(p["value"], p["mean"]) for p in specs[0]["data"]["values"]]
     assert drawn == [("4", pytest.approx(70.25)), ("20", pytest.approx(80.25))]
+    assert specs[0]["data"]["values"][0]["high"] == pytest.approx(70.5)
     assert text.count('data-chart="') == len(specs) >= 2
     assert text.split('id="e1"')[1].count("<code>blip train</code>") == 4
 

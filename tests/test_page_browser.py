@@ -96,6 +96,30 @@ def test_the_page_is_whole_at_both_widths_in_both_schemes(
     assert label == {"light": "rgb(90, 96, 106)", "dark": "rgb(164, 170, 179)"}[scheme], "charts follow"
     for section in browser.all("main section h2"):
         assert section.size["width"] <= width
+    cut = "const e = document.querySelector('.claims').parentElement; return e.scrollWidth > e.clientWidth"
+    assert not browser.run(cut), "the last column of the claims is there"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_switches_are_the_legend(page: Path, browser: Browser, scheme: str) -> None:
+    """Each shows the colour, shape and dash that its method has in the charts."""
+    browser.open(page, 1600, scheme)
+    browser.draw_all()
+    drawn: dict[str, str] = browser.run(
+        "return Object.fromEntries([...document.querySelector('#e2 [data-chart]').querySelectorAll('.mark-line path')]"
+        ".map((path) => [getComputedStyle(path).stroke, path.getAttribute('stroke-dasharray')]))"
+    )
+    assert len(drawn) == 5
+    for method in ("blip", "ewc", "sgd", "joint", "my-way"):
+        line, shape = browser.all(f"#e2 [data-switch={method}] .sample path")
+        assert shape.size["width"] > 5
+        stroke = browser.run("return getComputedStyle(arguments[0]).stroke", line)
+        assert numbers(line.get_attribute("stroke-dasharray")) == numbers(drawn[stroke]), method
+    assert numbers(drawn[stroke]) == [8, 2.4, 2.4, 2.4]
+
+
+def numbers(text: str) -> list[float]:
+    return [float(number) for number in re.findall(r"[\d.]+", text)]
 
 
 def test_hostile_names_show_as_text(page: Path, browser: Browser) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,16 +10,18 @@ import pytest
 from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.colors import to_rgb
 from run_folders import forgetting_matrix, write_run
 from scipy.stats import ttest_rel
 
 from blip.errors import BlipError
 from blip.results import find_runs, load_runs, mixed_runs, run_metrics, write_tables
 from blip.results.bit_string import bit_digits, choose_parameter, draw_bit_string, named_trace, traced_rows
-from blip.results.figures import write_figures
+from blip.results.course import draw_course
+from blip.results.figures import draw_average, draw_forgetting, write_figures
 from blip.results.loading import method_order
 from blip.results.markup import latex_escape
-from blip.results.style import method_colours
+from blip.results.style import luminance, method_looks
 
 BEST, WORST = [[0.9], [0.85, 0.9]], [[0.9], [0.5, 0.8]]
 
@@ -126,12 +129,9 @@ def test_mixed_runs(root: Path) -> None:
     ]
 
 
-def test_order_and_colours_of_methods() -> None:
+def test_order_of_methods() -> None:
     methods = method_order(["zeta", "joint", "sgd", "alpha", "blip", "sgd"])
     assert methods == ["blip", "sgd", "joint", "alpha", "zeta"]
-    colours = method_colours(methods)
-    assert len(set(colours.values())) == len(colours)
-    assert colours["sgd"] == method_colours(["sgd"])["sgd"]
 
 
 # Tables
@@ -189,6 +189,16 @@ def test_bold_are_all_that_cannot_be_told_from_the_best(many: Path, tmp_path: Pa
     assert table.loc["single-task", ["acc_percent_low", "acc_percent_high"]].tolist() == pytest.approx([92, 92])
 
 
+def test_four_seeds_tell_no_best(many: Path, tmp_path: Path) -> None:
+    four = [many / f"mnist5/{method}/seed{seed}" for method in ("blip", "ewc", "sgd") for seed in range(4)]
+    text = write_tables(load_runs(four), tmp_path / "out")
+    assert "**" not in text.split("| method")[1].split("\n\n")[0]
+    assert not pd.read_csv(tmp_path / "out/tables/mnist5.csv")["acc_percent_best"].any()
+    assert "* Fewer than 5 seeds: too few for an interval or to tell which method is best: nothing is bold" in text
+    latex = (tmp_path / "out/tables/mnist5.tex").read_text()
+    assert "95" not in latex.split(r"\caption{")[1].split("Seeds of")[0], "no interval is promised"
+
+
 def test_plasticity_is_the_difference_to_a_network_of_its_own(many: Path) -> None:
     metrics = run_metrics(load_runs([many])).set_index(["method", "seed"])["plasticity"]
     assert metrics["blip"].tolist() == pytest.approx([-0.02] * 6)
@@ -224,9 +234,12 @@ def test_blip_is_compared_with_every_other_method_by_seed(many: Path, tmp_path: 
 def test_too_few_seeds_to_compare_are_said(root: Path, tmp_path: Path) -> None:
     text = write_tables(load_runs([root]), tmp_path / "out")
     assert "too few seeds in common (2) to tell" in text
+    assert "in points; too few seeds to test them." in text
+    assert "95 % t interval" not in text
     assert pd.read_csv(tmp_path / "out/comparison.csv")["low"].isna().all()
     alone = write_tables(load_runs([root / "mnist5/sgd"]), tmp_path / "alone")
     assert "BLIP beside" not in alone
+    assert not list((tmp_path / "alone").glob("comparison.*")), "no file with nothing in it"
 
 
 @pytest.mark.parametrize(("seeds", "told"), [(4, False), (5, True)])
@@ -314,6 +327,11 @@ def test_ties_are_named_and_warnings_stand_below(root: Path, tmp_path: Path) -> 
     write_run(root, method="ewc", R=BEST, commit="abc")
     text = write_tables(load_runs([root]), tmp_path / "out")
     assert "blip and ewc (87.50 %)" in text
+    write_run(root, method="lwf", R=BEST)
+    assert "blip, ewc and lwf (87.50 %)" in write_tables(load_runs([root]), tmp_path / "three")
+    for method in ("si", "mas"):
+        write_run(root, method=method, R=BEST)
+    assert "Highest average accuracy after 2 tasks: 5 methods (87.50 %)" in write_tables(load_runs([root]), tmp_path)
     assert "Seeds of blip: 0, 1 (n = 2); ewc: 0 (n = 1); sgd: 0, 1 (n = 2)" in text
     assert "Warning: mnist5 mixes 2 commits: abc, c0ffee" in text
 
@@ -338,6 +356,26 @@ def test_figures(tmp_path: Path) -> None:
     again = write_figures(load_runs([tmp_path / "mnist5", tmp_path / "single"]), tmp_path / "again", "2.weight:3")
     for path, other in zip(paths, again, strict=True):
         assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_bands_and_whiskers_are_of_what_was_seen(tmp_path: Path) -> None:
+    """From the lowest seed to the highest: an accuracy has no band above 100 %."""
+    for seed, last in enumerate((0.8, 0.98, 1.0)):
+        write_run(tmp_path, method="sgd", seed=seed, R=[[1.0], [last, 1.0]])
+    runs = load_runs([tmp_path])
+    looks = method_looks(runs.methods())
+    assert accuracies(draw_average(runs, looks)) == pytest.approx((0.9, 1.0))
+    assert accuracies(draw_course(runs, looks)) == pytest.approx((1.0, 1.0))
+    forgetting = draw_course(runs, looks).axes[2].collections[0].get_paths()[0].vertices[:, 1]
+    assert (min(forgetting), max(forgetting)) == pytest.approx((0, 0.2))
+    whisker = draw_forgetting(runs, looks).axes[0].lines[0].get_xdata()
+    assert (np.nanmin(whisker), np.nanmax(whisker)) == pytest.approx((0, 0.2))
+
+
+def accuracies(figure: Any) -> tuple[float, float]:
+    """Ends of the band in a figure's first panel."""
+    band = np.concatenate([path.vertices for path in figure.axes[0].collections[0].get_paths()])[:, 1]
+    return band.min(), band.max()
 
 
 def test_wrong_parameter_lists_right_ones(root: Path, tmp_path: Path) -> None:
@@ -431,6 +469,10 @@ def test_bit_string_shows_the_run(root: Path, tmp_path: Path) -> None:
     digits = "".join(text for text in shown if text in {"0", "1", "−", "0."})
     assert "−0.1" + "0" * 19 in digits
     assert "−0.01" + "0" * 18 in digits
+    figure.draw_without_rendering()
+    for text, cell in zip(figure.axes[0].texts, figure.axes[0].collections[0].get_facecolor(), strict=False):
+        low, high = sorted(luminance(to_rgb(colour)) for colour in (text.get_color(), cell))
+        assert (high + 0.05) / (low + 0.05) >= 4.5, "digits are read"
     frames = [p for p in figure.axes[0].patches if not p.get_fill()]
     assert len(frames) == 1  # the first bit was frozen as 1 and is 0 after the carry
     assert "seed 0" in figure.get_supxlabel()

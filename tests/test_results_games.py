@@ -11,7 +11,7 @@ from blip.errors import BlipError
 from blip.results import load_runs, run_metrics, write_tables
 from blip.results.figures import draw_returns, write_figures
 from blip.results.metrics import normalised_scores, reference_scores, scores_kept
-from blip.results.style import method_colours
+from blip.results.style import method_looks
 
 RANDOM = [10.0, 100.0]
 KEEPS = [[110.0], [110.0, 200.0]]
@@ -78,7 +78,7 @@ def test_figures_of_games(root: Path) -> None:
     course = {"course", "capacity", "sizes"}
     assert names == {"matrix", "average", "forgetting", "bit_string", "returns"} | course
     with mpl.rc_context({"backend": "agg"}):
-        figure = draw_returns(runs, method_colours(runs.methods()))
+        figure = draw_returns(runs, method_looks(runs.methods()))
     assert figure is not None
     first, second = figure.axes[:2]
     assert [ax.get_title() for ax in (first, second)] == ["Boxing", "Krull"]
@@ -91,7 +91,7 @@ def test_figures_of_games(root: Path) -> None:
 def test_classification_has_no_learning_curves(tmp_path: Path) -> None:
     write_run(tmp_path)
     runs = load_runs([tmp_path])
-    assert draw_returns(runs, method_colours(runs.methods())) is None
+    assert draw_returns(runs, method_looks(runs.methods())) is None
 
 
 @pytest.mark.parametrize("table", ["returns", "updates", "replays", "random_returns"])

@@ -56,6 +56,7 @@ def games(options: argparse.Namespace) -> None:
         required=True,
         help="file to write; tables/, figures/, games/ and claims/ beside it are linked or shown",
     ),
+    argument("--beside", type=path, metavar="DIR", help="folder with tables/, figures/, … (default: the page's)"),
     argument("--title", default="Results", help="of the page (default: %(default)s)"),
     argument("--claims", type=path, help="of `blip claims`: the claims.json whose verdicts are shown"),
 )
@@ -63,7 +64,7 @@ def page(options: argparse.Namespace) -> None:
     from blip.results import load_runs
     from blip.results.page import write_page
 
-    print(write_page(load_runs(options.runs), options.out, options.title, options.claims))
+    print(write_page(load_runs(options.runs), options.out, options.title, options.claims, options.beside))
 
 
 @command(
@@ -104,18 +105,18 @@ def variants(options: argparse.Namespace) -> None:
     "claims",
     "what this project claims, and whether it is so: PASS, FAIL or NOT RUN",
     argument("runs", type=path, nargs="*", help="folders that hold run folders"),
-    folder("--claims", "config/claims.yaml", "what is claimed"),
+    argument("--claims", type=path, help="what is claimed (default: what config/claims.yaml says of this project)"),
     folder("--out", "results/claims", "folder to write to"),
     argument("--no-checks", action="store_true", help="judge by the runs alone, without running any check"),
 )
 def claims(options: argparse.Namespace) -> int:
     import torch
 
-    from blip.claims import judge, load_claims
+    from blip.claims import PUBLISHED, judge, load_claims
     from blip.claims.report import text, write_report
 
     torch.set_num_threads(1)
-    verdicts = judge(load_claims(options.claims), options.runs, checks=not options.no_checks)
+    verdicts = judge(load_claims(options.claims or PUBLISHED), options.runs, checks=not options.no_checks)
     write_report(verdicts, options.out)
     print(text(verdicts))
     return int(any(verdict.verdict == "FAIL" for verdict in verdicts))

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
@@ -12,14 +13,14 @@ from blip.record import short_key, short_value
 from blip.results.ablations import ablation, is_number, settings_of
 from blip.results.loading import Runs, method_order
 from blip.results.metrics import run_metrics, score_name
-from blip.results.style import CAPTION, MARKERS, Colour, draw_spread, percent
+from blip.results.style import CAPTION, MARKERS, Look, draw_spread, percent
 
 LOGARITHMIC = 50.0
 """An axis is, from this ratio of its ends on."""
 MOST_TICKS = 12
 
 
-def draw_ablation(runs: Runs, beside: Runs | None, colours: dict[str, Colour]) -> Figure:
+def draw_ablation(runs: Runs, beside: Runs | None, looks: dict[str, Look]) -> Figure:
     """Accuracy, forgetting and capacity of one group of `runs` against its first varied setting.
 
     A line for each method, and of further settings each combination; seeds are a band. Other methods in the runs of the
@@ -32,23 +33,24 @@ def draw_ablation(runs: Runs, beside: Runs | None, colours: dict[str, Colour]) -
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     key, *others = settings_of(frame)
     lines = _lines(frame, others)
+    styles = _styles(lines, looks, shaded=bool(others))
     level = _levels(beside, frame)
     for ax, (measure, label) in zip(axes, panels.items(), strict=True):
         places = _axis(ax, frame[key])
-        for (name, part), marker in zip(lines.items(), cycle(MARKERS)):
-            shade = 0.45 + 0.55 * (1 + list(lines).index(name)) / len(lines) if others else 1.0
-            _draw(ax, part, places, measure, name, marker, tuple(shade * c for c in colours[part["method"].iloc[0]]))
-        for method, dashes in zip(level.index, cycle([(4, 2), (1, 1.5), (6, 1, 1, 1)])):
+        for name, part in lines.items():
+            _draw(ax, part, places, measure, name, styles[name])
+        for method in level.index:
             if pd.notna(level.loc[method, measure]):
-                shown = level.loc[method, measure]
-                ax.axhline(shown, color=colours[method], dashes=dashes, linewidth=1.2, label=method, zorder=1)
+                line = looks[method].line() | {"marker": ""}
+                ax.axhline(level.loc[method, measure], **line, linewidth=1.2, label=method, zorder=1)
         ax.set(xlabel=short_key(key), title=label)
         percent(ax.yaxis)
     handles = {name: handle for ax in axes for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     figure.legend(handles.values(), handles.keys(), loc="outside right center", fontsize=7)
     seeds = frame.groupby(["experiment", "method"]).size()
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    text = f"Mean over {count} seeds; band or whisker: ± standard deviation."
+    several = f"Mean over {count} seeds; band or whisker: from the lowest to the highest."
+    text = several if seeds.max() > 1 else "Of one seed."
     if len(level):
         text += f" Level lines: other methods on {next(iter(runs.variants.values())).of}, which lack the setting."
     figure.supxlabel(text, **CAPTION)
@@ -90,15 +92,28 @@ def _axis(ax: Axes, values: "pd.Series[Any]") -> dict[str, float]:
     return {text: float(value) for text, value in ordered.items()}
 
 
+def _styles(lines: dict[str, pd.DataFrame], looks: dict[str, Look], *, shaded: bool) -> dict[str, dict[str, Any]]:
+    """How each line is drawn: as its method, or where there are several of one in shades of its colour."""
+    styles = {name: looks[part["method"].iloc[0]].line() for name, part in lines.items()}
+    if shaded:
+        for i, (name, marker) in enumerate(zip(styles, cycle(MARKERS), strict=False), start=1):
+            shade = 0.45 + 0.55 * i / len(lines)
+            dark = tuple(shade * c for c in to_rgb(styles[name]["color"]))
+            styles[name] |= {"color": dark, "marker": marker}
+    return styles
+
+
 def _draw(
-    ax: Axes, part: pd.DataFrame, places: dict[str, float], measure: str, name: str, marker: str, colour: Any
+    ax: Axes, part: pd.DataFrame, places: dict[str, float], measure: str, name: str, style: dict[str, Any]
 ) -> None:
     key = settings_of(part)[0]
     by_place = part.assign(place=part[key].map(lambda value: places[short_value(value)])).groupby("place")[measure]
     if not by_place.count().any():
         return
     if is_number(part[key]):
-        draw_spread(ax, by_place, colour, marker=marker, markersize=4, markeredgewidth=0, label=name)
+        draw_spread(ax, by_place, **style, markersize=4, markeredgewidth=0, label=name)
     else:  # values without an order: nothing lies between two of them
-        mean, std = by_place.mean(), by_place.std().fillna(0)
-        ax.errorbar(mean.index, mean, std, fmt=marker, color=colour, markersize=4, capsize=2, linewidth=1, label=name)
+        mean = by_place.mean()
+        around = [mean - by_place.min(), by_place.max() - mean]
+        alone = style | {"linestyle": "", "markersize": 4, "capsize": 2, "elinewidth": 1}
+        ax.errorbar(mean.index, mean, around, **alone, label=name)

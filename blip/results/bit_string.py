@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from blip.errors import BlipError
 from blip.results.loading import Runs, method_order
-from blip.results.style import CAPTION, sequence
+from blip.results.style import CAPTION, ink_on, sequence
 
 
 def bit_digits(value: float, bound: float, frozen: int, max_bits: int) -> str:
@@ -103,9 +103,10 @@ def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
     changed = (digits[1:] != digits[:-1]) & (place <= bits[:-1]) & (digits[:-1] != "±")
     figure = Figure(figsize=(0.24 * max_bits + 2.6, 0.27 * len(rows) + 0.35))
     ax = figure.subplots()
+    froze, colours = np.where(free, -1, (bits >= place).argmax(axis=0)), sequence(len(rows))
     sns.heatmap(
-        np.where(free, -1, (bits >= place).argmax(axis=0)),
-        cmap=ListedColormap([(0.95, 0.95, 0.95), *sequence(len(rows))]),
+        froze,
+        cmap=ListedColormap([(0.95, 0.95, 0.95), *colours]),
         vmin=-1,
         vmax=len(rows) - 1,
         annot=np.char.add(digits, np.where(np.arange(max_bits + 2) == 1, ".", "")),
@@ -116,8 +117,8 @@ def draw_bit_string(runs: Runs, parameter: str | None = None) -> Figure | None:
         yticklabels=[f"after task {row + 1}" for row in range(len(rows))],
         ax=ax,
     )
-    for text, is_free in zip(list(ax.texts), free.flat, strict=True):
-        text.set_color("0.55" if is_free else text.get_color())
+    for text, task in zip(list(ax.texts), froze.flat, strict=True):
+        text.set_color("0.4" if task < 0 else ink_on(colours[task]))
     for row, column in np.argwhere(free):
         ax.add_patch(Rectangle((column + 0.04, row + 0.08), 0.92, 0.84, hatch="////", ec="0.82", fc="none", lw=0))
     for row, column in np.argwhere(changed):

@@ -11,7 +11,7 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLoc
 
 from blip.results.loading import KEYS, Runs, method_order
 from blip.results.metrics import capacity
-from blip.results.style import CAPTION, MARKERS, draw_spread, percent, sequence
+from blip.results.style import CAPTION, MARKERS, band, draw_spread, percent, sequence
 
 MOST_BESIDE = 4
 """Panels in a row."""
@@ -32,7 +32,7 @@ def draw_capacity(runs: Runs) -> Figure | None:
             part = mine[mine["layer"] == layer]
             shares, size = _by_tasks(part), int(part.groupby([*KEYS, "task_learned"])["parameters"].sum().max())
             every, label = max(1, shares.ngroups // 12), f"{layer} ({size:,})"
-            draw_spread(ax, shares, colour, marker=marker, markevery=every, markersize=3.5, label=label)
+            draw_spread(ax, shares, color=colour, marker=marker, markevery=every, markersize=3.5, label=label)
         ax.plot(_by_tasks(mine).mean(), color="k", linestyle="--", linewidth=1.2, label="all")
         ax.set(title=method if len(methods) > 1 else "", xlabel="tasks learned", ylim=(0, 1.02))
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
@@ -41,7 +41,7 @@ def draw_capacity(runs: Runs) -> Figure | None:
     handles, labels = axes[0, 0].get_legend_handles_labels()
     title = "layer (parameters)"
     figure.legend(handles, labels, loc="outside right center", fontsize=7, title=title, title_fontsize=7)
-    figure.supxlabel("Of all bits of a layer. Line: mean over seeds; band: ± standard deviation.", **CAPTION)
+    figure.supxlabel(f"Of all bits of a layer. {band(runs)}", **CAPTION)
     return figure
 
 

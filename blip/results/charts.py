@@ -5,11 +5,12 @@ on. Tasks are counted from 1, as readers do.
 """
 
 from collections.abc import Sequence
-from itertools import cycle
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import pandas as pd
 
+from blip.record import short_key, short_value
+from blip.results.ablations import settings_of
 from blip.results.loading import KEYS, Runs
 from blip.results.markup import p_value
 from blip.results.metrics import (
@@ -21,7 +22,8 @@ from blip.results.metrics import (
     score_name,
     seen_scores,
 )
-from blip.results.page_style import HEAT_STEPS
+from blip.results.page_style import HEAT_STEPS, outline
+from blip.results.style import method_looks
 
 Spec: TypeAlias = dict[str, Any]
 
@@ -43,7 +45,6 @@ CONFIG: Spec = {
     },
 }
 """Of all charts."""
-SHAPES = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-right", "triangle-left")
 MOST_NUMBERED = 10
 """Tasks of a heat map whose cells hold numbers; with more there is no room."""
 FEW = 6
@@ -60,41 +61,51 @@ OVER_SEEDS: list[Spec] = [
 SWITCHED_ON = {"filter": "indexof(shown, datum.method) >= 0"}
 
 
+class Sample(NamedTuple):
+    """How a method is drawn on the page."""
+
+    colour: str
+    """A variable of CSS."""
+    shape: str
+    """A path of SVG between about -1 and 1."""
+    dashes: list[float]
+    """In pixels, as Vega and SVG take them."""
+
+
 class Palette:
-    """Colour and shape of each method, the same in all charts of a page."""
+    """How each method is drawn, the same in all charts of a page, and as in the figures."""
 
     def __init__(self, methods: Sequence[str]) -> None:
-        self.methods = list(methods)
-        self.variables = {method: f"var(--m{i})" for i, method in enumerate(methods)}
+        looks = method_looks(methods)
+        self.samples = {
+            method: Sample(f"var(--m{i})", outline(looks[method].marker), [2 * x for x in looks[method].dashes])
+            for i, method in enumerate(methods)
+        }
 
     def colour(self, methods: list[str]) -> Spec:
         """The channel."""
-        return self._scale(methods, [self.variables[method] for method in methods])
+        return self._channel("colour", methods)
 
     def shape(self, methods: list[str]) -> Spec:
         """The channel."""
-        shapes = dict(zip(self.methods, cycle(SHAPES), strict=False))
-        return self._scale(methods, [shapes[method] for method in methods])
+        return self._channel("shape", methods)
 
-    @staticmethod
-    def _scale(domain: list[str], output: list[str]) -> Spec:
-        return {
-            "field": "method",
-            "type": "nominal",
-            "scale": {"domain": domain, "range": output},
-            "legend": None,
-        }
+    def dash(self, methods: list[str]) -> Spec:
+        """The channel."""
+        return self._channel("dashes", methods)
+
+    def _channel(self, part: str, methods: list[str]) -> Spec:
+        output = [getattr(self.samples[method], part) for method in methods]
+        return {"field": "method", "type": "nominal", "scale": {"domain": methods, "range": output}, "legend": None}
 
 
 def average_chart(runs: Runs, palette: Palette) -> Spec | None:
-    """Mean result over the tasks learned so far, a line for each method, with a band of ± standard deviation; None
+    """Mean result over the tasks learned so far, a line for each method, with a band from lowest to highest; None
     without a share, or with one task."""
     seen = seen_scores(runs)
     if seen["score"].isna().all() or len(runs.tasks) < 2:
         return None
     spread = _spread(seen.assign(score=100 * seen["score"]), ["method", "task_learned"], "score")
-    if not runs.score.chance:  # a share
-        spread[["low", "high"]] = spread[["low", "high"]].clip(0, 100)
     spread["learned"] = spread.pop("task_learned") + 1
     what = f"mean {score_name(runs)}"
     axis = {"labelAngle": 0, "labelOverlap": True}
@@ -193,30 +204,29 @@ def paired_charts(compared: pd.DataFrame, palette: Palette) -> dict[str, Spec]:
     return charts
 
 
-def variation_charts(table: pd.DataFrame, measures: Sequence[str], palette: Palette) -> dict[str, Spec]:
-    """Of each measure in percent its course over the values of one setting, in the table of `ablations.summary`; none
+def variation_charts(frame: pd.DataFrame, measures: Sequence[str], palette: Palette) -> dict[str, Spec]:
+    """Of each measure in percent its course over the values of one setting, in the frame of `ablations.ablation`; none
     where several settings are varied."""
-    setting, *others = table.columns[: list(table.columns).index("method")]
+    setting, *others = settings_of(frame)
+    frame = frame.assign(value=frame[setting].map(short_value))
     charts: dict[str, Spec] = {}
-    methods = list(dict.fromkeys(table["method"]))
+    methods = list(dict.fromkeys(frame["method"]))
     for measure in measures if not others else ():
-        spread = table[[setting, "method", "n"]].rename(columns={setting: "value"})
-        mean, std = (table[f"{measure}_percent_{name}"] for name in ("mean", "std"))
-        spread = spread.assign(mean=mean, std=std, low=mean - std.fillna(0), high=mean + std.fillna(0))
+        spread = _spread(frame.assign(percent=100 * frame[measure]), ["value", "method"], "percent")
         axis = {"labelAngle": 0, "labelOverlap": True, "labelLimit": 70}
-        x: Spec = {"field": "value", "type": "ordinal", "sort": None, "title": str(setting), "axis": axis}
+        x: Spec = {"field": "value", "type": "ordinal", "sort": None, "title": short_key(setting), "axis": axis}
         what = measure.replace("acc", "ACC")
         charts[measure] = _lines(spread.dropna(subset="mean"), x, what, methods, palette) | {"height": 180}
     return charts
 
 
 def loss_chart(runs: Runs, palette: Palette) -> Spec | None:
-    """Mean validation loss after each epoch of each task, a line for each method and task; None where there are none.
+    """Mean validation loss after each epoch of each task, a line for each method and task; None where no task had two.
 
     Tasks stand side by side, each as wide as the longest training.
     """
-    points = _losses(runs) if "history" in runs.tables else pd.DataFrame()
-    if points.empty:
+    points = _losses(runs) if "history" in runs.tables else pd.DataFrame({"epoch": []})
+    if not (points["epoch"] > 1).any():
         return None
     tasks, methods = len(runs.tasks), [method for method in runs.methods() if method in set(points["method"])]
     between: Spec = {"data": {"values": [{"at": task} for task in range(1, tasks)]}}
@@ -227,8 +237,9 @@ def loss_chart(runs: Runs, palette: Palette) -> Spec | None:
     tooltip: list[Spec] = [{"field": "method"}, {"field": "task"}, {"field": "epoch"}]
     for field, title in (("mean", "validation loss"), ("std", "± over seeds")):
         tooltip.append({"field": field, "title": title, "format": ".3g"})
-    lines = {"x": x, "y": y, "color": palette.colour(methods), "detail": {"field": "task", "type": "nominal"}}
-    shapes = lines | {"shape": palette.shape(methods), "tooltip": [*tooltip, {"field": "n", "title": "seeds"}]}
+    every = {"x": x, "y": y, "color": palette.colour(methods), "detail": {"field": "task", "type": "nominal"}}
+    lines = every | {"strokeDash": palette.dash(methods)}
+    shapes = every | {"shape": palette.shape(methods), "tooltip": [*tooltip, {"field": "n", "title": "seeds"}]}
     return {
         "width": "container",
         "height": 220,
@@ -304,7 +315,7 @@ def _lines(spread: pd.DataFrame, x: Spec, what: str, methods: list[str], palette
     points = {"y": y, "shape": palette.shape(methods), "tooltip": tooltip}
     marks: list[tuple[Spec, Spec]] = [
         ({"type": "area", "opacity": 0.1}, band),
-        ({"type": "line", "strokeWidth": 2}, {"y": y}),
+        ({"type": "line", "strokeWidth": 2}, {"y": y, "strokeDash": palette.dash(methods)}),
         ({"type": "point", "filled": True, "size": 60, "opacity": 1}, points),
     ]
     return {
@@ -353,10 +364,9 @@ def _heat(
 
 
 def _spread(frame: pd.DataFrame, by: list[str], column: str) -> pd.DataFrame:
-    """Mean, std, n, and mean ± std as low and high, over seeds; groups in the order in which they appear."""
-    spread = frame.groupby(by, sort=False)[column].agg(mean="mean", std="std", n="count").reset_index()
-    around = spread["std"].fillna(0)
-    return spread.assign(low=spread["mean"] - around, high=spread["mean"] + around)
+    """Mean, std, n, lowest and highest, over seeds; groups in the order in which they appear."""
+    groups = frame.groupby(by, sort=False)[column]
+    return groups.agg(mean="mean", std="std", n="count", low="min", high="max").reset_index()
 
 
 def _names(runs: Runs) -> dict[int, str]:

@@ -3,6 +3,7 @@
 from itertools import cycle
 
 import pandas as pd
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -10,7 +11,7 @@ from blip.record import short_key, short_value
 from blip.results.loading import KEYS, Runs
 from blip.results.matrix import as_matrix, forgetting
 from blip.results.metrics import capacity, normalised_scores, score_name
-from blip.results.style import CAPTION, MARKERS, Colour, draw_spread, percent, sequence
+from blip.results.style import CAPTION, MARKERS, Look, band, draw_spread, percent, sequence
 
 MOST_MARKS = 12
 """Along a line."""
@@ -30,7 +31,7 @@ def course(runs: Runs) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw_course(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
+def draw_course(runs: Runs, looks: dict[str, Look]) -> Figure | None:
     """A line for each method, or value of a varied setting, in a panel for each measure; None with a single task.
 
     A group of variants may have the experiment as it is without beside it.
@@ -46,20 +47,20 @@ def draw_course(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     if frame["tasks"].max() < 2:
         return None
     frame = frame.assign(line=_names(runs, frame))
-    styles = _styles(runs, frame, colours)
+    styles = _styles(runs, frame, looks)
     figure = Figure(figsize=(2.5 * len(panels) + 1.0, 2.5))
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (measure, label) in zip(axes, panels.items(), strict=True):
-        for line, (colour, marker) in styles.items():
+        for line, look in styles.items():
             by_task = frame[frame["line"] == line].groupby("tasks")[measure]
             if by_task.count().any():
                 every = max(1, by_task.ngroups // MOST_MARKS)
-                draw_spread(ax, by_task, colour, marker=marker, markersize=3.5, markevery=every, label=line)
+                draw_spread(ax, by_task, **look.line(), markersize=3.5, markevery=every, label=line)
         ax.set(title=label, xlabel=f"{runs.of(runs.experiments()[0]).score.task}s learned")
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         percent(ax.yaxis)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=7)
-    figure.supxlabel("Line: mean over seeds; band: ± standard deviation.", **CAPTION)
+    figure.supxlabel(band(runs), **CAPTION)
     return figure
 
 
@@ -73,13 +74,13 @@ def _names(runs: Runs, frame: pd.DataFrame) -> list[str]:
     return [names[place] for place in zip(frame["experiment"], frame["method"], strict=True)]
 
 
-def _styles(runs: Runs, frame: pd.DataFrame, colours: dict[str, Colour]) -> dict[str, tuple[Colour, str]]:
-    """Colour and marker of each line: a method's own colour, and light to dark where a setting is varied."""
+def _styles(runs: Runs, frame: pd.DataFrame, looks: dict[str, Look]) -> dict[str, Look]:
+    """How each line is drawn: as its method; where a setting is varied light to dark, with a marker for each value."""
     lines = {row["line"]: (row["method"], row["experiment"]) for row in frame.to_dict("records")}
     ordered = sorted(lines, key=lambda line: runs.methods().index(lines[line][0]))
     varied = [line for line in ordered if lines[line][1] in runs.variants]
-    shades = dict(zip(varied, sequence(len(varied)), strict=True)) if len(varied) > 1 else {}
-    return {
-        line: (shades.get(line, colours[lines[line][0]]), marker)
-        for line, marker in zip(ordered, cycle(MARKERS), strict=False)
-    }
+    styles = {line: looks[lines[line][0]] for line in ordered}
+    if len(varied) > 1:
+        for line, shade, marker in zip(varied, sequence(len(varied)), cycle(MARKERS), strict=False):
+            styles[line] = styles[line]._replace(colour=to_hex(shade), marker=marker)
+    return styles

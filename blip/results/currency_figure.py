@@ -1,6 +1,5 @@
 """Accuracy against all bits that a method needs, task by task, all methods in one plot."""
 
-from itertools import cycle
 from typing import Any
 
 import pandas as pd
@@ -8,19 +7,19 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from blip.results.currency import bits_needed, unknown
+from blip.results.currency import bits_needed, left_out, unknown
 from blip.results.loading import Runs
 from blip.results.metrics import score_name
-from blip.results.style import CAPTION, MARKERS, Colour, percent
+from blip.results.style import CAPTION, Look, percent
 
 LARGE = 7.0
 """Of the marker after the last task."""
 
 
-def draw_currency(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
+def draw_currency(runs: Runs, looks: dict[str, Look]) -> Figure | None:
     """Mean score on the tasks so far against bits of weights and method, a line from the first task to the last.
 
-    Dashed where consolidated weights are written in their frozen bits alone. None where no run says how many there are.
+    Hollow where consolidated weights are written in their frozen bits alone. None where no run says how many there are.
     """
     needed = bits_needed(runs)
     if needed.empty or needed["score"].isna().all():
@@ -29,12 +28,12 @@ def draw_currency(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     figure = Figure(figsize=(5.4, 3.2))
     ax = figure.subplots()
     methods = [method for method in runs.methods() if method in set(needed["method"])]
-    for method, marker in zip(methods, cycle(MARKERS), strict=False):
+    for method in methods:
         means = needed[needed["method"] == method].groupby("task_learned")[["score", "needed", "written"]].mean()
-        _draw(ax, means, "needed", method, marker, "-", colours[method])
+        _draw(ax, means["needed"], means["score"], method, looks[method].line())
         if means["written"].notna().any():
-            name = f"{method}, weights in frozen bits"
-            _draw(ax, means, "written", name, marker, "--", colours[method])
+            hollow = looks[method].line() | {"markerfacecolor": "white", "alpha": 0.7}
+            _draw(ax, means["written"], means["score"], f"{method}, weights in frozen bits", hollow)
     ax.set(xscale="log", xlabel="bits needed: weights and what the method keeps")
     ax.set_ylabel(f"{score_name(runs)}, {runs.score.task}s so far")
     percent(ax.yaxis)
@@ -44,15 +43,13 @@ def draw_currency(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     ax.tick_params(axis="x", labelsize=8)
     figure.legend(loc="outside right center", fontsize=7)
     missing = len(unknown(runs))
-    text = f"Mean over seeds. A dot for each {runs.score.task} learned; large: after the last one."
+    text = f"Mean over seeds. A dot for each {runs.score.task} learned; large: after the last one.{left_out(runs)}"
     if missing:
         text += f"\n{missing} older runs are not here: they do not record how many weights their network has."
     figure.supxlabel(text, **CAPTION)
     return figure
 
 
-def _draw(ax: Axes, means: pd.DataFrame, bits: str, name: str, marker: str, dashes: str, colour: Colour) -> None:
-    filled = colour if dashes == "-" else "white"
-    style: dict[str, Any] = {"color": colour, "marker": marker, "markerfacecolor": filled, "markeredgecolor": colour}
-    ax.plot(means[bits], means["score"], linestyle=dashes, linewidth=1, markersize=2.5, label=name, **style)
-    ax.plot(means[bits].iloc[-1:], means["score"].iloc[-1:], linestyle="", markersize=LARGE, **style)
+def _draw(ax: Axes, bits: "pd.Series[float]", score: "pd.Series[float]", name: str, line: dict[str, Any]) -> None:
+    ax.plot(bits, score, linewidth=1, markersize=2.5, label=name, **line)
+    ax.plot(bits.iloc[-1:], score.iloc[-1:], markersize=LARGE, **line | {"linestyle": ""})

@@ -1,10 +1,10 @@
 """Figures of each experiment, as PDF and PNG; the same runs give the same bytes.
 
-A method has one colour in all figures, safe for colour-blind readers. Tasks are counted from 1, as readers do.
+A method has one colour, marker and dash in all figures, safe for colour-blind readers. Tasks are counted from 1, as
+readers do.
 """
 
 from io import BytesIO
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +34,14 @@ from blip.results.metrics import (
     score_name,
     seen_scores,
 )
-from blip.results.style import CAPTION, MARKERS, STYLE, Colour, method_colours, percent, sequence
+from blip.results.style import CAPTION, STYLE, Look, band, ink_on, method_looks, percent, sequence
 
 METADATA = {"pdf": {"CreationDate": None}, "png": {"Software": None}}  # no dates, no versions
 DPI = 200
 MOST_LINES = 8
 """Values of a setting that can be told apart in one figure."""
-BAND = "Line: mean over seeds; band: ± standard deviation."
+RANGE = ("pi", 100)
+"""What seaborn shows around a mean: from the lowest to the highest."""
 
 
 def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None, only: str | None = None) -> list[Path]:
@@ -59,14 +60,14 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None, only:
     names = [*runs.alone(), *groups]
     if only is not None and only not in names:
         raise BlipError(f"--only {only}: expected one of {', '.join(names)}")
-    colours = method_colours(runs.methods())
+    looks = method_looks(runs.methods())
     files: dict[Path, bytes] = {}
     for name in names if only is None else [only]:
         with mpl.rc_context(STYLE):
             if name in groups:
-                figures = _figures_of_group(runs, groups[name], colours)
+                figures = _figures_of_group(runs, groups[name], looks)
             else:
-                figures = _figures_of(runs.of(name), colours, parameter)
+                figures = _figures_of(runs.of(name), looks, parameter)
             for kind, figure in figures.items():
                 files |= _drawn(figure, out_dir / name, kind) if figure else {}
     for path, content in files.items():  # all or nothing
@@ -74,19 +75,19 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None, only:
     return list(files)
 
 
-def _figures_of(runs: Runs, colours: dict[str, Colour], parameter: str | None) -> dict[str, Figure | None]:
+def _figures_of(runs: Runs, looks: dict[str, Look], parameter: str | None) -> dict[str, Figure | None]:
     """Of one experiment."""
     figures = {
         "matrix": draw_matrices(runs),
-        "average": draw_average(runs, colours),
-        "forgetting": draw_forgetting(runs, colours),
-        "course": draw_course(runs, colours),
-        "currency": draw_currency(runs, colours),
+        "average": draw_average(runs, looks),
+        "forgetting": draw_forgetting(runs, looks),
+        "course": draw_course(runs, looks),
+        "currency": draw_currency(runs, looks),
         "capacity": draw_capacity(runs),
         "sizes": draw_sizes(runs),
         "bit_string": draw_bit_string(runs, parameter),
         "history": draw_history(runs),
-        "returns": draw_returns(runs, colours),
+        "returns": draw_returns(runs, looks),
     }
     for figure in filter(None, figures.values()):
         if runs.stand_in():
@@ -94,15 +95,15 @@ def _figures_of(runs: Runs, colours: dict[str, Colour], parameter: str | None) -
     return figures
 
 
-def _figures_of_group(runs: Runs, names: list[str], colours: dict[str, Colour]) -> dict[str, Figure | None]:
+def _figures_of_group(runs: Runs, names: list[str], looks: dict[str, Look]) -> dict[str, Figure | None]:
     """Of variants of one experiment, beside the experiment as it is without."""
     varied = runs.of(*names)
     variant = varied.variants[names[0]]
     beside = runs.of(variant.of) if variant.of in runs.scores else None
     together = runs.of(*names, variant.of) if beside else varied
-    figures: dict[str, Figure | None] = {"ablation": draw_ablation(varied, beside, colours)}
+    figures: dict[str, Figure | None] = {"ablation": draw_ablation(varied, beside, looks)}
     if len(names) <= MOST_LINES:
-        figures["course"] = draw_course(together, colours)
+        figures["course"] = draw_course(together, looks)
     for figure in filter(None, figures.values()):
         if varied.stand_in():
             figure.suptitle(f"{variant.group} (stand-in data)", size=9)
@@ -153,12 +154,12 @@ def _heat_map(ax: Axes, values: Any, lowest: float, highest: float, *, annotated
     ax.spines[:].set_visible(False)
     for (row, column), value in np.ndenumerate(values):
         if annotated and not np.isnan(value):
-            colour = "white" if value > lowest + 0.55 * (highest - lowest) else "0.15"
-            ax.text(column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", size=6.5, color=colour)
+            ink = ink_on(list(mesh.to_rgba(value)))
+            ax.text(column + 0.5, row + 0.5, f"{value:.0f}", ha="center", va="center", size=6.5, color=ink)
     return mesh
 
 
-def draw_average(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
+def draw_average(runs: Runs, looks: dict[str, Look]) -> Figure | None:
     """Mean result over the tasks seen so far against the number of tasks learned; None without a share."""
     seen = seen_scores(runs)
     if seen["score"].isna().all():
@@ -167,18 +168,18 @@ def draw_average(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         seen.assign(task_learned=seen["task_learned"] + 1),
         ("task_learned", "tasks learned"),
         ("score", f"{score_name(runs)} on learned {runs.score.task}s"),
-        **_by_method(runs.methods(), colours),
+        **_by_method(runs.methods(), looks),
         markersize=5,
-        errorbar="sd",
+        errorbar=RANGE,
         height=3,
         aspect=1.5,
     )
     percent(figure.axes[0].yaxis)
-    figure.supxlabel(BAND, **CAPTION)
+    figure.supxlabel(band(runs), **CAPTION)
     return figure
 
 
-def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
+def draw_forgetting(runs: Runs, looks: dict[str, Look]) -> Figure | None:
     """Forgetting of each method after the last task; None with a single task."""
     metrics = run_metrics(runs).dropna(subset="forgetting")
     if metrics.empty:
@@ -191,11 +192,11 @@ def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         y="method",
         order=methods,
         hue="method",
-        palette=colours,
+        palette={method: looks[method].colour for method in methods},
         saturation=1,
         width=0.7,
         legend=False,
-        errorbar="sd",
+        errorbar=RANGE,
         capsize=0.25,
         err_kws={"linewidth": 1, "color": "0.2"},
         ax=figure.subplots(),
@@ -204,15 +205,15 @@ def draw_forgetting(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
     ax.set(xlabel=f"forgetting: mean drop from the best {score_name(runs)}", ylabel="")
     percent(ax.xaxis)
     ax.tick_params(axis="y", length=0)
-    figure.supxlabel("Lower is better. Bar: mean over seeds; whisker: ± standard deviation.", **CAPTION)
+    figure.supxlabel("Lower is better. Bar: mean over seeds; whisker: from the lowest seed to the highest.", **CAPTION)
     return figure
 
 
 def draw_history(runs: Runs) -> Figure | None:
-    """Validation loss after each epoch, a line per task and seed; None where there are no epochs."""
-    if "history" not in runs.tables:
+    """Validation loss after each epoch, a line per task and seed; None where no task had two."""
+    history = runs.tables.get("history")
+    if history is None or not history["epoch"].any():  # counted from 0
         return None
-    history = runs.tables["history"]
     figure = _lines(
         history.assign(task=history["task"] + 1),
         ("epoch", "epoch"),
@@ -228,7 +229,7 @@ def draw_history(runs: Runs) -> Figure | None:
     return figure
 
 
-def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
+def draw_returns(runs: Runs, looks: dict[str, Look]) -> Figure | None:
     """Return of each game from its start to the end of the last one, dotted where the next is begun; None elsewhere."""
     if "returns" not in runs.tables:
         return None
@@ -239,8 +240,8 @@ def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         curves.assign(steps=curves["steps"] / 1e6, game=curves["task"].map(dict(enumerate(games)))),
         ("steps", "million steps"),
         ("return", "mean return"),
-        **_by_method(runs.methods(), colours),
-        errorbar="sd",
+        **_by_method(runs.methods(), looks),
+        errorbar=RANGE,
         markeredgewidth=0,
         markersize=3,
         facet_kws={"sharey": False},
@@ -251,15 +252,15 @@ def draw_returns(runs: Runs, colours: dict[str, Colour]) -> Figure | None:
         for boundary in begun.iloc[1:]:
             ax.axvline(boundary, color="0.5", linewidth=0.8, linestyle=":")
         ax.xaxis.set_major_locator(MaxNLocator(5))
-    figure.supxlabel(f"{BAND} Dashed: random agent; dotted: the next game is begun.", **CAPTION)
+    figure.supxlabel(f"{band(runs)} Dashed: random agent; dotted: the next game is begun.", **CAPTION)
     return figure
 
 
-def _by_method(methods: list[str], colours: dict[str, Colour]) -> dict[str, Any]:
-    """A line for each method, in its colour and with its marker."""
-    markers = dict(zip(methods, cycle(MARKERS)))
-    hue = {"hue": "method", "hue_order": methods, "palette": colours}
-    return hue | {"style": "method", "style_order": methods, "markers": markers, "dashes": False}
+def _by_method(methods: list[str], looks: dict[str, Look]) -> dict[str, Any]:
+    """A line for each method, as it is drawn everywhere."""
+    hue = {"hue": "method", "hue_order": methods, "palette": {method: looks[method].colour for method in methods}}
+    style = {"style": "method", "style_order": methods, "markers": {method: looks[method].marker for method in methods}}
+    return hue | style | {"dashes": {method: looks[method].dashes or "" for method in methods}}
 
 
 def _panels(names: list[str], height: float, aspect: float, by: str = "method") -> dict[str, Any]:

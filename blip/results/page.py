@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from blip.results.comparison import compare
 from blip.results.loading import Runs
 from blip.results.markup import measured
 from blip.results.needed import needed
-from blip.results.page_sections import duration, experiment_section, group_section, links, minus
+from blip.results.page_sections import Beside, duration, experiment_section, group_section, links, minus
 from blip.results.page_style import HEAT_STEPS, page_colours
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -42,21 +43,26 @@ class JudgedClaim(NamedTuple):
     note: str
 
 
-def write_page(runs: Runs, out: Path, title: str, claims: Path | None = None) -> Path:
+def write_page(runs: Runs, out: Path, title: str, claims: Path | None = None, beside: Path | None = None) -> Path:
     """Write the page to `out`, with the verdicts of `claims`, a file that `blip claims` wrote.
 
-    What lies beside the page as the workflow lays it is linked (`tables/`, `figures/`) or shown (`games/`, and
-    `claims/claims.json` where no other is given). Raises BlipError where a package that fills or draws it is missing,
-    or the claims cannot be read.
+    What lies in the folder `beside`, by default the page's, as the workflow lays it is linked (`tables/`, `figures/`)
+    or shown (`games/`, and `claims/claims.json` where no other is given). Raises BlipError where that folder or a
+    package that fills or draws the page is missing, or the claims cannot be read.
     """
-    if claims is None and (beside := out.parent / "claims/claims.json").is_file():
-        claims = beside
-    atomic_write(out, render(runs, title, out.parent, read_claims(claims) if claims else []))
+    folder = out.parent if beside is None else beside
+    if beside is not None and not beside.is_dir():
+        raise BlipError(f"{beside}: no such folder, expected one with tables/, figures/ or games/")
+    if claims is None and (found := folder / "claims/claims.json").is_file():
+        claims = found
+    away = os.path.relpath(folder.resolve(), out.parent.resolve())
+    linked = Beside(folder, "" if away == "." else f"{Path(away).as_posix()}/")
+    atomic_write(out, render(runs, title, linked, read_claims(claims) if claims else []))
     return out
 
 
-def render(runs: Runs, title: str, beside: Path, claims: Sequence[JudgedClaim] = ()) -> str:
-    """The page's HTML; the same runs and the same files beside it give the same text."""
+def render(runs: Runs, title: str, beside: Beside, claims: Sequence[JudgedClaim] = ()) -> str:
+    """The page's HTML; the same runs and the same files beside them give the same text."""
     environment = needed("jinja2").Environment(
         loader=needed("jinja2").FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

@@ -26,12 +26,20 @@ from blip.results.comparison_table import HEADINGS, comparison_rows
 from blip.results.loading import KEYS, Runs
 from blip.results.metrics import reference_scores, score_name
 from blip.results.replays import picture_path, replay_rows
-from blip.results.tables import Cell, format_rows, headings, method_table, notes, sentence, shown_columns
+from blip.results.style import band
+from blip.results.tables import Cell, format_rows, headings, legend, method_table, notes, sentence, shown_columns
 
 VARIED = ("acc", "forgetting", "capacity")
 """Measures of which there is a chart against a varied setting."""
 MOST_NAMED = 10
 """Tasks that are named; of more, the first so many."""
+
+
+class Beside(NamedTuple):
+    """The folder with what a page links or shows, and its address as the page has it, relative."""
+
+    folder: Path
+    address: str = ""
 
 
 class Figure(NamedTuple):
@@ -58,9 +66,9 @@ class Picture(NamedTuple):
 
 
 def experiment_section(
-    runs: Runs, compared: pd.DataFrame, palette: Palette, charts: list[Spec], beside: Path
+    runs: Runs, compared: pd.DataFrame, palette: Palette, charts: list[Spec], beside: Beside
 ) -> dict[str, Any]:
-    """Of one experiment; its charts are added to `charts`, and files are looked for `beside` the page."""
+    """Of one experiment; its charts are added to `charts`, and files are looked for `beside` them."""
     name, methods, score = runs.experiments()[0], runs.methods(), runs.score
     table = method_table(runs)
     files = [f"{name}.*", f"{name}_{score.name}s.csv", f"{name}_bits.csv", f"{name}_iqm.csv"]
@@ -69,13 +77,15 @@ def experiment_section(
         "stand_in": runs.stand_in(),
         "about": _about(runs),
         "sentence": minus(sentence(runs, table)),
-        "notes": notes(runs),
-        "methods": [(method, palette.variables[method]) for method in methods],
+        "note": _note([legend(table), *notes(runs)]),
+        "methods": [(method, palette.samples[method]) for method in methods],
         "headings": headings(runs, table),
         "rows": _rows(runs, table),
         "score": score_name(runs),
         "task": score.task,
         "tasks": runs.tasks,
+        "band": band(runs),
+        "intervals": bool(compared["low"].notna().any()),
         **_figures(runs, compared, palette, charts),
         "compared": (HEADINGS[1:], [[minus(cell) for cell in row[1:]] for row in comparison_rows(compared)]),
         "games": [(method, grid) for method in methods if (grid := _games(runs, method, beside))],
@@ -85,9 +95,10 @@ def experiment_section(
     }
 
 
-def group_section(runs: Runs, group: str, palette: Palette, charts: list[Spec], beside: Path) -> dict[str, Any]:
+def group_section(runs: Runs, group: str, palette: Palette, charts: list[Spec], beside: Beside) -> dict[str, Any]:
     """Of experiments that differ in varied settings alone: one table, and charts where a single setting is varied."""
-    table = ablations.summary(ablations.ablation(runs))
+    frame = ablations.ablation(runs)
+    table = ablations.summary(frame)
     (first, *others), measures = ablations.shown(table)
     rows = []
     for row in table.to_dict("records"):
@@ -95,13 +106,15 @@ def group_section(runs: Runs, group: str, palette: Palette, charts: list[Spec], 
         for m in measures:
             cells.append((Cell(minus(ablations.cell(row, m)), "", False), _key(row[f"{m}_percent_mean"])))
         rows.append(Row(str(row[first]), cells))
-    drawn = variation_charts(table, [m for m in VARIED if m in measures], palette)
+    drawn = variation_charts(frame, [m for m in VARIED if m in measures], palette)
     charts += drawn.values()
     numbers = range(len(charts) - len(drawn), len(charts))
     return {
         "name": group,
         "stand_in": runs.stand_in(),
         "about": f"{ablations.about(runs, [first, *others])}.",
+        "note": "Mean ± standard deviation over n seeds." if table["n"].max() > 1 else "Of one seed.",
+        "band": band(runs),
         "headings": [first, *others, *(ablations.MEASURES[m] for m in measures)],
         "rows": rows,
         "varied": [Figure(ablations.MEASURES[m], number) for m, number in zip(drawn, numbers, strict=True)],
@@ -111,6 +124,11 @@ def group_section(runs: Runs, group: str, palette: Palette, charts: list[Spec], 
             *links(beside, f"figures/{group}", ["*.pdf", "*.png"]),
         ],
     }
+
+
+def _note(parts: list[str]) -> str:
+    text = ". ".join(parts)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def _figures(runs: Runs, compared: pd.DataFrame, palette: Palette, charts: list[Spec]) -> dict[str, Any]:
@@ -183,14 +201,14 @@ def _run(runs: Runs, record: RunRecord) -> dict[str, str]:
     }
 
 
-def _games(runs: Runs, method: str, beside: Path) -> list[list[Picture | None]]:
+def _games(runs: Runs, method: str, beside: Beside) -> list[list[Picture | None]]:
     """The moving pictures of a method that lie in games/: in row i, column j game j after learning i games."""
     if "replays" not in runs.tables:
         return []
     rows, games = replay_rows(runs, method), runs.tasks
     grid: list[list[Picture | None]] = [[None] * len(games) for _ in games]
     for (i, j), row in rows.items():
-        file = beside / "games" / picture_path(runs.experiments()[0], method, i, j)
+        file = beside.folder / "games" / picture_path(runs.experiments()[0], method, i, j)
         if file.is_file():
             source = f"data:image/gif;base64,{base64.b64encode(file.read_bytes()).decode()}"
             text = f"{row['return']:g}, mean {row['score']:.1f} (n = {row['n']})"
@@ -205,10 +223,10 @@ def _by_chance(runs: Runs) -> str:
     return ", ".join(f"{game} {value:.1f}" for game, value in returns)
 
 
-def links(beside: Path, folder: str, patterns: Iterable[str]) -> list[tuple[str, str]]:
-    """Name and relative address of the files in a folder beside the page."""
-    found = {path.name for pattern in patterns for path in (beside / folder).glob(pattern)}
-    return [(name, quote(f"{folder}/{name}")) for name in sorted(found)]
+def links(beside: Beside, folder: str, patterns: Iterable[str]) -> list[tuple[str, str]]:
+    """Name and relative address of the files in a folder there."""
+    found = {path.name for pattern in patterns for path in (beside.folder / folder).glob(pattern)}
+    return [(name, quote(f"{beside.address}{folder}/{name}")) for name in sorted(found)]
 
 
 def duration(seconds: float) -> str:

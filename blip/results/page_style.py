@@ -1,49 +1,39 @@
-"""Colours of the page, in a light and in a dark scheme: those of the figures, as far as they are seen."""
+"""Colours and shapes of the page, in a light and in a dark scheme: those of the figures."""
 
 from collections.abc import Sequence
 
 import matplotlib as mpl
 from matplotlib.colors import to_hex
+from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path
 
-from blip.results.style import Colour, method_colours
+from blip.results.style import ink_on, method_looks
 
-DARK_PAGE: Colour = (0.086, 0.094, 0.106)
-"""Background of the page where the reader's scheme is dark."""
 HEAT_STEPS = 12
 """Colours of a heat map, from low to high."""
-
-
-def on_dark(colour: Colour) -> Colour:
-    """A colour as it is shown on a dark page: itself where it is seen there, otherwise with as much white as it takes.
-
-    Seen is a contrast of 3:1, which WCAG 2 (1.4.11) asks of graphics.
-    """
-    for white in range(0, 101, 5):
-        mixed = tuple(c + (1 - c) * white / 100 for c in colour)
-        if (luminance(mixed) + 0.05) / (luminance(DARK_PAGE) + 0.05) >= 3:
-            break
-    return mixed[0], mixed[1], mixed[2]
-
-
-def luminance(colour: Sequence[float]) -> float:
-    """Relative luminance of a colour in sRGB, in [0, 1] (WCAG 2)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def ink_on(colour: Sequence[float]) -> str:
-    """White or black, whichever contrasts more with a colour."""
-    return "#ffffff" if 1.05 / (luminance(colour[:3]) + 0.05) > (luminance(colour[:3]) + 0.05) / 0.05 else "#000000"
+SVG = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C"}
+"""Commands of a path."""
 
 
 def page_colours(methods: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
     """CSS variables of the page in light and in dark: --m0, … of the methods, --h0, … of heat maps from low to high,
     --n0, … of numbers on those."""
-    colours = method_colours(methods)
-    light = {f"--m{i}": to_hex(colours[method]) for i, method in enumerate(methods)}
-    dark = {f"--m{i}": to_hex(on_dark(colours[method])) for i, method in enumerate(methods)}
+    looks = method_looks(methods)
+    light = {f"--m{i}": looks[method].colour for i, method in enumerate(methods)}
+    dark = {f"--m{i}": looks[method].on_dark for i, method in enumerate(methods)}
     for variables, name, low, high in ((light, "YlGnBu", 0.04, 0.92), (dark, "mako", 0.2, 0.95)):
         steps = (mpl.colormaps[name](low + (high - low) * i / (HEAT_STEPS - 1)) for i in range(HEAT_STEPS))
         for i, step in enumerate(steps):
             variables |= {f"--h{i}": to_hex(step), f"--n{i}": ink_on(step)}
     return light, dark
+
+
+def outline(marker: str) -> str:
+    """A marker of matplotlib as a path of SVG between about -1 and 1, as Vega takes a shape too."""
+    style = MarkerStyle(marker)
+    segments = style.get_path().transformed(style.get_transform()).iter_segments()
+    parts = []
+    for points, command in segments:
+        places = (points.reshape(-1, 2) * (2, -2)).ravel().round(3) + 0.0  # matplotlib's are within ± 1/2, upwards
+        parts.append(SVG[command] + ",".join(f"{x:g}" for x in places) if command in SVG else "Z")
+    return "".join(parts)
