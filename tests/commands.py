@@ -15,6 +15,8 @@ from typing import Any
 import jsonschema
 import yaml
 from conftest import ROOT
+from page_suite import write_suite
+from run_folders import write_run
 from snakemake.cli import get_argument_parser
 
 from blip.claims import load_claims
@@ -73,6 +75,8 @@ def check_command(words: list[str]) -> None:
 def _blip(words: list[str]) -> None:
     if words[0] == "--print-completion":
         assert words[1] in SHELLS, words
+        return
+    if words == ["--version"]:
         return
     options = program._parser().parse_args(words)
     named = [options.experiment] if hasattr(options, "experiment") else getattr(options, "experiments", [])
@@ -215,28 +219,48 @@ def dry_run(words: list[str], folder: Path) -> None:
 
 
 def of_blip(words: list[str]) -> list[str]:
-    """What a command gives to `blip`, also within a container; empty where nothing that can run on its own."""
+    """What a command gives to `blip`, also within a container; empty where it does not start it."""
     name, places = Path(words[0]).name, [i for i, word in enumerate(words) if Path(word).name == "blip"]
     if name not in ("blip", "docker", "apptainer") or not places or words[1] == "build":
         return []
-    given = words[places[0] + 1 :]
-    return [] if given[0] in ("--print-completion", "miniimagenet") else given
+    return words[places[0] + 1 :]
+
+
+NOT_RUN = {
+    r"--print-completion": "a script for a shell, which tests/test_information.py sources in one",
+    r"--version": "ends the process, as tests/test_information.py sees",
+    r"miniimagenet": "60,000 images; tests/test_miniimagenet.py makes them of a few",
+    r"train .*images\.yaml": "images of the reader's; tests/test_docs.py trains on such folders",
+}
+"""Commands of pages that `run_shortly` leaves out, and who runs them."""
+
+
+def not_run(words: list[str]) -> str:
+    """The pattern in `NOT_RUN` by which a command of `blip` is left out; empty where it is run."""
+    return next((pattern for pattern in NOT_RUN if re.match(pattern, " ".join(words))), "")
+
+
+def prepare(folder: Path) -> None:
+    """What commands of pages read below a folder: raw data, a suite's results, variants, and a file of the reader's."""
+    assert main(["stand-in", str(folder / "raw")]) == 0
+    write_suite(folder / "suite")
+    for variant in (None, {"of": "mnist5", "settings": {"methods.ewc.fisher": "exact"}}):
+        config = {"config": {"variant": variant}} if variant else {}
+        for seed in range(5):
+            write_run(folder / "varied", "mnist5.fisher-exact" if variant else "mnist5", "ewc", seed, **config)
+    for name in OWN:
+        (folder / name).write_text(Path("config/experiments/mnist5.yaml").read_text())
 
 
 def run_shortly(words: list[str], folder: Path) -> None:
     """Run a command of `blip` for real, on generated images and for one epoch, or for a few steps of its games, where
-    it trains, below `folder`. `results/runs`, to which `blip train` writes, is there what was trained before, and
-    files are those that commands before wrote."""
-    words = [re.sub("^results/runs", str(folder / "trained"), word) for word in words]
-    words = [str(folder / word) if (folder / word).is_file() else word for word in words]
+    it trains, below a folder that `prepare` filled. `results/runs` is what commands before trained; other results are
+    those of the prepared suite, and files those that are there or that commands before wrote."""
+    words = [_in_place_of(word, folder) for word in words]
     options = program._parser().parse_args(words)
     trains = options.run.__name__ in ("train", "tune")
-    if trains and options.experiment.name in OWN:
-        return
     if trains:
         asked = _asked(options, options.experiment)
-        if any(source.folder for source in asked.sources):
-            return  # the reader's images
         words = [*words, "--set", *(["stand_in=true", *_small(asked.name)] if asked.sources else SHORT_GAMES)]
     out = "trained" if trains else getattr(options, "out", "")
     places = {"out": out, "raw": "raw", "data": "data", "checkpoints": "checkpoints"}
@@ -244,10 +268,20 @@ def run_shortly(words: list[str], folder: Path) -> None:
         places.pop("raw")
     for option in filter(options.__contains__, places):
         words = [*words, f"--{option}", str(folder / places[option])]
-    shown = [*getattr(options, "runs", []), *filter(None, [getattr(options, "results", None)])]
-    if any(not path.exists() for path in shown):
-        return
-    assert main(words) == 0, words
+    judges = options.run.__name__ == "claims"  # what is prepared need not be as claimed
+    assert main([*words, *["--no-checks"] * judges]) in ((0, 1) if judges else (0,)), words
+
+
+def _in_place_of(word: str, folder: Path) -> str:
+    """A path below the folder for one of a page that is not there."""
+    trained = folder / "trained"
+    if word.startswith("results/runs"):
+        return word.replace("results/runs", str(trained if trained.exists() else folder / "suite/runs"), 1)
+    if word == "results/inherited/runs":
+        return str(folder / "varied")
+    if (match := re.fullmatch(r"results/[\w*-]+(/runs)?", word)) and not Path(word).exists():
+        return f"{folder}/suite{match[1] or ''}"
+    return str(folder / word) if (folder / word).is_file() else word
 
 
 def _asked(options: Namespace, file: Path) -> Any:
