@@ -29,8 +29,8 @@ LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", 
 LINK = re.compile(r"(?<!\\)\[((?:[^][]|\[[^][]*\])*)\]\(([^()\s]+)\)")
 FENCE = re.compile(r"^\s*```.*?^\s*```\s*?$|`[^`\n]+`", re.M | re.S)
 """Where brackets are no links: blocks of code, and code within a line."""
-VERIFIED = re.compile(r"<!-- verified: (\S+) -->")
-"""Where the rows of docs/verified.md on a method are put."""
+VERIFIED = re.compile(r"^.*<!-- verified: (\S+) -->$", re.M)
+"""The line in whose place the rows of docs/verified.md on a method are put: elsewhere it leads there."""
 
 
 def pages() -> dict[Path, Path]:
