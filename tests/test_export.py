@@ -102,7 +102,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> bytes:
         {"name": "a", "shape": [3], "dtype": "float32", "bound": 1.0},
         {"name": "b", "shape": [2], "dtype": "float32"},
     ]
-    payload = bytes([0, 1, 1]) + bytes([0b01000000, 0b00000000, 0b11000000]) + torch.ones(2).numpy().tobytes()
+    payload = bytes([1]) + bytes([0b00100000, 0b00000000, 0b01100000]) + torch.ones(2).numpy().tobytes()
     return wrapped(header | {"tensors": tensors}, payload)
 
 
@@ -155,7 +155,7 @@ def test_damaged_files_are_one_line(data: st.DataObject, exported: bytes, tmp_pa
         ({"shape": [2]}, b"\0" * 7, "too short"),
         ({"shape": [2]}, b"\0" * 9, "too long"),
         ({"shape": [2]}, b"\0" * 2**22, "too long"),
-        ({"shape": [2], "bound": 1.0}, b"\0", "too short"),
+        ({"shape": [2], "bound": 1.0}, b"\x01\0\0", "too short"),
         ({"shape": [1], "bound": 1.0}, b"\x19\0\0\0", "25 frozen bits, expected at most 24"),
         ({"shape": [1], "bound": 1.0}, b"\x01\x00\x80\x80", "a parameter outside of its range"),
         ({"shape": [1], "bound": -1.0}, b"", "tensors.0.bound"),

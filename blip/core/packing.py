@@ -1,10 +1,11 @@
 """Consolidated parameters in their sign and frozen bits alone: as bytes, and back to the same float32 numbers.
 
-After consolidation θ = ±B·j/2^k with a whole j ≤ 2^k and k frozen bits; 0 where k = 0. Of each parameter with k > 0 its
-sign and the k + 1 binary digits of j/2^k are written, the first of which, before the point, is 1 for θ = ±B alone.
+After consolidation θ = ±B·j/2^k with a whole j ≤ 2^k and k frozen bits; 0 where k = 0. Of a tensor the signs are
+written and then the binary digits of all j/2^k, one place after another: from the one before the point, which is 1 for
+θ = ±B alone, up to the largest k. Beyond its own k a parameter's digits are 0, which compress to nothing; k itself, on
+which nothing depends then, is not written.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,44 +20,37 @@ MOST_BITS = 24
 def pack(value: Tensor, bits: Tensor, bound: float) -> bytes:
     """Consolidated parameters of any shape, float32, with their frozen bits k, uint8, in the range ±`bound`.
 
-    First k of each, a byte; then, as rows of bits filled up to whole bytes, the signs of those with k > 0 and one place
-    of all digits after another, each of the parameters that have it. Parameters are in the order of their k. Raises
-    ValueError where a parameter is no multiple of B·2^-k: it was not consolidated.
+    First the largest k, a byte; then, where it is not 0, rows of bits filled up to whole bytes: the signs, and each
+    place of the digits. Raises ValueError where a parameter is no multiple of B·2^-k: it was not consolidated.
     """
-    places = bits.cpu().flatten().numpy()
-    order = np.argsort(places, kind="stable")
-    ordered, values = places[order], value.detach().cpu().flatten().numpy()[order]
-    if value.dtype != torch.float32 or places.max(initial=0) > MOST_BITS:
+    flat, values = bits.cpu().flatten().numpy(), value.detach().cpu().flatten().numpy()
+    places = int(flat.max(initial=0))
+    if value.dtype != torch.float32 or places > MOST_BITS:
         raise ValueError(f"expected float32 parameters with at most {MOST_BITS} frozen bits")
-    signs, digits = _digits(values, ordered, bound)
-    rows = [np.packbits(signs[ordered > 0])]
-    for place, those in _places(ordered):
-        shift = ordered[those] - place
-        rows.append(np.packbits((digits[those] >> shift & 1).astype(bool)))
-    return places.tobytes() + b"".join(row.tobytes() for row in rows)
+    signs, digits = _digits(values, flat, bound)
+    digits <<= places - flat
+    rows = [signs, *(digits >> shift & 1 for shift in range(places, -1, -1))] if places else []
+    return bytes([places]) + b"".join(np.packbits(row.astype(bool)).tobytes() for row in rows)
 
 
-def unpack(data: bytes, shape: tuple[int, ...], bound: float) -> tuple[Tensor, Tensor, int]:
-    """What was packed: parameters, their frozen bits, and how many bytes of `data` they took.
+def unpack(data: bytes, shape: tuple[int, ...], bound: float) -> tuple[Tensor, int]:
+    """What was packed: parameters, and how many bytes of `data` they took.
 
     Raises ValueError where `data` is too short, or cannot have been packed.
     """
-    count = int(np.prod(shape, dtype=np.int64))
-    places = _bytes(data, 0, count).copy()
-    if places.max(initial=0) > MOST_BITS:
-        raise ValueError(f"{places.max()} frozen bits, expected at most {MOST_BITS}")
-    order = np.argsort(places, kind="stable")
-    ordered, at = places[order], count
+    count, places = int(np.prod(shape, dtype=np.int64)), int(_bytes(data, 0, 1)[0])
+    if places > MOST_BITS:
+        raise ValueError(f"{places} frozen bits, expected at most {MOST_BITS}")
     signs, digits = np.zeros(count, bool), np.zeros(count, np.int32)
-    signs[ordered > 0], at = _row(data, at, int((ordered > 0).sum()))
-    for place, those in _places(ordered):
-        row, at = _row(data, at, int(those.sum()))
-        digits[those] |= row.astype(np.int32) << (ordered[those] - place)
-    if (digits > 1 << ordered.astype(np.int32)).any():
+    at, length = 1, -(-count // 8)
+    for row in range(places + 2 if places else 0):
+        found = np.unpackbits(_bytes(data, at, length), count=count)
+        signs, digits = (signs, digits << 1 | found) if row else (found.astype(bool), digits)
+        at += length
+    if (digits > 1 << places).any():
         raise ValueError("a parameter outside of its range")
-    values, bits = np.empty(count, np.float32), torch.from_numpy(places)
-    values[order] = _values(signs, digits, ordered, bound)
-    return torch.from_numpy(values).view(shape), bits.view(shape), at
+    values = _values(signs, digits, np.full(count, places, np.uint8), bound)
+    return torch.from_numpy(values).view(shape), at
 
 
 def _digits(values: NDArray[np.float32], bits: NDArray[np.uint8], bound: float) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -85,21 +79,7 @@ def _values(
     return np.where(bits == 0, np.float32(0), values)
 
 
-def _places(ordered: NDArray[np.uint8]) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """The places of digits, from the one before the point on, and which parameters have them."""
-    for place in range(int(ordered.max(initial=0)) + 1):
-        those = ordered >= max(place, 1)
-        if those.any():
-            yield place, those
-
-
 def _bytes(data: bytes, at: int, count: int) -> NDArray[np.uint8]:
     if at + count > len(data):
         raise ValueError("too short")
     return np.frombuffer(data, np.uint8, count, at)
-
-
-def _row(data: bytes, at: int, count: int) -> tuple[NDArray[np.bool_], int]:
-    """`count` bits, and where the next row begins."""
-    length = -(-count // 8)
-    return np.unpackbits(_bytes(data, at, length), count=count).astype(bool), at + length

@@ -25,11 +25,11 @@ from blip.record import BOUND, FROZEN_BITS, WEIGHTS, changed_files, read_record
 from blip.results.markup import markdown_table
 from blip.schema import Schema, first_problem
 
-MAGIC = b"BLIP bits 1\n"
+MAGIC = b"BLIP bits 2\n"
 LARGEST_HEADER = 2**20
 MOST_NUMBERS = 2**27
 """That a network in a file may have; five times the largest of this project."""
-MOST_BYTES = {"float32": 5, "int64": 8}
+MOST_BYTES = {"float32": 4, "int64": 8}
 """That one number takes, packed or not; rows of bits are filled up to whole bytes besides."""
 
 
@@ -159,7 +159,7 @@ def _tensors(header: Header, payload: bytes) -> Iterator[tuple[str, Tensor]]:
     at = 0
     for tensor in header.tensors:
         if tensor.bound is not None:
-            value, _, used = unpack(payload[at:], tuple(tensor.shape), tensor.bound)
+            value, used = unpack(payload[at:], tuple(tensor.shape), tensor.bound)
         else:
             used = np.dtype(tensor.dtype).itemsize * tensor.count
             if at + used > len(payload):
@@ -186,7 +186,7 @@ def _sizes(weights: Mapping[str, Tensor], bits: Mapping[str, Tensor], packed: in
     forms.append(("int8 and a scale for each tensor", shared + 4 * len(bits), eighths))
     sizes = [Size(form, size + others, 8 * size / shared, exact) for form, size, exact in forms]
     plain = len(lzma.compress(b"".join(value.numpy().tobytes() for value in weights.values()), preset=9))
-    written = {"float32, compressed": plain, "sign, frozen bits and their number": packed}
+    written = {"float32, compressed": plain, "sign and frozen bits": packed}
     for form, size in (written | {"the same, compressed: this file": compressed}).items():
         sizes.append(Size(form, size, 8 * (size - others) / shared, True))
     return sizes
