@@ -50,6 +50,7 @@ def after(task: int) -> timing.Work:
     train = trainer.sequence.task(trainer.task).train
 
     def work() -> None:
+        trainer.method.before_task(trainer.task)
         trainer.method.blip.clamp_()  # type: ignore[attr-defined]
         trainer.method.after_task(trainer.task, train)
 

@@ -705,6 +705,7 @@ def test_blip_with_exact_labels_is_the_same_whatever_is_drawn() -> None:
         for seed in (0, 1):
             method: Any = make("blip", labels=labels, max_classes=classes, f_prior=1e-7)
             method.seed = seed
+            method.before_task(1)
             method.after_task(1, examples("mlp", 1))
             bits[labels, classes, seed] = method.blip.bits["1.weight"]
     assert_same(bits["exact", 10, 0], bits["exact", 10, 1])
@@ -716,6 +717,7 @@ def test_blip_draws_the_fisher_information_from_a_part_of_the_training_images() 
     seen: list[int] = []
     method: Any = make("blip", fisher_batches=2)
     method.network.features.register_forward_hook(lambda *_: seen.append(len(_[2])))
+    method.before_task(0)
     method.after_task(0, examples("mlp", 0))
     assert sum(seen) == 2 * 8, "of 24"
 
@@ -724,6 +726,7 @@ def test_blip_scales_the_fisher_information_by_its_batch_size_as_published() -> 
     totals = []
     for size in (4, 8):
         method: Any = make("blip", fisher_batch_size=size, f_prior=1e-30)
+        method.before_task(0)
         method.after_task(0, examples("mlp", 0, n=120))
         totals.append(float(method.blip.running_fisher["1.weight"].sum()))
     # The same images in another order, other labels drawn: about a quarter.

@@ -53,6 +53,7 @@ class Steps:
         self.trainer.cuda_graphs = graphs
         self.train = sequence.task(0).train
         if later:
+            self.trainer.method.before_task(0)
             self.trainer.method.after_task(0, self.train)
             self.trainer.task = 1
             self.trainer.method.before_task(1)

@@ -83,10 +83,9 @@ def crate(options: argparse.Namespace) -> None:
 
 @command("audit", "check that no anchor of BLIP's runs moved further than it may", RUNS)
 def audit(options: argparse.Namespace) -> int:
-    from blip.results import load_runs
     from blip.results.audit import audit, report
 
-    audited = audit(load_runs(options.runs))
+    audited = audit(options.runs)
     print(report(audited))
     return int((audited["verdict"] == "FAIL").any())
 

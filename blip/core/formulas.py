@@ -51,21 +51,16 @@ def range_limit(bound: float, max_bits: int) -> float:
     return bound * (1.0 - 0.5**max_bits)
 
 
-def anchor_moves(low: Tensor, high: Tensor, bits: Tensor, anchor: Tensor, bits_now: Tensor, bound: float) -> Tensor:
+def anchor_moves(before: Tensor, bits: Tensor, anchor: Tensor, bits_now: Tensor, bound: float) -> Tensor:
     """How far consolidation moved each anchor, in units of what it may: B·2^-k of the k before; float64.
 
-    `low` and `high` are the range that training was given by the k = `bits` of before; `anchor` with `bits_now` ≥
-    `bits` is what came of it. Anchors are whole multiples of B·2^-k, so this is exact for k ≤ 22: float32 has no more
-    places.
+    `before` with k = `bits` is what it was before, `anchor` with `bits_now` ≥ `bits` what came of it. Anchors are whole
+    multiples of B·2^-k, so this is exact for k ≤ 22: float32 has no more places.
     """
     bound = float(torch.tensor(bound, dtype=torch.float32))  # what anchors are multiples of
     levels, levels_now = _power_of_two(bits.int()).double(), _power_of_two(bits_now.int()).double()
-    radius = bound / levels
-    # The end of the range that was not cut says where its middle was.
-    middle = torch.where(low + high < 0, high.double() - radius, low.double() + radius)
-    before = torch.round(middle / bound * levels)
-    now = torch.round(anchor.double() / bound * levels_now)
-    return (now * (levels / levels_now) - before).abs()
+    old, new = torch.round(before.double() / bound * levels), torch.round(anchor.double() / bound * levels_now)
+    return (new * (levels / levels_now) - old).abs()
 
 
 def update_running_fisher(fisher: Tensor, running_fisher: Tensor, tasks: int) -> Tensor:

@@ -191,14 +191,6 @@ class BLIP:
             low, high = (centre + end for end in q.allowed_range(anchor, bits, bound, self.max_bits))
         self._ranges[name] = (low.float(), high.float())
 
-    def ranges(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Lowest and highest value of each parameter while training, relative to `centres`."""
-        return {
-            name: (torch.as_tensor(low, device=p.device) - middle, torch.as_tensor(high, device=p.device) - middle)
-            for name, p in self.parameters.items()
-            for (low, high), middle in [(self._ranges[name], self.centres.get(name, 0))]
-        }
-
     def anchors(self) -> dict[str, Tensor]:
         """The parameters relative to `centres`; right after consolidation, whole multiples of B·2^-k."""
         return {

@@ -91,7 +91,17 @@ class BitPreserving(Method):
         elif settings.initialisation == "zero-biases":
             self.blip.zero_biases_()
         self.blip.clamp_()
+        self._anchors: dict[str, Tensor] = {}
+        """While a task trains, those of before it, by which its moves are measured."""
         self._moves: list[dict[str, Any]] = []
+
+    def before_task(self, task: int) -> None:
+        # Copies of the weights, and of no range that training is given: what is measured is whether that was kept.
+        if not self._anchors:  # nor of weights that a resumed task has moved already
+            self._anchors = {
+                name: anchor.clone() if self.blip.tasks else torch.zeros_like(anchor)
+                for name, anchor in self.blip.anchors().items()
+            }
 
     def after_step(self) -> None:
         self.blip.clamp_()
@@ -110,7 +120,7 @@ class BitPreserving(Method):
             batch_statistics=True,
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )
-        ranges, bits = self.blip.ranges(), dict(self.blip.bits)
+        bits = dict(self.blip.bits)
         try:
             self.blip.consolidate(fisher)
         except ValueError as error:
@@ -118,13 +128,13 @@ class BitPreserving(Method):
                 f"blip, task {task}: {error}; expected a network that learns: try a smaller methods.blip.f_prior (now "
                 f"{settings.f_prior:g}), which freezes more, or a lower learning rate"
             ) from None
-        self._moves = self._moved(ranges, bits)
+        self._moves, self._anchors = self._moved(self._anchors, bits), {}
 
-    def _moved(self, ranges: Mapping[str, tuple[Tensor, Tensor]], bits: Mapping[str, Tensor]) -> list[dict[str, Any]]:
-        """Rows of MOVES, from the ranges and bits of before consolidation."""
+    def _moved(self, before: Mapping[str, Tensor], bits: Mapping[str, Tensor]) -> list[dict[str, Any]]:
+        """Rows of MOVES, from the anchors and bits of before consolidation."""
         now, anchors = self.blip.bits, self.blip.anchors()
         moves = {
-            name: anchor_moves(*ranges[name], bits[name], anchors[name], now[name], self.blip.bounds[name])
+            name: anchor_moves(before[name], bits[name], anchors[name], now[name], self.blip.bounds[name])
             for name in now
         }
         return [
@@ -167,7 +177,8 @@ class BitPreserving(Method):
         return f"{self.blip.capacity():.1%} of all bits frozen"
 
     def state_dict(self) -> dict[str, Any]:
-        return self.blip.state_dict()
+        return self.blip.state_dict() | {"anchors": self._anchors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self._anchors = state["anchors"]
         self.blip.load_state_dict(state)

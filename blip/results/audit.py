@@ -1,30 +1,53 @@
 """Whether BLIP kept its promise, from what its runs recorded: no anchor moved further than its frozen bits allow."""
 
+from collections.abc import Iterable
+from itertools import product
+from pathlib import Path
+
 import pandas as pd
 
 from blip.errors import BlipError
-from blip.results.loading import KEYS, Runs
+from blip.record import changed_files, read_record, run_files
+from blip.results.loading import KEYS, Runs, find_runs, load_runs
 
 ALLOWED = 1.0
 """Largest move of an anchor, in units of B·2^-k of the k before (paper, section 3.4)."""
 
 
-def audit(runs: Runs) -> pd.DataFrame:
-    """The moves table of all runs that freeze bits, with a column `verdict`, PASS or FAIL, for each task and layer.
+def audit(paths: Iterable[Path | str]) -> pd.DataFrame:
+    """The moves table of all runs at or below `paths` that freeze bits, with a column `verdict`, PASS or FAIL.
 
-    It fails where an anchor moved by more than it may, or a parameter lost frozen bits. Raises BlipError where no run
-    freezes bits, or one that does has no record of its moves.
+    It fails where an anchor moved by more than it may, or a parameter lost frozen bits. Raises BlipError where a file
+    is not as its run wrote it, no run freezes bits, or one that does has no record of its moves in some task and layer.
     """
+    folders = find_runs(paths)
+    for folder in folders:
+        record = read_record(folder)
+        if changed := changed_files(folder, record, run_files(record.tables, weights=False)[:-1]):
+            raise BlipError(f"{folder}: {', '.join(changed)}")
+    runs = load_runs(folders)
     if "bits" not in runs.tables:
         raise BlipError("no run freezes bits: expected runs of blip")
-    frozen = runs.tables["bits"][KEYS].drop_duplicates()
-    moves = runs.tables.get("moves", pd.DataFrame(columns=[*KEYS, "layer", "largest_move", "lost_bits"]))
-    told = pd.MultiIndex.from_frame(moves[KEYS])
-    for key in frozen.itertuples(index=False, name=None):
-        if key not in told:
-            raise BlipError(f"{key[0]}/{key[1]}/seed{key[2]}: no moves.csv, which older runs have not: train it again")
+    moves = _complete_moves(runs)
     kept = (moves["largest_move"] <= ALLOWED) & (moves["lost_bits"] == 0)
     return moves.assign(verdict=kept.map({True: "PASS", False: "FAIL"}))
+
+
+def _complete_moves(runs: Runs) -> pd.DataFrame:
+    """The moves table, once it is seen to have every task and layer of all runs that freeze bits."""
+    moves = runs.tables.get("moves", pd.DataFrame(columns=[*KEYS, "task_learned", "layer"]))
+    told = {key: set(zip(rows["task_learned"], rows["layer"], strict=True)) for key, rows in moves.groupby(KEYS)}
+    layers = runs.tables["bits"].groupby(KEYS)["layer"].unique()
+    for key, record in runs.records.items():
+        if key not in layers.index:
+            continue
+        where = "{}/{}/seed{}".format(*key)
+        if key not in told:
+            raise BlipError(f"{where}: no moves.csv, which older runs have not: train it again")
+        for task, layer in product(range(len(record.tasks)), layers[key]):
+            if (task, layer) not in told[key]:
+                raise BlipError(f"{where}: moves.csv: expected every task and layer, found no task {task} of {layer}")
+    return moves
 
 
 def report(audited: pd.DataFrame) -> str:
