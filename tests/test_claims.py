@@ -114,6 +114,16 @@ def test_runs_are_compared_with_a_number(tmp_path: Path) -> None:
     assert verdict.unit == "points"
 
 
+@pytest.mark.parametrize(("spread", "verdict"), [(0.01, PASS), (0.05, FAIL)])
+def test_all_of_an_interval_must_be_as_expected(spread: float, verdict: str, tmp_path: Path) -> None:
+    """The mean accuracy is 85 % both times."""
+    for seed in range(6):
+        last = 0.8 + spread * (-1) ** seed
+        write_run(tmp_path, seed=seed, R=[[0.9], [last, 0.9]])
+    for expected in ({"at_least": 84}, {"at_most": 86}, {"equals": {"value": 85, "within": 1}}):
+        assert of_runs(tmp_path, claim(measure="accuracy", **expected)) == [(verdict, 6)]
+
+
 @pytest.mark.parametrize("test", ["t", "sign flip"])
 def test_methods_are_compared_seed_by_seed(test: str, tmp_path: Path) -> None:
     write_seeds(tmp_path, "blip", 0.02)
@@ -212,7 +222,6 @@ def test_measures_of_accuracies_worked_out_by_hand(tmp_path: Path) -> None:
     assert value("backward transfer", tmp_path) == pytest.approx(100 * (-0.2 + 0.05) / 2)
     assert value("forgetting", tmp_path) == pytest.approx(100 * (0.25 - 0.05) / 2)
     assert value("largest change", tmp_path) == pytest.approx(20)
-    assert value("published share of backward transfer", tmp_path) == pytest.approx(2 / 3)
     assert 0 < value("capacity", tmp_path) < 100
 
 
@@ -317,22 +326,26 @@ def growing_state(blip: BLIP) -> dict[str, Any]:
 
 
 allowed_range, floor = formulas.allowed_range, torch.floor
-BREAKS: dict[str, tuple[str, object]] = {
-    "formulas by hand": ("blip.core.formulas.quantise", lambda v, k, b: floor(v / b * 2.0**k) / 2.0**k * b),
-    "fisher against autograd": ("blip.claims.library_checks.diagonal_fisher", scaled(1.0001)),
-    "fisher of sampled labels": ("blip.claims.library_checks.diagonal_fisher", scaled(1.1, labels="exact")),
-    "move under any optimizer": ("blip.core.formulas.allowed_range", wide_range),
-    "bytes per parameter": ("blip.core.freezing.BLIP.state_dict", growing_state),
-    "bytes after 100 tasks": ("blip.core.freezing.BLIP.state_dict", growing_state),
-    "cost of a step": ("blip.claims.library_checks.paired_ratios", lambda *_, **__: [1.1, 1.3, 1.4]),
-    "cost of a step after 100 tasks": ("blip.claims.library_checks.paired_ratios", lambda *_, **__: [1.1, 1.3, 1.4]),
-    "cost of the fisher": ("blip.claims.library_checks.paired_ratios", lambda *_, **__: [2.0, 3.1, 3.2]),
-}
+FISHER, RATIOS = "blip.claims.library_checks.diagonal_fisher", "blip.claims.library_checks.paired_ratios"
+BREAKS: list[tuple[str, str, object]] = [
+    ("formulas by hand", "blip.core.formulas.quantise", lambda v, k, b: floor(v / b * 2.0**k) / 2.0**k * b),
+    ("formulas by hand", "blip.core.formulas.range_limit", lambda bound, max_bits: bound),
+    ("fisher against autograd", FISHER, scaled(1.0001)),
+    ("fisher against autograd", FISHER, scaled(100, loss_batch_size=100)),
+    ("fisher of sampled labels", FISHER, scaled(1.1, labels="exact")),
+    ("move under any optimizer", "blip.core.formulas.allowed_range", wide_range),
+    ("bytes per parameter", "blip.core.freezing.BLIP.state_dict", growing_state),
+    ("bytes after 100 tasks", "blip.core.freezing.BLIP.state_dict", growing_state),
+    ("cost of a step", RATIOS, lambda *_, **__: [1.1, 1.3, 1.4]),
+    ("cost of a step after 100 tasks", RATIOS, lambda *_, **__: [1.1, 1.3, 1.4]),
+    ("cost of the fisher", RATIOS, lambda *_, **__: [2.0, 3.1, 3.2]),
+]
 
 
-@pytest.mark.parametrize("name", BREAKS)
-def test_a_check_sees_what_it_is_for(name: str, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    place, broken = BREAKS[name]
+@pytest.mark.parametrize(("name", "place", "broken"), BREAKS)
+def test_a_check_sees_what_it_is_for(
+    name: str, place: str, broken: object, small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(place, broken)
     verdict = of_check(name)
     assert verdict.verdict == FAIL
@@ -383,9 +396,30 @@ def test_bytes_of_resumed_runs_are_compared(killed: bytes, verdict: str, monkeyp
         return subprocess.Popen([sys.executable, "-c", ""], stderr=subprocess.PIPE)
 
     monkeypatch.setattr(library_checks, "_start", start)
-    monkeypatch.setattr(library_checks, "_kill_at_a_checkpoint", lambda folder: None)
+    monkeypatch.setattr(library_checks, "_kill_at_a_checkpoint", lambda *_: None)
     found = of_check("resumed run")
     assert (found.verdict, found.n) == (verdict, 2)
+
+
+LOSING_BITS = """\
+from blip.core.freezing import BLIP
+load = BLIP.load_state_dict
+BLIP.load_state_dict = lambda blip, state: load(blip, {**state, "bits": {n: 0 * k for n, k in state["bits"].items()}})
+"""
+
+
+def test_a_run_that_loses_its_frozen_bits_on_resuming_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(library_checks, "WITH_CHECKPOINTS", LOSING_BITS + library_checks.WITH_CHECKPOINTS)
+    found = of_check("resumed run")
+    assert found.verdict == FAIL
+    assert found.measured > 0, f"by what it measured, and not by {found.note}"
+
+
+def test_a_run_that_ends_before_it_was_killed_has_shown_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = [sys.executable, "-c", ""]
+    monkeypatch.setattr(library_checks, "_start", lambda _: subprocess.Popen(nothing, stderr=subprocess.PIPE))
+    found = of_check("resumed run")
+    assert (found.verdict, found.note) == (FAIL, "RuntimeError: the run ended before it could be killed")
 
 
 def test_a_check_that_breaks_has_shown_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

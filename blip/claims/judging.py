@@ -114,7 +114,8 @@ def _checked(claim: Claim) -> Verdict:
         raise
     except Exception as error:  # a check that breaks has shown nothing
         return Verdict(claim, FAIL, note=" ".join(f"{type(error).__name__}: {error}".split()))
-    return Verdict(claim, _as_expected(claim, found.value), found.value, found.unit, found.n, found.interval)
+    verdict = _as_expected(claim, found.value, found.interval)
+    return Verdict(claim, verdict, found.value, found.unit, found.n, found.interval)
 
 
 def _of_runs(claim: Claim, evidence: Evidence) -> Verdict:
@@ -128,7 +129,7 @@ def _of_runs(claim: Claim, evidence: Evidence) -> Verdict:
             return Verdict(claim, NOT_RUN, n=len(ours), note=_missing(claim.runs, len(ours)))
         value = _over_seeds(list(ours.values()), MEASURES[claim.measure].over_seeds)
         interval = bootstrap_interval(list(ours.values())) if MEASURES[claim.measure].over_seeds == "mean" else NONE
-        return Verdict(claim, _as_expected(claim, value), value, unit, len(ours), interval)
+        return Verdict(claim, _as_expected(claim, value, interval), value, unit, len(ours), interval)
     unit = "points" if unit == "%" else unit  # a difference
     changed = {"method": claim.other.method, "experiment": claim.other.experiment or claim.runs.experiment}
     theirs = evidence.values(claim.measure, claim.runs.model_copy(update=changed))
@@ -152,15 +153,13 @@ def _over_seeds(values: Sequence[float], how: str) -> float:
     return max(values) if how == "max" else math.fsum(values) / len(values)
 
 
-def _as_expected(claim: Claim, value: float) -> str:
-    """Whether a number is the expected one; one that is no number never is."""
+def _as_expected(claim: Claim, value: float, interval: Interval) -> str:
+    """Whether a number is the expected one, and all of its interval where it has one; what is no number never is."""
+    low, high = (value if math.isnan(end) else end for end in interval)
+    least, most = claim.at_least, claim.at_most
     if claim.equals is not None:
-        kept = abs(value - claim.equals.value) <= claim.equals.within
-    elif claim.at_most is not None:
-        kept = value <= claim.at_most
-    else:
-        assert claim.at_least is not None
-        kept = value >= claim.at_least
+        least, most = claim.equals.value - claim.equals.within, claim.equals.value + claim.equals.within
+    kept = (least is None or min(low, value) >= least) and (most is None or max(high, value) <= most)
     return PASS if kept else FAIL
 
 

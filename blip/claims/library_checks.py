@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +28,7 @@ from blip.core import formulas as q
 from blip.core.fisher import diagonal_fisher
 from blip.core.freezing import BLIP
 from blip.results.statistics import NONE, Interval, bootstrap_interval
+from blip.training.checkpoint import Checkpoint
 from blip.training.loop import tensor_bytes
 
 
@@ -58,7 +60,7 @@ def formulas_by_hand() -> Measured:
     """Values of the paper's formulas that differ from those worked out by hand."""
     k = torch.tensor([3, 3, 3, 19, 0], dtype=torch.uint8)
     value, bits = torch.tensor([0.3, 0.2, -0.8, 0.7, 0.3]), torch.tensor([1, 1, 2, 0, 3], dtype=torch.uint8)
-    low, high = q.allowed_range(torch.tensor([0.5, 0.75]), torch.tensor([1, 2], dtype=torch.uint8), 1.0, 20)
+    low, high = q.allowed_range(torch.tensor([0.5, 0.75]), torch.tensor([1, 2], dtype=torch.uint8), 1.0, 4)
     one, two = torch.tensor([1.0]), torch.tensor([2.0])
     pairs: list[tuple[Tensor, list[float]]] = [
         # ½·log2((F_t + (t+1)F) / ((t+2)F)): 2 bits where the ratio is 16, after 0 and after 2 tasks.
@@ -69,7 +71,7 @@ def formulas_by_hand() -> Measured:
         (q.quantise(value, bits, 1.0), [0.5, 0.0, -0.75, 0.0, 0.25]),
         (q.quantise(4 * value, bits, 4.0), [2.0, 0.0, -3.0, 0.0, 1.0]),
         (low, [0.0, 0.5]),
-        (high, [1 - 2**-20, 1 - 2**-20]),
+        (high, [1 - 2**-4, 1 - 2**-4]),  # of Q = 4
         (q.update_running_fisher(4 * one, two, 0), [3.0]),
         (q.update_running_fisher(5 * one, two, 1), [3.0]),
     ]
@@ -147,13 +149,13 @@ def _networks() -> list[tuple[nn.Sequential, Tensor, Tensor]]:
 @_check
 def fisher_against_autograd() -> Measured:
     """Largest difference of the Fisher information from autograd's gradients, sample by sample, in shares of the
-    tensor's largest."""
+    tensor's largest; of each sample's own loss, and of its part of the mean loss of a batch of N = 100."""
     differences = []
-    for network, images, labels in _networks():
-        found = diagonal_fisher(network[0], network, [(images, labels)])
+    for (network, images, labels), batch in product(_networks(), (1, 100)):
+        found = diagonal_fisher(network[0], network, [(images, labels)], loss_batch_size=batch)
         for name, parameter in network[0].named_parameters():
             squares = [
-                torch.autograd.grad(F.cross_entropy(network(x[None]), label[None]), parameter)[0] ** 2
+                torch.autograd.grad(F.cross_entropy(network(x[None]), label[None]) / batch, parameter)[0] ** 2
                 for x, label in zip(images, labels, strict=True)
             ]
             expected = torch.stack(squares).mean(0)
@@ -302,16 +304,19 @@ methods: {blip: {f_prior: 1e-12, fisher_batch_size: 10, fisher_batches: 28}}
 """
 WITH_CHECKPOINTS = "import sys, blip.training.loop as loop; loop.SECONDS_BETWEEN_CHECKPOINTS = 0; "
 WITH_CHECKPOINTS += "from blip.cli import main; sys.exit(main(sys.argv[1:]))"
+KILLS = (1, 3)
+"""Finished tasks, of five, at which the run is killed: before the first there are no frozen bits that it could lose."""
 
 
 @_check
 def resumed_run() -> Measured:
-    """Files of a run that was killed twice (SIGKILL) and started again that differ from those of one never killed."""
+    """Files of a run that was killed in later tasks (SIGKILL) and started again that differ from those of one never
+    killed."""
     with tempfile.TemporaryDirectory() as folder:
         whole, killed = Path(folder, "whole"), Path(folder, "killed")
         _finish(_start(whole))
-        for _ in range(2):
-            _kill_at_a_checkpoint(killed)
+        for tasks in KILLS:
+            _kill_at_a_checkpoint(killed, tasks)
         _finish(_start(killed))
         # run.json holds when it was made, and cost.csv how long each part took.
         names = sorted({path.name for path in _results(whole).iterdir()} - {"run.json", "cost.csv"})
@@ -340,10 +345,10 @@ def _finish(process: "subprocess.Popen[bytes]") -> None:
         raise RuntimeError(f"training ended with status {process.returncode}: {said.decode()[-200:]}")
 
 
-def _kill_at_a_checkpoint(folder: Path) -> None:
-    """Start the run and kill it as soon as it has written a checkpoint that was not there before."""
-    process, before = _start(folder), _written(folder)
-    while process.poll() is None and _written(folder) <= before:
+def _kill_at_a_checkpoint(folder: Path, tasks: int) -> None:
+    """Start the run and kill it as soon as it has a checkpoint with frozen bits of so many finished tasks."""
+    process = _start(folder)
+    while process.poll() is None and _finished_tasks(folder) < tasks:
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -351,6 +356,7 @@ def _kill_at_a_checkpoint(folder: Path) -> None:
         raise RuntimeError("the run ended before it could be killed")
 
 
-def _written(folder: Path) -> int:
-    """When the run's checkpoint was written, in ns; 0 without one."""
-    return max((path.stat().st_mtime_ns for path in folder.glob("checkpoints/*/checkpoint.pt")), default=0)
+def _finished_tasks(folder: Path) -> int:
+    """That the run's checkpoint holds; 0 without one, or without frozen bits in it."""
+    states = [Checkpoint(path).load(torch.device("cpu")) for path in folder.glob("checkpoints/*")]
+    return max((s["task"] for s in states if s and any(k.any() for k in s["method"]["bits"].values())), default=0)

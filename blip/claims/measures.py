@@ -29,12 +29,6 @@ def metric(name: str, factor: float = 100) -> Callable[[Runs], PerRun]:
     return lambda runs: run_metrics(runs).set_index(KEYS)[name] * factor
 
 
-def published_share(runs: Runs) -> PerRun:
-    """The published backward transfer, which divides by the number of tasks, as a multiple of the usual one."""
-    metrics = run_metrics(runs).set_index(KEYS)
-    return metrics["bwt_published"] / metrics["bwt"]
-
-
 def largest_change(runs: Runs) -> PerRun:
     """Largest difference of an earlier task's score, in the end, from the one just after learning it; in points."""
     scores = pd.concat([runs.of(name).raw_scores() for name in runs.experiments()])
@@ -119,7 +113,6 @@ MEASURES = {
     "forgetting": Measure(metric("forgetting"), "points"),
     "plasticity": Measure(metric("plasticity"), "points"),
     "capacity": Measure(metric("capacity"), "%"),
-    "published share of backward transfer": Measure(published_share, "×"),
     "largest change": Measure(largest_change, "points", "max"),
     "memory growth": Measure(memory_growth, "×"),
     "time growth": Measure(time_growth, "×"),
