@@ -88,7 +88,7 @@ def test_the_workflow_is_a_module_of_anothers(tmp_path: Path) -> None:
     status, output = snakemake(tmp_path, "-n", "all")
     assert status == 0, output
     jobs = planned(output)
-    assert jobs["train_digits5"] == 3
+    assert jobs["train_digits5"] == 6
     assert jobs["page"] == jobs["tables"] == 1
     assert not (tmp_path / "results").exists()
 
@@ -98,7 +98,7 @@ def test_the_demo_plans_every_run(clone: Path) -> None:
     jobs = planned(output)
     assert status == 0
     training = {rule: n for rule, n in jobs.items() if rule.startswith("train_")}
-    assert training == {"train_digits5": 3, "train_pdigits": 3}, "a job for each seed; MNIST only where it is"
+    assert training == {"train_digits5": 6, "train_pdigits": 3}, "a job for each seed; MNIST only where it is"
     few = ("blip", "sgd", "sgd-frozen", "ewc", "single-task")
     for experiment, methods in (("digits5", METHODS), ("pdigits", few)):
         asked = re.search(rf"blip train \S*{experiment}.yaml --method (.*?) --seed 2 ", output)
