@@ -249,7 +249,7 @@ def prepare(folder: Path) -> None:
         for seed in range(5):
             write_run(folder / "varied", "mnist5.fisher-exact" if variant else "mnist5", "ewc", seed, **config)
     for name in OWN:
-        (folder / name).write_text(Path("config/experiments/mnist5.yaml").read_text())
+        (folder / name).write_text((ROOT / "config/experiments/mnist5.yaml").read_text())
 
 
 def run_shortly(words: list[str], folder: Path) -> None:

@@ -93,12 +93,19 @@ def test_a_command_that_would_not_be_taken_is_seen(wrong: str, monkeypatch: pyte
         commands.check_command(words)
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tmp_path_factory.mktemp("prepared")
+    commands.prepare(folder)
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", with_blocks("sh"), ids=name)
-def test_commands_in_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_in_the_pages_run(page: Path, prepared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of `blip`, also where a container would run them; training is short, on generated images."""
     monkeypatch.chdir(ROOT)
-    commands.prepare(tmp_path)
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
     for given in of_blip(page):
         if not commands.not_run(given):
             commands.run_shortly(given, tmp_path)
