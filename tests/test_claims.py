@@ -252,6 +252,16 @@ def test_measures_of_time_and_memory(shell: Shell) -> None:
     assert of_runs(shell.runs, broken) == [(FAIL, 1)]
 
 
+def test_what_disturbs_one_task_is_no_growth_of_time(tmp_path: Path) -> None:
+    folder = write_run(tmp_path, R=[[0.9] * (i + 1) for i in range(4)])
+    epochs = pd.read_csv(folder / "history.csv").groupby("task")["epoch"].count()
+    for each, growth in (([2.0, 9.0, 2.0, 2.0], 1), ([2.0, 2.0, 70.0, 2.0], 1), ([2.0, 3.0, 4.0, 5.0], 2)):
+        seconds = {t: time * epochs[t] for t, time in enumerate(each)}
+        rows = [(task, "train", second) for task, second in seconds.items()]
+        pd.DataFrame(rows, columns=["task", "phase", "seconds"]).to_csv(folder / "cost.csv", index=False)
+        assert value("time growth", tmp_path) == pytest.approx(growth)
+
+
 def test_measures_of_games(tmp_path: Path) -> None:
     write_game_run(tmp_path, R=[[50.0], [20.0, 90.0]], random=[10.0, 30.0])
     assert value("over chance", tmp_path) == 3

@@ -45,13 +45,14 @@ def memory_growth(runs: Runs) -> PerRun:
 
 
 def time_growth(runs: Runs) -> PerRun:
-    """Training time of an epoch in the later half of the tasks / in the earlier half."""
+    """Training time of an epoch in the later half of the tasks / in the earlier half; each in its fastest task, which
+    whatever else the machine did has disturbed least."""
     cost = _table(runs, "cost")
     seconds = cost[cost["phase"] == "train"].groupby([*KEYS, "task"])["seconds"].sum()
     epochs = _table(runs, "history").groupby([*KEYS, "task"])["epoch"].count()
     each = (seconds / epochs).rename("each").reset_index()
     later = each["task"] >= (each.groupby(KEYS)["task"].transform("max") + 1) // 2
-    halves = [each[half].groupby(KEYS)["each"].mean() for half in (later, ~later)]
+    halves = [each[half].groupby(KEYS)["each"].min() for half in (later, ~later)]
     return halves[0] / halves[1]
 
 
