@@ -28,7 +28,6 @@ FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "moves.csv", "trace
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ([], "COMMAND"),
         (["fly"], "invalid choice: 'fly'"),
         (["train"], "required: experiment, --method"),
         (["train", "CONFIG"], "--method"),
