@@ -32,8 +32,8 @@ demo: .venv/installed
 	@printf '\nPage:    results/demo/index.html (open it in a browser)\nTables:  results/demo/tables/\nFigures: results/demo/figures/\nReport:  results/demo/report.html\n'
 
 EVIDENCE = suite=config/evidence.yaml raw="$(RAW)"
-# Ablations have runs that the evidence has too.
-RECORDED = $(filter-out results/recorded/ablations_%,$(wildcard results/recorded/*/runs))
+# Of ablations and inherited errors on digits the evidence has some runs too.
+RECORDED = $(filter-out results/recorded/ablations_% results/recorded/inherited_digits/%,$(wildcard results/recorded/*/runs))
 
 claims: .venv/installed
 	@$(UNLOCK) --config $(EVIDENCE)

@@ -34,7 +34,8 @@ from blip.results.loading import find_runs
 
 FILE = ROOT / "config" / "claims.yaml"
 PROJECT = load_claims(FILE)
-RECORDED = sorted(path for path in (ROOT / "results/recorded").glob("*/runs") if "ablations" not in path.parent.name)
+ALL = sorted((ROOT / "results/recorded").glob("*/runs"))
+RECORDED = [path for path in ALL if not re.match("ablations_|inherited_digits", path.parent.name)]  # as make claims
 
 
 def claim(**values: Any) -> Claim:
