@@ -227,6 +227,22 @@ def cost_of_a_step_after_100_tasks() -> Measured:
 
 
 @_check
+def cost_of_a_tasks_end_after_100_tasks() -> Measured:
+    """CPU time of Fisher information, of one batch of 100, and consolidation after 100 tasks / after 2."""
+    return _timed(_end_of_task(*_mlp(100)), _end_of_task(*_mlp(2)), calls=5)
+
+
+def _end_of_task(network: nn.Module, blip: BLIP) -> Work:
+    x = torch.randn(100, PIXELS)
+
+    def end() -> None:
+        fisher = diagonal_fisher(network, network, [x])
+        blip.consolidate({name: fisher[name] for name in blip.parameters})
+
+    return end
+
+
+@_check
 def cost_of_the_fisher() -> Measured:
     """CPU time of the Fisher information of a batch of 100 / of a forward and a backward pass of it."""
     network, _ = _mlp()

@@ -44,18 +44,6 @@ def memory_growth(runs: Runs) -> PerRun:
     return by_run.last() / by_run.first()
 
 
-def time_growth(runs: Runs) -> PerRun:
-    """Training time of an epoch in the later half of the tasks / in the earlier half; each in its fastest task, which
-    whatever else the machine did has disturbed least."""
-    cost = _table(runs, "cost")
-    seconds = cost[cost["phase"] == "train"].groupby([*KEYS, "task"])["seconds"].sum()
-    epochs = _table(runs, "history").groupby([*KEYS, "task"])["epoch"].count()
-    each = (seconds / epochs).rename("each").reset_index()
-    later = each["task"] >= (each.groupby(KEYS)["task"].transform("max") + 1) // 2
-    halves = [each[half].groupby(KEYS)["each"].min() for half in (later, ~later)]
-    return halves[0] / halves[1]
-
-
 def largest_move(runs: Runs) -> PerRun:
     """Largest move of an anchor when a task was consolidated, in units of what its frozen bits allow."""
     return _table(runs, "moves").groupby(KEYS)["largest_move"].max()
@@ -116,7 +104,6 @@ MEASURES = {
     "capacity": Measure(metric("capacity"), "%"),
     "largest change": Measure(largest_change, "points", "max"),
     "memory growth": Measure(memory_growth, "×"),
-    "time growth": Measure(time_growth, "×"),
     "largest move": Measure(largest_move, "× allowed", "max"),
     "lost bits": Measure(lost_bits, "parameters", "max"),
     "over chance": Measure(over_chance, "× chance"),
