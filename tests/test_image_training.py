@@ -3,6 +3,7 @@
 import math
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -11,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from blip.config import load_experiment
+from blip.config import load_experiment, published
 from blip.data import Examples, load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.images.image_trainer import ImageTrainer
 from blip.methods import METHODS
+from blip.networks import MultiHeadNetwork
 from blip.training.checkpoint import Checkpoint, to_bytes
 
 CPU = torch.device("cpu")
@@ -140,6 +142,30 @@ def test_a_run_stopped_after_any_epoch_ends_with_the_same_bytes(
         assert to_bytes(resumed.network.state_dict()) == to_bytes(whole.network.state_dict())
         tables = ({k: v for k, v in t.tables.items() if k != "cost"} for t in (resumed, whole))
         assert next(tables) == next(tables)
+
+
+def test_how_batches_are_made_belongs_to_runs_that_depend_on_them() -> None:
+    configs = [load_experiment(published()[name]).run_config("gpm", 0) for name in ("gpm_cifar100", "gpm_pmnist")]
+    assert [config.get("batch_norm_version") for config in configs] == [2, None]
+
+
+def test_statistics_of_batches_are_of_mixed_classes(tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    trainer = make_trainer(tiny, "sgd", tmp_path)
+    test = trainer.sequence.test(0)
+    order = test.labels.argsort()
+    by_class = replace(test, images=test.images[order], labels=test.labels[order])
+    classes: list[int] = []
+    batch = Examples.batch
+
+    def spy(examples: Examples, index: Tensor) -> tuple[Tensor, Tensor]:
+        x, labels = batch(examples, index)
+        classes.append(len(labels.unique()))
+        return x, labels
+
+    monkeypatch.setattr(Examples, "batch", spy)
+    monkeypatch.setattr(MultiHeadNetwork, "batch_statistics", True)
+    assert trainer.evaluate(by_class, 0) == trainer.evaluate(by_class, 0), "the same batches every time"
+    assert min(classes) == 5
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -15,6 +15,9 @@ from blip.record import Score, Table
 from blip.schema import Schema, wrong
 from blip.training.loop import Setup
 
+BATCH_NORM_VERSION = 2
+"""How a network is tested whose predictions depend on their batch; from 2 on in batches of mixed classes."""
+
 
 class _OneNetwork(Schema):
     network: NetworkConfig
@@ -63,7 +66,9 @@ class ImageExperiment(Experiment):
         for source in config["data"]["sources"]:  # no absolute path is recorded: the data are known by their checksum
             if source["folder"] and Path(source["folder"]).is_absolute():
                 source["folder"] = Path(source["folder"]).name
-        return config | {"network": self.network_of(method).model_dump(mode="json")}
+        network = self.network_of(method).model_dump(mode="json")
+        versions = {"batch_norm_version": BATCH_NORM_VERSION} if network.get("batch_norm") else {}
+        return config | {"network": network} | versions
 
     @property
     def tf32(self) -> bool:
