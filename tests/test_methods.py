@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import SGD
 
 from blip.core.fisher import batch_gradient_fisher
-from blip.core.penalties import quadratic_penalties
+from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples
 from blip.methods import METHODS, Method
 from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, MultiHeadNetwork, ResNet18Config, build_network
@@ -74,6 +74,8 @@ def step(method: Method, optimizer: SGD, task: int, x: Tensor, labels: Tensor) -
     optimizer.zero_grad()
     loss_of(method, task, x, labels).backward()
     method.before_step()
+    if quadratic := method.quadratic_penalty():
+        quadratic.add_gradients()
     if method.clip_norm is not None:
         nn.utils.clip_grad_norm_(method.trained_parameters(), method.clip_norm)
     optimizer.step()
@@ -108,6 +110,8 @@ def assert_same(first: object, second: object) -> None:
 
 def penalty_of(method: Method, task: int = 1) -> Tensor:
     """The penalty on a fixed batch, without dropout."""
+    if quadratic := method.quadratic_penalty():
+        return quadratic.value()
     method.network.eval()
     x, _ = examples("mlp", task).batch(torch.arange(8))
     penalty = method.penalty(x, method.network.features(x))
@@ -250,7 +254,7 @@ def test_sgd_frozen_moves_the_features_in_the_first_task_only() -> None:
 
 def test_ewc_penalty_is_zero_after_a_task_and_pulls_back_by_lambda_f_times_the_way_moved() -> None:
     method = make("ewc", strength=70.0)
-    assert method.penalty(torch.empty(0), torch.empty(0)) is None
+    assert method.quadratic_penalty() is None
     learn(method, 0)
     assert penalty_of(method).item() == 0
     anchor, fisher = weights(method.network), method.state_dict()["fisher"]
@@ -419,10 +423,10 @@ class EWCOfAllParameters(METHODS["ewc"]):
 class IMMOfAllParameters(METHODS["imm-mode"]):
     """As the paper says: heads too."""
 
-    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+    def quadratic_penalty(self) -> QuadraticPenalty | None:
         if not self.old:
             return None
-        return quadratic_penalties(self.settings.strength, dict(self.network.named_parameters()), self.old)
+        return QuadraticPenalty(self.settings.strength, dict(self.network.named_parameters()), self.old)
 
     @torch.no_grad()
     def after_task(self, task: int, train: Examples) -> None:
@@ -534,7 +538,7 @@ def test_lwf_keeps_what_earlier_heads_say() -> None:
 
 def test_imm_mode_merges_the_old_and_the_new_weights_by_their_fisher_information() -> None:
     method = make("imm-mode")
-    assert method.penalty(torch.empty(0), torch.empty(0)) is None
+    assert method.quadratic_penalty() is None
     learn(method, 0)
     features = method.network.features
     old, old_fisher = weights(features), dict(method.state_dict()["fisher"])
@@ -796,8 +800,7 @@ def test_mas_importance_is_the_mean_absolute_gradient_of_the_squared_output() ->
     assert method.importance["1.weight"].item() == pytest.approx(140), "tasks add up"
     with torch.no_grad():
         method.network.features[1].weight += 0.1
-    penalty = method.penalty(torch.empty(0), torch.empty(0))
-    assert penalty.item() == pytest.approx(0.5 * 140 * 0.1**2, rel=1e-4)
+    assert method.quadratic_penalty().value().item() == pytest.approx(0.5 * 140 * 0.1**2, rel=1e-4)
 
 
 def test_si_importance_is_the_fall_of_the_loss_over_the_squared_way() -> None:
@@ -806,10 +809,13 @@ def test_si_importance_is_the_fall_of_the_loss_over_the_squared_way() -> None:
     expected = {}
     for task, gradients in enumerate([(3.0, 1.0), (-2.0, 4.0)]):
         for gradient in gradients:
-            pulled = method.penalty(torch.empty(0), torch.empty(0))
-            force = torch.autograd.grad(pulled, weight)[0] if pulled is not None else torch.zeros(1, 1)
-            weight.grad = force + gradient
+            quadratic = method.quadratic_penalty()
+            force = torch.autograd.grad(quadratic.value(), weight)[0] if quadratic else torch.zeros(1, 1)
+            weight.grad = torch.full((1, 1), gradient)
             method.before_step()
+            if quadratic:
+                quadratic.add_gradients()
+            torch.testing.assert_close(weight.grad, force + gradient)
             with torch.no_grad():
                 weight -= 0.1 * weight.grad
             expected[task] = expected.get(task, 0.0) + 0.1 * gradient * (gradient + force.item())
@@ -820,8 +826,7 @@ def test_si_importance_is_the_fall_of_the_loss_over_the_squared_way() -> None:
         assert method.importance["1.weight"].item() == pytest.approx(sum(expected.values()), rel=1e-4)
     with torch.no_grad():
         weight += 0.1
-    penalty = method.penalty(torch.empty(0), torch.empty(0))
-    assert penalty.item() == pytest.approx(0.5 * sum(expected.values()) * 0.1**2, rel=1e-3)
+    assert method.quadratic_penalty().value().item() == pytest.approx(0.5 * sum(expected.values()) * 0.1**2, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", ["si", "mas"])

@@ -1,49 +1,46 @@
-"""The quadratic penalty of EWC and of L2-transfer, with its gradient written out."""
+"""The quadratic penalty of EWC, SI, MAS and L2-transfer."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-class _Quadratic(torch.autograd.Function):
-    """Autograd's own chain for this reads and writes the parameters about twice as often, and that is all it costs.
+@dataclass(frozen=True, eq=False)
+class QuadraticPenalty:
+    """λ/2 · Σ s (θ - θ*)² over those parameters θ that have an anchor θ*.
 
-    One function for all parameters: on small networks one for each takes as long as the rest of a training step.
+    As a term of the loss its gradient would cost about twice as many passes over arrays as large as the network, and on
+    a small one these are what a penalty costs; so `add_gradients` writes the gradient out.
     """
 
-    @staticmethod
-    def forward(
-        ctx: Any, strength: float, anchors: list[Tensor], stiffness: list[Tensor] | None, *parameters: Tensor
-    ) -> Tensor:
-        moved = torch._foreach_sub(parameters, anchors)
-        forces = moved if stiffness is None else torch._foreach_mul(moved, stiffness)
-        ctx.strength, ctx.forces = strength, forces
-        terms = [torch.dot(a.flatten(), b.flatten()) for a, b in zip(forces, moved, strict=True)]
-        return strength / 2 * torch.stack(terms).sum()
+    strength: float
+    """λ"""
+    parameters: Mapping[str, Tensor]
+    anchors: Mapping[str, Tensor]
+    """θ*, by the names of their parameters."""
+    stiffness: Mapping[str, Tensor] | None = None
+    """s, of the anchors' names and shapes; 1 where left out."""
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        forces, ctx.forces = ctx.forces, None  # nobody else's, so they become the result
-        torch._foreach_mul_(forces, gradient * ctx.strength)
-        return None, None, None, *forces
+    def value(self) -> Tensor:
+        """A number, differentiable in θ."""
+        terms = []
+        for name, anchor in self.anchors.items():
+            squares = (self.parameters[name] - anchor).square()
+            terms.append((squares if self.stiffness is None else squares * self.stiffness[name]).sum())
+        return self.strength / 2 * torch.stack(terms).sum()
 
-
-def quadratic_penalties(
-    strength: float,
-    parameters: Mapping[str, Tensor],
-    anchors: Mapping[str, Tensor],
-    stiffness: Mapping[str, Tensor] | None = None,
-) -> Tensor:
-    """λ/2 · Σ s (θ - θ*)² over the parameters that have an anchor, with strength λ and stiffness s of their shapes (1
-    where left out); differentiable in θ alone.
-    """
-    names = [name for name in parameters if name in anchors]
-    penalty: Tensor = _Quadratic.apply(
-        strength,
-        [anchors[name] for name in names],
-        [stiffness[name] for name in names] if stiffness else None,
-        *(parameters[name] for name in names),
-    )
-    return penalty
+    @torch.no_grad()
+    def add_gradients(self) -> None:
+        """Add λ s (θ - θ*) to the gradient of each parameter that has one."""
+        found = ((name, self.parameters[name].grad) for name in self.anchors)
+        gradients = {name: gradient for name, gradient in found if gradient is not None}
+        if not gradients:
+            return
+        sums = list(gradients.values())
+        moved = torch._foreach_sub([self.parameters[n] for n in gradients], [self.anchors[n] for n in gradients])
+        if self.stiffness is None:
+            torch._foreach_add_(sums, moved, alpha=self.strength)
+        else:
+            torch._foreach_addcmul_(sums, moved, [self.stiffness[n] for n in gradients], self.strength)

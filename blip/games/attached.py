@@ -34,19 +34,22 @@ class _Tied(torch.autograd.Function):
 
 @contextmanager
 def attached(method: Method, optimizer: Optimizer) -> Iterator[None]:
-    """Let such a loop call `penalty`, `before_step` and `after_step`, while the block runs.
+    """Let such a loop call `before_step` and `after_step` and learn with the method's penalties, while the block runs.
 
-    The penalty's gradient is there with the loss's after `backward`, so both are clipped together. It comes through
+    Their gradient is there with the loss's after `backward`, so both are clipped together. It comes through
     the output of the features, once for each of their calls that is differentiated. How far gradients are clipped is
-    the loop's business: `method.clip_norm` is not looked at, and
-    `before_step` comes after it.
+    the loop's business: `method.clip_norm` is not looked at, and `before_step` comes after it, with the penalties' part
+    in the gradients.
     """
 
     def add_penalty(_: nn.Module, inputs: tuple[Tensor, ...], hidden: Tensor) -> Tensor | None:
         if not torch.is_grad_enabled():
             return None
-        penalty = method.penalty(inputs[0], hidden)
-        return None if penalty is None else _Tied.apply(hidden, penalty)
+        quadratic = method.quadratic_penalty()
+        penalties = [method.penalty(inputs[0], hidden), quadratic.value() if quadratic else None]
+        for penalty in penalties:
+            hidden = hidden if penalty is None else _Tied.apply(hidden, penalty)
+        return hidden
 
     handles = [
         method.network.features.register_forward_hook(add_penalty),

@@ -168,6 +168,8 @@ class PublishedPPO(PPO):
         loss.backward()  # type: ignore[no-untyped-call]
         if self.method:
             self.method.before_step()
+            if quadratic := self.method.quadratic_penalty():
+                quadratic.add_gradients()
         nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
         if self.method:

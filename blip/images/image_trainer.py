@@ -29,7 +29,8 @@ ACCURACY = Table(
 )
 HISTORY = Table(
     name="history",
-    about="Each epoch of training, and its validation.",
+    about="Each epoch of training, and its validation. Losses are with penalties, but in training those of the weights "
+    "alone are left out.",
     columns={
         "task": INDEX,
         "epoch": INDEX,
@@ -150,6 +151,8 @@ class ImageTrainer(Trainer):
         loss, _, labels = self._loss(train, index, self.task, penalty=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self.method.before_step()
+        if quadratic := self.method.quadratic_penalty():
+            quadratic.add_gradients()
         if self.method.clip_norm is not None:
             descent.clip(self.method.clip_norm)
         descent.step()
@@ -198,7 +201,9 @@ class ImageTrainer(Trainer):
             loss, logits, labels = self._loss(examples, index, task, penalty=penalty)
             total += loss * len(labels)
             correct += (logits.argmax(1) == labels).sum()
-        return float(total) / len(examples), int(correct) / len(examples)
+        quadratic = self.method.quadratic_penalty() if penalty else None
+        more = float(quadratic.value()) if quadratic else 0.0
+        return float(total) / len(examples) + more, int(correct) / len(examples)
 
     def _record_epoch(self, lr: float, train_loss: float, loss: float, accuracy: float) -> None:
         if not math.isfinite(train_loss) or not math.isfinite(loss):

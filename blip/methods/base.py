@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor, nn
 
+from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples, Task, TaskSequence
 from blip.networks import MultiHeadNetwork
 from blip.record import Table
@@ -74,6 +75,10 @@ class Method:
 
         `inputs` is the batch, `hidden` = `network.features(inputs)`. Called in training and validation alike.
         """
+        return None
+
+    def quadratic_penalty(self) -> QuadraticPenalty | None:
+        """A penalty of the weights alone, beside `penalty`, or None. The loop adds its gradient after `before_step`."""
         return None
 
     def before_epoch(self, batches: int) -> None:

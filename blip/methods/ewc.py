@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from blip.core.fisher import batch_gradient_fisher, diagonal_fisher
-from blip.core.penalties import quadratic_penalties
+from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
@@ -29,7 +29,7 @@ class EWC(Method):
     """
 
     name = "ewc"
-    version = 2
+    version = 3
     clip_norm = 100.0
     remembered = ("fisher", "anchor")
 
@@ -56,10 +56,10 @@ class EWC(Method):
         self.fisher: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
 
-    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+    def quadratic_penalty(self) -> QuadraticPenalty | None:
         if not self.anchor:
             return None
-        return quadratic_penalties(self.settings.strength, self.parameters, self.anchor, self.fisher)
+        return QuadraticPenalty(self.settings.strength, self.parameters, self.anchor, self.fisher)
 
     def after_task(self, task: int, train: Examples) -> None:
         batch = self.settings.fisher == "batch gradients"

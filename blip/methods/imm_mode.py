@@ -5,7 +5,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from blip.core.fisher import batch_gradient_fisher
-from blip.core.penalties import quadratic_penalties
+from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork, copied
@@ -22,7 +22,7 @@ class ModeIMM(Method):
     """
 
     name = "imm-mode"
-    version = 2
+    version = 3
     clip_norm = 1000.0
     remembered = ("fisher", "old")
 
@@ -44,10 +44,10 @@ class ModeIMM(Method):
     def before_task(self, task: int) -> None:
         self.trained = self.network.parameters_of(task)
 
-    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+    def quadratic_penalty(self) -> QuadraticPenalty | None:
         if not self.old:
             return None
-        return quadratic_penalties(self.settings.strength, self.trained, self.old)
+        return QuadraticPenalty(self.settings.strength, self.trained, self.old)
 
     def after_task(self, task: int, train: Examples) -> None:
         torch.manual_seed(address(self.seed, "fisher dropout", task))

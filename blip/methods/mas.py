@@ -4,7 +4,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from blip.core.penalties import quadratic_penalties
+from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork, copied
@@ -20,6 +20,7 @@ class MAS(Method):
     """
 
     name = "mas"
+    version = 2
     remembered = ("importance", "anchor")
 
     class Settings(Schema):
@@ -35,10 +36,10 @@ class MAS(Method):
         self.importance: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
 
-    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+    def quadratic_penalty(self) -> QuadraticPenalty | None:
         if not self.anchor:
             return None
-        return quadratic_penalties(2 * self.settings.strength, self.parameters, self.anchor, self.importance)
+        return QuadraticPenalty(2 * self.settings.strength, self.parameters, self.anchor, self.importance)
 
     def after_task(self, task: int, train: Examples) -> None:
         self.network.eval()

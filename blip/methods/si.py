@@ -4,7 +4,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from blip.core.penalties import quadratic_penalties
+from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork, copied
@@ -21,7 +21,7 @@ class SI(Method):
     """
 
     name = "si"
-    version = 2
+    version = 3
     remembered = ("importance", "anchor", "path")
 
     class Settings(Schema):
@@ -42,21 +42,16 @@ class SI(Method):
         self.step: dict[str, tuple[Tensor, Tensor]] = {}
         """Each weight and its gradient, between the hooks around a step."""
 
-    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+    def quadratic_penalty(self) -> QuadraticPenalty | None:
         if not self.importance:
             return None
-        return quadratic_penalties(2 * self.settings.strength, self.parameters, self.anchor, self.importance)
+        return QuadraticPenalty(2 * self.settings.strength, self.parameters, self.anchor, self.importance)
 
     @torch.no_grad()
     def before_step(self) -> None:
         for name, parameter in self.parameters.items():
-            if parameter.grad is None:
-                continue
-            gradient = parameter.grad
-            if self.importance:
-                moved = parameter - self.anchor[name]
-                gradient = gradient.addcmul(moved, self.importance[name], value=-2 * self.settings.strength)
-            self.step[name] = parameter.detach().clone(), gradient
+            if parameter.grad is not None:  # still without the penalty's part
+                self.step[name] = parameter.detach().clone(), parameter.grad.clone()
 
     @torch.no_grad()
     def after_step(self) -> None:

@@ -9,7 +9,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from blip.core.penalties import quadratic_penalties
+from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork, copied
@@ -31,10 +31,10 @@ class MeanIMM(Method):
         super().__init__(network, settings, seed)
         self.old: dict[str, Tensor] = {}
 
-    def penalty(self, inputs: Tensor, hidden: Tensor) -> Tensor | None:
+    def quadratic_penalty(self) -> QuadraticPenalty | None:
         if not self.old:
             return None
-        return quadratic_penalties(self.settings.strength, dict(self.network.shared.named_parameters()), self.old)
+        return QuadraticPenalty(self.settings.strength, dict(self.network.shared.named_parameters()), self.old)
 
     @torch.no_grad()
     def after_task(self, task: int, train: Examples) -> None:
