@@ -89,6 +89,14 @@ def test_bootstrap_intervals_hold_the_mean_and_stay_inside_what_was_seen(values:
     assert np.mean(values) - 1e-12 <= high <= max(values) + 1e-12
 
 
+def test_the_interval_of_a_median_is_not_moved_by_a_few_wild_values() -> None:
+    values = [0.9 + 0.01 * i for i in range(13)]
+    wild = [*values, 7.0, 9.0]
+    low, high = s.bootstrap_interval(wild, of=np.median)
+    assert low <= np.median(wild) <= high < max(values)
+    assert s.bootstrap_interval(wild).high > max(values), "that of the mean is"
+
+
 def test_bootstrap_intervals_are_those_of_scipy_and_missing_for_few_values() -> None:
     values = np.random.default_rng(1).beta(8, 1, 12)
     reference = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=1).confidence_interval

@@ -215,7 +215,7 @@ def _step(network: nn.Module, blip: BLIP | None) -> Work:
 
 def _timed(ours: Work, other: Work, calls: int = 20) -> Measured:
     ratios = paired_ratios(ours, other, calls=calls)
-    return Measured(statistics.median(ratios), len(ratios), "×", bootstrap_interval(ratios))
+    return Measured(statistics.median(ratios), len(ratios), "×", bootstrap_interval(ratios, of=np.median))
 
 
 @_check

@@ -5,6 +5,7 @@ the statistics; Holm's correction, which it lacks, is here.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -102,13 +103,16 @@ def holm(p_values: ArrayLike) -> NDArray[np.float64]:
     return corrected
 
 
-def bootstrap_interval(values: ArrayLike) -> Interval:
-    """Of the mean, by resampling the values (percentiles): never outside what was seen, so within any bounds."""
+def bootstrap_interval(values: ArrayLike, of: Callable[..., NDArray[np.float64]] = np.mean) -> Interval:
+    """Of the mean, or what else is asked `of` them, such as `numpy.median`, by resampling the values (percentiles).
+
+    Never outside what was seen, so within any bounds.
+    """
     x = np.asarray(values, dtype=np.float64)
     x = x[~np.isnan(x)]
     if len(x) < SEEDS_OF_INTERVAL:
         return NONE
-    return _bootstrap(np.random.default_rng(0).choice(x, (RESAMPLES, len(x))).mean(1))
+    return _bootstrap(of(np.random.default_rng(0).choice(x, (RESAMPLES, len(x))), axis=1))
 
 
 def interquartile_mean(scores: NDArray[np.float64]) -> float:
