@@ -6,7 +6,7 @@ What differs from Stable-Baselines3, all of it as in the published code:
 * advantages are normalised over the rollout instead of each mini-batch;
 * update j of N has the learning rate lr · (1 - j/N), so the last one is not 0.
 
-A continual-learning method may be given, whose penalty then belongs to the loss.
+A continual-learning method may be given, with whose penalties it learns then.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ class PublishedPPO(PPO):
     shuffle: torch.Generator | None = None
     statistics: ClassVar[dict[str, float]] = {}
     method: Method | None = None
-    """Whose penalty is a term of the loss, and which is told of every step."""
+    """With whose penalties it learns, and which is told of every step."""
     cuda_graphs: bool = False
     """Whether mini-batches are trained on by a recorded CUDA graph; the optimizer must be capturable then."""
     halves: bool = False

@@ -85,7 +85,8 @@ class Method:
         """Called before each epoch of so many batches, where a task is a set of labelled examples."""
 
     def before_step(self) -> None:
-        """Called with the loss's gradients in place, before they are clipped and used; it may change them."""
+        """Called with the loss's gradients in place, still without those of `quadratic_penalty`, before they are
+        clipped and used; it may change them."""
 
     def after_step(self) -> None:
         """Called after every optimizer step."""
