@@ -21,6 +21,7 @@ from blip.data.dataset import Dataset
 from blip.data.folders import read_image
 from blip.data.idx import MNIST as MNIST_FILES
 from blip.data.raw import read_source
+from blip.data.sequences import together
 from blip.data.sources import read_digits
 from blip.data.splits import make_split, split_path
 from blip.data.storage import dataset_path
@@ -493,6 +494,29 @@ def test_tasks_together_are_normalised_and_labelled_each_as_alone(zoo: Path) -> 
             x, labels = examples.batch(torch.arange(len(examples)))
             torch.testing.assert_close(x, torch.cat([x for x, _ in batches]), rtol=0, atol=0)
             assert labels.tolist() == torch.cat([labels for _, labels in batches]).tolist()
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_batches_by_task_hold_one_task_each(shuffle: bool) -> None:
+    parts = [
+        Examples(torch.zeros(n, 1, 2, 2, dtype=torch.uint8), torch.arange(n), torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
+        for n in (5, 9, 3)
+    ]
+    examples = together(parts)
+    assert examples.tasks is not None
+    batches, again = (
+        examples.indices(4, torch.Generator().manual_seed(0) if shuffle else None, by_task=True) for _ in range(2)
+    )
+    assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in again]
+    assert sorted(torch.cat(batches).tolist()) == list(range(17))
+    tasks = [set(examples.tasks[batch].tolist()) for batch in batches]
+    assert all(len(of_batch) == 1 for of_batch in tasks)
+    assert sorted(len(batch) for batch in batches) == [1, 1, 3, 4, 4, 4]
+    assert (torch.cat(batches).tolist() == list(range(17))) == (not shuffle)
+    assert (sorted(tasks, key=min) == tasks) == (not shuffle), "the tasks' batches are mixed"
+    alone = parts[1].indices(4, torch.Generator().manual_seed(0), by_task=True)
+    expected = parts[1].indices(4, torch.Generator().manual_seed(0))
+    assert [batch.tolist() for batch in alone] == [batch.tolist() for batch in expected], "one task is no different"
 
 
 def test_a_source_is_normalised_by_its_own_statistics(digits: Path, tmp_path: Path) -> None:

@@ -262,6 +262,26 @@ def test_joint_at_once_trains_once_and_on_all_tasks(tiny: Path, tmp_path: Path) 
     assert to_bytes(resumed.network.state_dict()) == to_bytes(trainer.network.state_dict())
 
 
+def test_joint_normalises_by_one_task_as_in_testing(tiny: Path, tmp_path: Path, monkeypatch) -> None:
+    """Where a prediction depends on its batch, one of all tasks would have other statistics than those of testing."""
+    batch, tasks = Examples.batch, []
+
+    def spy(examples: Examples, index: Tensor) -> tuple[Tensor, Tensor]:
+        tasks.append(1 if examples.tasks is None else len(examples.tasks[index].unique()))
+        return batch(examples, index)
+
+    monkeypatch.setattr(Examples, "batch", spy)
+    most = []
+    for batch_statistics in (False, True):
+        monkeypatch.setattr(MultiHeadNetwork, "batch_statistics", batch_statistics)
+        settings = {"methods__joint__at_once": True, "training__epochs": 1}
+        trainer = make_trainer(tiny, "joint", tmp_path / str(batch_statistics), **settings)
+        tasks.clear()
+        trainer.run("test")
+        most.append(max(tasks))
+    assert most == [2, 1]
+
+
 def test_seeds_and_methods_start_from_addressed_randomness(tiny: Path, tmp_path: Path) -> None:
     first = make_trainer(tiny, "sgd", tmp_path / "a").network.state_dict()
     torch.rand(7)  # whatever else drew from the global generator

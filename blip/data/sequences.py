@@ -74,13 +74,22 @@ class Examples:
             scale, shift = scale.index_select(0, tasks), shift.index_select(0, tasks)
         return (images.float() * scale).add_(shift)  # repeats grey images where there are three scales
 
-    def indices(self, size: int, shuffle: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    def indices(
+        self, size: int, shuffle: torch.Generator | None = None, *, by_task: bool = False
+    ) -> tuple[Tensor, ...]:
         """Indices of all examples once, in batches (the last may be smaller), on the device.
 
-        In random order where a CPU generator is given.
+        In random order where a CPU generator is given; each batch of one task's examples where `by_task`, the tasks'
+        batches mixed.
         """
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
-        return torch.split(upload(order, self.labels.device), size)
+        device = self.labels.device
+        if not by_task or self.tasks is None:
+            return torch.split(upload(order, device), size)
+        tasks = self.tasks.cpu()[order]
+        batches = [batch for task in torch.unique(tasks) for batch in torch.split(order[tasks == task], size)]
+        mixed = range(len(batches)) if shuffle is None else torch.randperm(len(batches), generator=shuffle).tolist()
+        return tuple(upload(batches[i], device) for i in mixed)
 
     def batches(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples once, as `batch` gives them, in the order of `indices`."""

@@ -164,7 +164,8 @@ class ImageTrainer(Trainer):
         self.network.train()
         torch.manual_seed(address(self.seed, "dropout", self.task, self.done))
         self._total_loss.zero_()
-        batches = train.indices(self.config.batch_size, generator(self.seed, "shuffle", self.task, self.done))
+        random = generator(self.seed, "shuffle", self.task, self.done)
+        batches = train.indices(self.config.batch_size, random, by_task=self.network.batch_statistics)
         self.method.before_epoch(len(batches))
         for index in batches:
             step(index)
@@ -197,7 +198,7 @@ class ImageTrainer(Trainer):
         size, order = examples.batch_size, None
         if self.network.batch_statistics:  # which must not be those of one class, as where images lie class by class
             size, order = self.config.batch_size, generator(self.seed, "evaluation", task)
-        for index in examples.indices(size, order):
+        for index in examples.indices(size, order, by_task=order is not None):
             loss, logits, labels = self._loss(examples, index, task, penalty=penalty)
             total += loss * len(labels)
             correct += (logits.argmax(1) == labels).sum()

@@ -12,7 +12,8 @@ class Joint(Method):
     """All tasks so far together, each with its own head: the upper reference, since no image is ever given up.
 
     Goes on from the weights that it has. Cross-entropy of each image by its own task's head, the mean over batches that
-    are drawn from all tasks, and the same over the validation images.
+    are drawn from all tasks, and the same over the validation images. Where a network normalises by the batch's own
+    statistics, a batch is of one task, as in testing, and those of the tasks are mixed.
     """
 
     name = "joint"
