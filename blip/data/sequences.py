@@ -83,13 +83,14 @@ class Examples:
         batches mixed.
         """
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
-        device = self.labels.device
-        if not by_task or self.tasks is None:
-            return torch.split(upload(order, device), size)
-        tasks = self.tasks.cpu()[order]
-        batches = [batch for task in torch.unique(tasks) for batch in torch.split(order[tasks == task], size)]
-        mixed = range(len(batches)) if shuffle is None else torch.randperm(len(batches), generator=shuffle).tolist()
-        return tuple(upload(batches[i], device) for i in mixed)
+        batches = torch.split(order, size)
+        if by_task and self.tasks is not None:
+            tasks = self.tasks.cpu()[order]
+            apart = [batch for task in torch.unique(tasks) for batch in torch.split(order[tasks == task], size)]
+            mixed = range(len(apart)) if shuffle is None else torch.randperm(len(apart), generator=shuffle).tolist()
+            batches = tuple(apart[i] for i in mixed)
+            order = torch.cat(batches)
+        return torch.split(upload(order, self.labels.device), [len(batch) for batch in batches])
 
     def batches(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples once, as `batch` gives them, in the order of `indices`."""

@@ -195,10 +195,10 @@ class ImageTrainer(Trainer):
         self.network.eval()
         total = torch.zeros((), dtype=torch.float64, device=self.device)
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        size, order = examples.batch_size, None
-        if self.network.batch_statistics:  # which must not be those of one class, as where images lie class by class
+        size, order, batch_statistics = examples.batch_size, None, self.network.batch_statistics
+        if batch_statistics:  # which must not be those of one class, as where images lie class by class
             size, order = self.config.batch_size, generator(self.seed, "evaluation", task)
-        for index in examples.indices(size, order, by_task=order is not None):
+        for index in examples.indices(size, order, by_task=batch_statistics):
             loss, logits, labels = self._loss(examples, index, task, penalty=penalty)
             total += loss * len(labels)
             correct += (logits.argmax(1) == labels).sum()
