@@ -99,9 +99,8 @@ class Experiment(Schema):
         training: `validation` where it holds out nothing yet. Empty where settings cannot be chosen so."""
         return {}
 
-    @property
-    def tf32(self) -> bool:
-        """Whether a GPU may compute products and convolutions in it."""
+    def tf32(self, method: str) -> bool:
+        """Whether a GPU may compute a method's products and convolutions in it."""
         return False
 
     def tables_of(self, method: str) -> list[Table]:

@@ -372,6 +372,7 @@ CHANGES: dict[str, Any] = {
     "data.validation": 0.1,
     "network.hidden": [9],
     "network_changes.blip": {"hidden": [10]},
+    "training_changes.blip": {"lr": 0.3},
     "training.lr": 0.2,
     "training.batch_size": 33,
     "training.epochs": 4,
@@ -391,7 +392,7 @@ CHANGES: dict[str, Any] = {
 }
 
 
-UNRELATED = {"methods", "about", "variant", "network_changes", "resources"}
+UNRELATED = {"methods", "about", "variant", "network_changes", "training_changes", "resources"}
 """Keys of an experiment that no number of a run depends on, or that it has in another form."""
 
 
@@ -423,6 +424,6 @@ def test_comments_defaults_spelling_and_other_methods_do_not_change_the_fingerpr
     before = fingerprint(load_experiment(tiny).run_config("blip", 0))
     text = tiny.read_text().replace("f_prior: 1e-13", "max_bits: 20, f_prior: 0.0000000000001")
     text = text.replace("lwf: {}", "lwf: {strength: 3}").replace("epochs: 3", "epochs: 3.0, lr_factor: 3")
-    text += "network_changes: {lwf: {hidden: [9]}}\nresources: {minutes: 3}\n"
+    text += "network_changes: {lwf: {hidden: [9]}}\ntraining_changes: {lwf: {lr: 0.3}}\nresources: {minutes: 3}\n"
     tiny.write_text(f"# a comment\nabout: other words\n{text}\n# another\n")
     assert fingerprint(load_experiment(tiny).run_config("blip", 0)) == before

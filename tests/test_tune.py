@@ -106,6 +106,18 @@ def test_a_loss_that_is_not_finite_is_never_chosen(shell: Shell) -> None:
     assert said[-1].endswith("si: no loss stays finite: expected other values of strength")
 
 
+def test_a_method_s_own_learning_rate_can_be_chosen_and_then_set(shell: Shell) -> None:
+    assert tune(shell, "sgd", "--grid", "training.lr=0.001,0.05", "--tasks", "2")[0] == 0
+    rates = {row["training.lr"]: float(row["accuracy"]) for row in table(shell, "sgd")}
+    assert rates["0.001"] < rates["0.05"]
+    chosen = shell.out.splitlines()[1]
+    assert chosen == "training_changes.sgd.lr=0.05"
+    assert shell.train("ewc sgd", "--set", chosen, "training.epochs=1")[0] == 0
+    for method, rate in {"ewc": "0.1", "sgd": "0.05"}.items():
+        history = (shell.runs / "tiny" / method / "seed0" / "history.csv").read_text()
+        assert {row["lr"] for row in csv.DictReader(history.splitlines())} == {rate}
+
+
 def test_an_end_of_the_grid_is_told() -> None:
     grid = {"strength": [1, 10, 100], "damping": [0.1, 1]}
     assert at_the_edge(grid, {"strength": 100, "damping": 1}) == ["strength"]
@@ -121,6 +133,8 @@ def test_an_end_of_the_grid_is_told() -> None:
         ("ewc", ["--grid", "strength="], "blip: tune: grids.ewc.strength: expected values, each once"),
         ("ewc", ["--grid", "strength=1,-1"], "methods.ewc.strength: Input should be greater than or equal to 0"),
         ("ewc", ["--grid", "streng=1"], "methods.ewc.streng: unknown key"),
+        ("ewc", ["--grid", "training.lr=0"], "training.lr: Input should be greater than 0"),
+        ("ewc", ["--grid", "training.rate=1"], "training.rate: unknown key"),
         ("nobody", ["--grid", "strength=1"], "method nobody: not in tiny"),
         ("ewc", ["--grid", "strength=1", "--tasks", "3"], "trial_tasks: expected at most the 2 tasks, found 3"),
         ("ewc", ["--grid", "strength=1", "--validation", "1"], "blip: tune: validation: Input should be less than 1"),

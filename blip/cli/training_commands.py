@@ -40,7 +40,8 @@ def train(options: argparse.Namespace) -> None:
         "--grid",
         required=True,
         metavar="KEY=VALUE,…",
-        help="values of the method's settings, such as strength=1,10,100; of several keys all combinations",
+        help="values of the method's settings, such as strength=1,10,100, or of its training, such as "
+        "training.lr=0.01,0.05; of several keys all combinations",
     ),
     arguments.seeds("trained with each"),
     argument("--tasks", type=count, default=3, help="first tasks to train (default: %(default)s)"),
@@ -55,7 +56,7 @@ def train(options: argparse.Namespace) -> None:
 )
 def tune(options: argparse.Namespace) -> None:
     from blip.config import Tuning, experiment_file
-    from blip.runs.tune import at_the_edge, tune
+    from blip.runs.tune import at_the_edge, place, tune
     from blip.schema import validate
 
     grid = _grid(options.grid)
@@ -63,7 +64,7 @@ def tune(options: argparse.Namespace) -> None:
     asked = validate(Tuning, given | {"grids": {options.method: grid}}, "tune")
     file, how = experiment_file(options.experiment), training(options)
     table, best = tune(file, changes(options), options.method, asked, options.out, how)
-    print(table, *(f"methods.{options.method}.{key}={value}" for key, value in best.items()), sep="\n")
+    print(table, *(f"{place(options.method, key)}={value}" for key, value in best.items()), sep="\n")
     for key in at_the_edge(grid, best):
         print(f"{key}={best[key]} is at the edge of the grid: a better one may lie beyond", file=sys.stderr)
 

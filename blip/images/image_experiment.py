@@ -19,8 +19,11 @@ BATCH_NORM_VERSION = 2
 """How a network is tested whose predictions depend on their batch; from 2 on in batches of mixed classes."""
 
 
-class _OneNetwork(Schema):
+class _Parts(Schema):
+    """What may be different for a method."""
+
     network: NetworkConfig
+    training: TrainingConfig
 
 
 class ImageExperiment(Experiment):
@@ -37,13 +40,16 @@ class ImageExperiment(Experiment):
     training: TrainingConfig
     network_changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
     """Keys of the network that are different for a method."""
+    training_changes: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Keys of the training that are different for a method."""
 
     @model_validator(mode="after")
     def _changes_fit(self) -> "ImageExperiment":
-        for method in self.network_changes:
-            if method not in self.methods:
-                raise wrong("not among the methods", "network_changes", method)
-            self.network_of(method)
+        for key in ("network_changes", "training_changes"):
+            for method in getattr(self, key):
+                if method not in self.methods:
+                    raise wrong("not among the methods", key, method)
+                self._parts_of(method)
         return self
 
     @property
@@ -53,29 +59,35 @@ class ImageExperiment(Experiment):
     def trial(self, tasks: int, validation: float) -> dict[str, Any]:
         return {"data.validation": self.data.validation or validation, "data.trial_tasks": tasks}
 
+    def _parts_of(self, method: str) -> _Parts:
+        network = self.network.model_dump() | self.network_changes.get(method, {})
+        training = self.training.model_dump() | self.training_changes.get(method, {})
+        return _Parts.model_validate({"network": network, "training": training})
+
     def network_of(self, method: str) -> AnyNetworkConfig:
         """The network that a method is run on."""
-        changes = self.network_changes.get(method)
-        if not changes:
-            return self.network
-        return _OneNetwork.model_validate({"network": self.network.model_dump() | changes}).network
+        return self._parts_of(method).network
+
+    def training_of(self, method: str) -> TrainingConfig:
+        """How a method is trained."""
+        return self._parts_of(method).training
 
     def run_config(self, method: str, seed: int) -> dict[str, Any]:
         config = super().run_config(method, seed)
-        del config["network_changes"]
+        del config["network_changes"], config["training_changes"]
         for source in config["data"]["sources"]:  # no absolute path is recorded: the data are known by their checksum
             if source["folder"] and Path(source["folder"]).is_absolute():
                 source["folder"] = Path(source["folder"]).name
         network = self.network_of(method).model_dump(mode="json")
         versions = {"batch_norm_version": BATCH_NORM_VERSION} if network.get("batch_norm") else {}
-        return config | {"network": network} | versions
+        training = self.training_of(method).model_dump(mode="json")
+        return config | {"network": network, "training": training} | versions
 
-    @property
-    def tf32(self) -> bool:
-        return self.training.precision == "tf32"
+    def tf32(self, method: str) -> bool:
+        return self.training_of(method).precision == "tf32"
 
     def largest_product(self, method: str, inputs: TaskSequence) -> int:
-        return largest_product(self.network_of(method), inputs.image_shape, self.training.batch_size)
+        return largest_product(self.network_of(method), inputs.image_shape, self.training_of(method).batch_size)
 
     def inputs(self, seed: int, raw: Path, prepared: Path, device: torch.device) -> TaskSequence:
         sequence = load_sequence(prepare_experiment(self.split_name, self.data, seed, raw, prepared), prepared, device)
@@ -91,4 +103,4 @@ class ImageExperiment(Experiment):
         return build_network(self.network_of(method), inputs.image_shape, inputs.outputs, one_head=one_head)
 
     def build_trainer(self, inputs: TaskSequence, setup: Setup) -> ImageTrainer:
-        return ImageTrainer(self.training, inputs, setup)
+        return ImageTrainer(self.training_of(setup.method.name), inputs, setup)

@@ -75,7 +75,7 @@ def train_run(
     keep_freed_memory()
     make_folder(folder)  # where it cannot be made, say so before training
     started = datetime.now(UTC)
-    with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32):
+    with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32(method)):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, how.cuda_graphs)
         trainer.run(f"{experiment.name} {method} seed {seed}")
         made_by = provenance(target, started, library, experiment.packages)
