@@ -135,7 +135,7 @@ class Tuning(Schema):
     """Share of the training images held out where the experiment holds out none."""
     seeds: Seeds = Field(default=[0])
     grids: dict[str, dict[str, Annotated[list[Any], AfterValidator(_distinct)]]]
-    """Of each method, the values to try by name of the setting; all combinations."""
+    """Of each method, the values to try by name of a setting, or of its training (`training.lr`): all combinations."""
     set: dict[str, Any] = Field(default_factory=dict)
     """Dotted keys of the experiment to change while settings are chosen, such as fewer epochs."""
 

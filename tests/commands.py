@@ -92,7 +92,9 @@ def _check_methods(asked: Any, options: Namespace) -> None:
     for method in [methods] if isinstance(methods, str) else methods:
         asked.run_config(method, 0)
     for text in getattr(options, "grid", None) or []:
-        assert text.partition("=")[0] in type(asked.methods[options.method]).model_fields, text
+        key = text.partition("=")[0]
+        part = asked.training if key.startswith("training.") else asked.methods[options.method]
+        assert key.removeprefix("training.") in type(part).model_fields, text
 
 
 def settings(words: list[str]) -> dict[str, Any] | None:

@@ -56,7 +56,7 @@ def train(options: argparse.Namespace) -> None:
 )
 def tune(options: argparse.Namespace) -> None:
     from blip.config import Tuning, experiment_file
-    from blip.runs.tune import at_the_edge, place, tune
+    from blip.runs.tune import at_the_edge, dotted_key, tune
     from blip.schema import validate
 
     grid = _grid(options.grid)
@@ -64,7 +64,7 @@ def tune(options: argparse.Namespace) -> None:
     asked = validate(Tuning, given | {"grids": {options.method: grid}}, "tune")
     file, how = experiment_file(options.experiment), training(options)
     table, best = tune(file, changes(options), options.method, asked, options.out, how)
-    print(table, *(f"{place(options.method, key)}={value}" for key, value in best.items()), sep="\n")
+    print(table, *(f"{dotted_key(options.method, key)}={value}" for key, value in best.items()), sep="\n")
     for key in at_the_edge(grid, best):
         print(f"{key}={best[key]} is at the edge of the grid: a better one may lie beyond", file=sys.stderr)
 

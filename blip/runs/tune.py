@@ -54,7 +54,7 @@ def at_the_edge(grid: Mapping[str, list[Any]], best: Mapping[str, Any]) -> list[
     return [key for key, values in grid.items() if len(values) > 2 and best[key] in (values[0], values[-1])]
 
 
-def place(method: str, key: str) -> str:
+def dotted_key(method: str, key: str) -> str:
     """The experiment's dotted key of a setting of the method, or of its training: `training.lr` is tried as well."""
     of_training = key.removeprefix("training.")
     return f"methods.{method}.{key}" if of_training == key else f"training_changes.{method}.{of_training}"
@@ -67,7 +67,7 @@ def _trial(path: Path, overrides: dict[str, Any], method: str, point: Mapping[st
     if not changes:
         raise BlipError(f"{path}: settings are chosen by validation images, of which it has none")
     name = {"name": f"{experiment.name}.trial"}  # its splits are others
-    settings = {place(method, key): value for key, value in point.items()}
+    settings = {dotted_key(method, key): value for key, value in point.items()}
     trial: Experiment = load_experiment(path, {**overrides, **name, **changes, **settings})
     return trial
 
