@@ -78,16 +78,16 @@ class ImageExperiment(Experiment):
         for source in config["data"]["sources"]:  # no absolute path is recorded: the data are known by their checksum
             if source["folder"] and Path(source["folder"]).is_absolute():
                 source["folder"] = Path(source["folder"]).name
-        network = self.network_of(method).model_dump(mode="json")
-        versions = {"batch_norm_version": BATCH_NORM_VERSION} if network.get("batch_norm") else {}
-        training = self.training_of(method).model_dump(mode="json")
-        return config | {"network": network, "training": training} | versions
+        parts = self._parts_of(method).model_dump(mode="json")
+        versions = {"batch_norm_version": BATCH_NORM_VERSION} if parts["network"].get("batch_norm") else {}
+        return config | parts | versions
 
     def tf32(self, method: str) -> bool:
         return self.training_of(method).precision == "tf32"
 
     def largest_product(self, method: str, inputs: TaskSequence) -> int:
-        return largest_product(self.network_of(method), inputs.image_shape, self.training_of(method).batch_size)
+        parts = self._parts_of(method)
+        return largest_product(parts.network, inputs.image_shape, parts.training.batch_size)
 
     def inputs(self, seed: int, raw: Path, prepared: Path, device: torch.device) -> TaskSequence:
         sequence = load_sequence(prepare_experiment(self.split_name, self.data, seed, raw, prepared), prepared, device)
