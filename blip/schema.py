@@ -1,16 +1,18 @@
 """What every configured part has: named fields, checked types, no unknown keys, errors of one line."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from blip.errors import BlipError
 from blip.files import regular
 
 T = TypeVar("T", bound="Schema")
+Key = tuple[int | str, ...]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$"
 """Names that become parts of paths."""
@@ -58,6 +60,19 @@ def wrong(message: str, *key: str) -> ValidationError:
     return ValidationError.from_exception_data("", [{"type": problem, "loc": key, "input": None}])
 
 
+def moved(error: ValidationError, key: Callable[[Key], Key]) -> ValidationError:
+    """The same problems, each at what `key` makes of its own."""
+    problems: list[InitErrorDetails] = [
+        {
+            "type": PydanticCustomError(problem["type"], "{said}", {"said": problem["msg"]}),
+            "loc": key(problem["loc"]),
+            "input": problem["input"],
+        }
+        for problem in error.errors()
+    ]
+    return ValidationError.from_exception_data("", problems)
+
+
 def first_problem(error: ValidationError, model: type[BaseModel] | None = None, values: Any = None) -> str:
     """Of what is wrong with `values` one thing: its key and what was expected there."""
     # A misspelt key is also a missing one: name the one that is there.
@@ -76,7 +91,7 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None, 
     return f"{key}: {expected}"
 
 
-def _key(location: tuple[int | str, ...], values: Any) -> str:
+def _key(location: Key, values: Any) -> str:
     """Dotted key of an error. Pydantic names the chosen member of a union as well, which is no key."""
     parts = []
     for part in location[:-1]:

@@ -133,6 +133,17 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         ("sgd: {}", "sdg: {}", "methods.sdg", "unknown method (known: blip"),
         ("sgd: {}", "sgd:", "methods.sgd", "dictionary"),
         ("sgd: {}", "1: {}", "methods.1", "unknown method"),
+        *(
+            ("name: tiny\n", f"name: tiny\n{part}_changes: {{sgd: {change}}}\n", key, expected)
+            for part, change, key, expected in [
+                ("training", "{lrr: 1}", "training_changes.sgd.lrr: ", "unknown key"),
+                ("training", "{lr: 0}", "training_changes.sgd.lr: ", "greater than 0 (found 0)"),
+                ("training", "{lr: 1.0e-5}", "training_changes.sgd: ", "lr: expected at least lr_min"),
+                ("network", "{hidden: [8, 0]}", "network_changes.sgd.hidden.1: ", "greater than 0 (found 0)"),
+                ("network", "{name: mlpp}", "network_changes.sgd: ", "'mlpp'"),
+                ("network", "{dropout: [0.5]}", "network_changes.sgd.dropout: ", "unknown key"),
+            ]
+        ),
     ],
 )
 def test_mistakes_are_named_by_file_and_key(old: str, new: str, key: str, expected: str, tiny: Path) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from blip.data import DataConfig, SourceConfig, TaskSequence, load_sequence, prepare_experiment
 from blip.errors import BlipError
@@ -12,7 +12,7 @@ from blip.experiment import Experiment
 from blip.images.image_trainer import ACCURACY, HISTORY, ImageTrainer, TrainingConfig
 from blip.networks import AnyNetworkConfig, MultiHeadNetwork, NetworkConfig, build_network, largest_product
 from blip.record import Score, Table
-from blip.schema import Schema, wrong
+from blip.schema import Schema, moved, wrong
 from blip.training.loop import Setup
 
 BATCH_NORM_VERSION = 2
@@ -49,8 +49,14 @@ class ImageExperiment(Experiment):
             for method in getattr(self, key):
                 if method not in self.methods:
                     raise wrong("not among the methods", key, method)
-                self._parts_of(method)
+                self._check_changes(method)
         return self
+
+    def _check_changes(self, method: str) -> None:
+        try:
+            self._parts_of(method)
+        except ValidationError as error:  # in "network" or "training", which are right without the changes
+            raise moved(error, lambda key: (f"{key[0]}_changes", method, *key[1:])) from None
 
     @property
     def sources(self) -> list[SourceConfig]:
