@@ -1,11 +1,13 @@
 """Bits as the currency, the course of a run and where its capacity goes, from run folders alone."""
 
 import json
+import re
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 import pytest
+from conftest import ROOT
 from run_folders import write_game_run, write_run
 from shell import Shell
 
@@ -44,6 +46,16 @@ def test_bits_are_those_of_the_weights_and_of_what_the_method_keeps(trained: She
     assert needed.loc[("blip", 1), "frozen"] == written + 32 * 2 * head
     accuracy = pd.read_csv(trained.runs / "tiny/ewc/seed0/accuracy.csv")
     assert needed.loc[("ewc", 1), "score"] == pytest.approx(accuracy[accuracy["task_learned"] == 1]["accuracy"].mean())
+
+
+def test_the_same_accuracy_is_the_same_text_in_every_table(tmp_path: Path) -> None:
+    """A mean of 95.865 % lies between two hundredths: the order of adding must not decide which of them is printed."""
+    runs = load_runs([ROOT / "results/recorded/pmnist/runs"])
+    row = runs.tables["accuracy"].query("method == 'blip' and task_learned == 9")["accuracy"]
+    assert row.mean() == pytest.approx(0.95865, abs=1e-12)
+    text = write_tables(runs, tmp_path / "out")
+    assert len(found := re.findall(r"95\.8\d", text)) == 2
+    assert len(set(found)) == 1
 
 
 def test_all_methods_are_in_one_plot_and_in_the_table(trained: Shell, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Settings are chosen by validation images of the first tasks, and by nothing else."""
 
 import csv
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from blip.data import load_sequence, prepare_experiment
 from blip.data.splits import read_split
 from blip.errors import BlipError
 from blip.plan import Plan
-from blip.runs.tune import at_the_edge
+from blip.runs.tune import at_the_edge, dotted_key
 
 SETTINGS = {
     "device": "cpu",
@@ -178,3 +179,16 @@ def test_a_suite_has_a_rule_for_each_method_with_a_grid(tmp_path: Path, tiny: Pa
     suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": [entry]}))
     with pytest.raises(BlipError, match=r"tune\.grids: nobody is not among the methods"):
         load_suite(suite, tmp_path)
+
+
+def test_every_value_that_the_project_tries_is_a_setting_of_its_method(tmp_path: Path) -> None:
+    tried = 0
+    for job in Plan(SETTINGS | {"suite": str(ROOT / "config/comparison.yaml"), "raw": str(tmp_path)}).tuning:
+        path, experiment, asked = job.planned.path, job.planned.experiment, job.asked
+        changes = {**job.planned.overrides, **asked.set, **experiment.trial(asked.tasks, asked.validation)}
+        for key, values in asked.grids[job.method].items():
+            trials = [load_experiment(path, {**changes, dotted_key(job.method, key): value}) for value in values]
+            configs = {json.dumps(trial.run_config(job.method, 0)) for trial in trials}
+            assert len(configs) == len(values), f"{job.name}: {key} changes nothing"
+            tried += len(values)
+    assert tried > 100

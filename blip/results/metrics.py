@@ -88,8 +88,13 @@ def score_means(runs: Runs) -> pd.DataFrame:
 
 
 def seen_scores(runs: Runs) -> pd.DataFrame:
-    """Mean share over the tasks learned so far, of each run after each task (columns `KEYS`, task_learned, score)."""
-    return normalised_scores(runs).groupby([*KEYS, "task_learned"])["score"].mean().reset_index()
+    """Mean share over the tasks learned so far, of each run after each task (columns `KEYS`, task_learned, score).
+
+    To the last bit that of `average`, which adds in another order than pandas: else a mean that lies between two
+    hundredths of a percent would be rounded up in one table and down in another.
+    """
+    groups = normalised_scores(runs).groupby([*KEYS, "task_learned"])["score"]
+    return groups.agg(lambda scores: scores.to_numpy().mean()).reset_index()
 
 
 def layer_bits(bits: pd.DataFrame) -> pd.DataFrame:
