@@ -74,6 +74,40 @@ def test_alexnet_rounds_its_widths_as_published() -> None:
     assert [m.kernel_size for m in layers if isinstance(m, nn.Conv2d)] == [(4, 4), (3, 3), (2, 2)]
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_relu_after_dropout_and_pooling_is_that_before_them(
+    batch_norm: bool, memory_format: torch.memory_format
+) -> None:
+    """Bit by bit, in what the network computes and in its gradients; the paper's order is ReLU, dropout, pooling."""
+    torch.manual_seed(0)
+    settings = AlexNetConfig(name="alexnet", mul=0.2, hidden=(20, 20), dropout=(0.5,) * 5, batch_norm=batch_norm)
+    network = build_network(settings, (3, 29, 29), [4])
+    published = build_network(settings, (3, 29, 29), [4])
+    published.load_state_dict(network.state_dict())
+    layers = list(published.features)
+    for place in [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]:
+        layers.insert(place - 1, layers.pop(place + 1))
+    assert [type(layer) for layer in layers if type(layer) in (nn.ReLU, Dropout, nn.MaxPool2d)] == [
+        *(nn.ReLU, Dropout, nn.MaxPool2d) * 3,
+        *(nn.ReLU, Dropout) * 2,
+    ]
+    published.features = nn.Sequential(*layers)
+    images = torch.randn(8, 3, 29, 29).contiguous(memory_format=memory_format)
+    losses = []
+    for each in (network, published):
+        torch.manual_seed(1)
+        losses.append(F.cross_entropy(each(images, 0), torch.arange(8) % 4))
+        losses[-1].backward()
+    assert torch.equal(*losses)
+    assert float(losses[0].detach()) > 0
+    for ours, theirs in zip(network.parameters(), published.parameters(), strict=True):
+        assert ours.grad is not None
+        assert theirs.grad is not None
+        assert ours.grad.abs().max() > 0
+        assert torch.equal(ours.grad, theirs.grad)
+
+
 def test_dropout_is_set_layer_by_layer() -> None:
     settings = AlexNetConfig(name="alexnet", mul=0.1, hidden=(8, 8), dropout=(0.1, 0.2, 0.3, 0.4, 0.5))
     layers = build_network(settings, (3, 32, 32), [2]).features
