@@ -10,7 +10,7 @@ class BlipError(Exception):
 
 
 class DivergedError(BlipError):
-    """A loss that is not finite: the settings are to blame."""
+    """A loss that is not finite, or a network that has learned nothing: the settings are to blame."""
 
 
 def printable(text: str) -> str:

@@ -195,6 +195,11 @@ class MultiHeadNetwork(nn.Module):
         rows = [module for module in self.features.modules() if isinstance(module, nn.Sequential)]
         return {a: b for row in rows for a, b in pairwise(row) if isinstance(b, BATCH_NORMS)}
 
+    @property
+    def in_a_row(self) -> bool:
+        """Whether each layer of the features gets what the one before it gives, and nothing else."""
+        return all(not list(module.children()) for module in self.features.children())
+
     def numbers(self) -> tuple[int, list[int]]:
         """How many numbers the shared part holds, and how many each task adds."""
         shared, by_task = 0, [0] * len(self.outputs)

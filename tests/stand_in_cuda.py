@@ -1,4 +1,7 @@
-"""A stand-in for CUDA graphs on a CPU: what was recorded is called anew at every replay, on the recorded memory."""
+"""A stand-in for CUDA graphs on a CPU: what was recorded is called anew at every replay, on the recorded indices.
+
+So it sees what the loop does wrong, but not a method that makes tensors anew or looks at them: `pretended_device` does.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext

@@ -183,7 +183,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
 def test_a_method_that_cannot_learn_games_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "games.yaml"
     path.write_text((EXPERIMENTS / "atari2_tiny.yaml").read_text().replace("single-task: {}", "joint: {}"))
-    assert refused(path) == f"{path}: methods.joint: needs labelled examples, which games do not have"
+    assert refused(path) == f"{path}: methods.joint: is for labelled examples, which games do not have"
 
 
 # Overrides

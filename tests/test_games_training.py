@@ -52,7 +52,6 @@ methods:
   single-task: {}
   si: {}
   mas: {batch_size: 8}
-  gpm: {images: [16]}
   lwf: {}
   imm-mode: {fisher_batch_size: 8}
 """

@@ -182,7 +182,7 @@ def test_a_run_on_games_keeps_host_and_device_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [m if m in ("blip", "gpm") else pytest.param(m, marks=pytest.mark.slow) for m in GAME_METHODS]
+    "method", [m if m in ("blip", "ewc") else pytest.param(m, marks=pytest.mark.slow) for m in GAME_METHODS]
 )
 def test_updates_and_acting_can_be_recorded(method: str, tmp_path: Path) -> None:
     """Of a second game; meanwhile an update ends, and the next rollout is played."""

@@ -10,6 +10,7 @@ import yaml
 from conftest import ROOT
 from shell import Shell, interrupt_after, refused
 
+from blip import BLIP
 from blip.config import load_experiment, load_suite
 from blip.data import load_sequence, prepare_experiment
 from blip.data.splits import read_split
@@ -104,7 +105,7 @@ def test_a_loss_that_is_not_finite_is_never_chosen(shell: Shell) -> None:
     assert any("the loss is" in line for line in said)
     status, said = tune(shell, "si", "--grid", "strength=1e30", "--tasks", "2")
     assert status == 2
-    assert said[-1].endswith("si: no loss stays finite: expected other values of strength")
+    assert said[-1].endswith("si: every trial fails: expected other values of strength")
 
 
 def test_a_method_s_own_learning_rate_can_be_chosen_and_then_set(shell: Shell) -> None:
@@ -149,6 +150,24 @@ def test_what_is_wrong_is_told_in_one_line(shell: Shell, method: str, arguments:
 def test_games_have_no_validation_images(shell: Shell) -> None:
     shell.config = ROOT / "config/experiments/atari2_tiny.yaml"
     assert "settings are chosen by validation images" in refused(tune(shell, "ewc", "--grid", "strength=1"))
+
+
+def test_a_trial_in_which_blip_finds_nothing_to_keep_counts_as_a_failed_one(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consolidate, called = BLIP.consolidate, []
+
+    def refusing(self: BLIP, fisher: Any) -> None:
+        called.append(self)
+        if len(called) == 1:
+            raise ValueError("the Fisher information is 0 everywhere")
+        consolidate(self, fisher)
+
+    monkeypatch.setattr(BLIP, "consolidate", refusing)
+    code, said = tune(shell, "blip", "--grid", "f_prior=1e-11,1e-12", "--seed", "0", "--tasks", "1")
+    assert code == 0
+    assert [(float(row["accuracy"]) > 0, row["chosen"]) for row in table(shell, "blip")] == [(False, "0"), (True, "1")]
+    assert any("expected a network that learns" in line for line in said)
 
 
 def test_a_suite_has_a_rule_for_each_method_with_a_grid(tmp_path: Path, tiny: Path) -> None:

@@ -55,7 +55,7 @@ class GameExperiment(Experiment):
     def _methods_learn_games(self) -> "GameExperiment":
         for method in self.methods:
             if METHODS[method].supervised:
-                raise wrong("needs labelled examples, which games do not have", "methods", method)
+                raise wrong("is for labelled examples, which games do not have", "methods", method)
         return self
 
     def run_config(self, method: str, seed: int) -> dict[str, Any]:

@@ -57,8 +57,8 @@ class TrainingConfig(Schema):
     keep: Literal["best", "last"] = "best"
     """Which epoch's weights a task ends with: those of the lowest validation loss, or the last ones."""
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Of the shared features in training and evaluation; weights, heads, penalties and Fisher information are float32
-    always. `tf32` is of products and convolutions on a GPU, and float32 elsewhere."""
+    """`bfloat16` is of the shared features in training and evaluation; weights, heads, penalties and Fisher information
+    are float32 then. `tf32` is of all products and convolutions on a GPU, theirs too, and float32 elsewhere."""
 
     @model_validator(mode="after")
     def _trains(self) -> "TrainingConfig":

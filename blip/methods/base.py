@@ -35,7 +35,7 @@ class Method:
     version: ClassVar[int] = 1
     """Part of every run's configuration: raise it when new code changes the numbers, and the runs are redone."""
     clip_norm: ClassVar[float | None] = None
-    """Largest norm of the gradient over all parameters; larger ones are scaled down before the step."""
+    """Largest norm of the gradient over all parameters; larger ones are scaled down before the step. In games PPO's."""
 
     cuda_graphs: ClassVar[bool] = True
     """Whether `penalty`, `before_step` and `after_step` may be recorded as a CUDA graph: they never wait
@@ -43,7 +43,8 @@ class Method:
     """
 
     supervised: ClassVar[bool] = False
-    """Whether its tasks must be sets of labelled examples: it goes over them by itself, or counts epochs."""
+    """Whether its tasks must be sets of labelled examples: it goes over them by itself, counts epochs, or relies on
+    plain gradient descent."""
 
     remembered: ClassVar[tuple[str, ...]] = ()
     """Attributes that checkpoints hold: nested dicts and lists of tensors, numbers and strings."""
@@ -64,7 +65,8 @@ class Method:
         return sequence.task(task)
 
     def trained_parameters(self) -> Iterable[nn.Parameter]:
-        """What a task moves, asked for once before it trains; those with `requires_grad` off stay."""
+        """What a task moves, asked for once before it trains; those with `requires_grad` off stay. Not asked for in
+        games, where it is the features, and the game's own head and critic."""
         return self.network.parameters()
 
     def before_task(self, task: int) -> None:

@@ -11,7 +11,7 @@ from blip.core.fisher import diagonal_fisher
 from blip.core.formulas import anchor_moves
 from blip.core.freezing import BLIP
 from blip.data import Examples
-from blip.errors import BlipError
+from blip.errors import DivergedError
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
 from blip.record import BOUND, COUNT, FROZEN_BITS, INDEX, NUMBER, TEXT, Table
@@ -124,7 +124,7 @@ class BitPreserving(Method):
         try:
             self.blip.consolidate(fisher)
         except ValueError as error:
-            raise BlipError(
+            raise DivergedError(
                 f"blip, task {task}: {error}; expected a network that learns: try a smaller methods.blip.f_prior (now "
                 f"{settings.f_prior:g}), which freezes more, or a lower learning rate"
             ) from None

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from blip.core.layers import named_layers
 from blip.core.projections import OrthogonalComplement, columns, grown, inputs_of, saving_projection
 from blip.data import Examples
+from blip.errors import BlipError
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
 from blip.schema import PositiveFraction, Schema
@@ -23,11 +24,13 @@ class GPM(Method):
     A layer's update is a sum of outer products with its inputs, so without its part in their span (Eq. 6 and 7) what
     the layer makes of them stays. Of a linear layer the inputs lose that part before the products are taken, a batch
     instead of a whole weight. Biases and batch-norm's parameters, whose input is always there, are learned in the first
-    task alone; so are, as `freeze_statistics` has it, running statistics.
+    task alone; so are, as `freeze_statistics` has it, running statistics. Not for games, whose Adam scales each number
+    of a gradient by itself: its steps leave the subspace that a gradient has been projected to.
     """
 
     name = "gpm"
     version = 2
+    supervised = True
     remembered = ("bases",)
 
     class Settings(Schema):
@@ -36,10 +39,16 @@ class GPM(Method):
         threshold: list[PositiveFraction] = Field(default=[0.97], min_length=1)
         """ε: the share of the inputs' energy that a basis is to hold, likewise."""
         threshold_step: NonNegativeFloat = 0.003
-        """By so much more in each task."""
+        """By so much more in each task. It must not reach 1: what holds all energy leaves nothing to learn with."""
 
     def __init__(self, network: MultiHeadNetwork, settings: "GPM.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
+        last = len(network.outputs) - 1
+        if max(settings.threshold) + last * settings.threshold_step >= 1:
+            raise BlipError(
+                f"methods.gpm: expected less than 1 in each of {last + 1} tasks, found threshold "
+                f"{max(settings.threshold):g} and threshold_step {settings.threshold_step:g}"
+            )
         self.layers = named_layers(network.shared)
         self.bases: dict[str, Tensor] = {}
         """Of each layer, (inputs, r); columns are orthonormal."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from blip.core.layers import along, named_layers
 from blip.data import Examples
+from blip.errors import BlipError
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
 from blip.schema import Schema
@@ -21,9 +22,8 @@ class HAT(Method):
     """HAT (Serrà et al., 2018): units are multiplied by gates a = σ(s·e), s rising in each epoch to s_max (Eq. 1, 3).
 
     A weight's gradient is multiplied by 1 - min(a_out, a_in) of earlier tasks' largest gates (Eq. 2), that of e by
-    what the steep σ has taken from it (Eq. 5), and the loss has λ · the share of free units used (Eq. 6). After ReLU or
-    before makes no difference to a gate, but it comes after batch-norm. Where the layer before is not simply the one
-    before in a row, a_in is taken for 1: that keeps more than is needed.
+    what the steep σ has taken from it (Eq. 5), and the loss has λ · the share of free units used (Eq. 6). Gates come
+    after batch-norm. Where layers are not in a row, a_in is taken for 1, which keeps more, and all of a shared head.
     """
 
     name = "hat"
@@ -40,6 +40,8 @@ class HAT(Method):
     def __init__(self, network: MultiHeadNetwork, settings: "HAT.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
         self.layers, self.norms = named_layers(network.features), network.norms
+        if network.one_head and not network.in_a_row:
+            raise BlipError("hat: expected a head for each task, or a network whose layers are simply in a row")
         self.e = {name: nn.Parameter(p.weight.new_zeros(len(p.weight))) for name, p in self.layers.items()}
         """Embeddings of the present task. In the network, so that they are trained and restored with it."""
         network.embeddings = nn.ParameterDict({f"of {name}".replace(".", "_"): e for name, e in self.e.items()})
@@ -70,12 +72,11 @@ class HAT(Method):
 
     def _movable(self, used: dict[str, Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """What the tasks share, and what its gradients are multiplied by; `used`: earlier tasks' largest gates."""
-        in_a_row = all(not list(module.children()) for module in self.network.features.children())
         a_in: Tensor | None = None
         for name, layer in named_layers(self.network.shared).items():
             a_out = used.get(name.removeprefix("features."), layer.weight.new_ones(len(layer.weight)))
             kept = along(a_out, layer.weight, 0)
-            if a_in is not None and in_a_row:
+            if a_in is not None and self.network.in_a_row:
                 a_in = a_in.repeat_interleave(layer.weight.shape[1] // len(a_in))  # each channel's positions
                 kept = torch.minimum(kept, along(a_in, layer.weight, 1))
             yield layer.weight, 1 - kept

@@ -17,7 +17,8 @@ from blip.seeding import address, generator
 class ModeIMM(Method):
     """Mode-IMM (Lee et al., 2017): L2-transfer while training, then θ ← (ΣF_old·θ_old + F·θ) / (ΣF_old + F).
 
-    The published code computes this merge and drops the result; here it is carried out, unless `merge` is off. A weight
+    The published code computes this merge and drops the result; here it is carried out, unless `merge` is off. The next
+    task starts from the merged weights and is pulled to them, where the paper keeps a chain of unmerged ones. A weight
     that no task's Fisher information says anything about keeps its new value, as do heads of one task.
     """
 

@@ -17,7 +17,8 @@ class SI(Method):
 
     ω = -Σ g·Δθ over the steps of a task, g the gradient of its loss without the penalty: what the weight's way has
     lowered the loss by. Ω ← max(Ω + ω / (Δ² + ξ), 0) with Δ the weight's whole way, to where the task left it; the
-    maximum is the authors' code's. Over what tasks share.
+    maximum is the authors' code's. Where a task ends with the weights of its best epoch, ω still has the steps of the
+    epochs after it. Over what tasks share.
     """
 
     name = "si"

@@ -23,11 +23,11 @@ def tune(
     """Train `method` with each combination of what is `asked` of it; the table's path and what is best.
 
     Best is the highest mean over seeds of the mean accuracy, after the last of the asked tasks, on the validation
-    images of all of them; the first one of equals. Where a loss is not finite, the accuracy is 0. Finished trials are
-    left alone, and stopped ones go on. The table becomes `<out>/<experiment>/<method>.csv`, with trials in a folder
-    beside it.
+    images of all of them; the first one of equals. Where training fails by the settings (`DivergedError`), the accuracy
+    is 0. Finished trials are left alone, and stopped ones go on. The table becomes `<out>/<experiment>/<method>.csv`,
+    with trials in a folder beside it.
 
-    Raises BlipError for bad input, before anything is trained, and where every trial's loss is not finite.
+    Raises BlipError for bad input, before anything is trained, and where every trial fails.
     """
     grid, overrides = asked.grids[method], {**overrides, **asked.set}
     settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
@@ -41,7 +41,7 @@ def tune(
             rows.append({**point, "seed": seed, "accuracy": _accuracy(experiment, method, seed, trial, how)})
     scores = [mean(row["accuracy"] for row in rows if row.items() >= point.items()) for point in settings]
     if not any(scores):
-        raise BlipError(f"{path}: {method}: no loss stays finite: expected other values of {', '.join(grid)}")
+        raise BlipError(f"{path}: {method}: every trial fails: expected other values of {', '.join(grid)}")
     best = settings[scores.index(max(scores))]
     table = tuned_table(out, folder.name, method)
     judged = [{**row, "chosen": int(row.items() >= best.items())} for row in rows]
