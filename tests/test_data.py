@@ -500,23 +500,34 @@ def test_tasks_together_are_normalised_and_labelled_each_as_alone(zoo: Path) -> 
 def test_batches_by_task_hold_one_task_each(shuffle: bool) -> None:
     parts = [
         Examples(torch.zeros(n, 1, 2, 2, dtype=torch.uint8), torch.arange(n), torch.ones(1, 1, 1), torch.zeros(1, 1, 1))
-        for n in (5, 9, 3)
+        for n in (6, 10, 3)
     ]
     examples = together(parts)
     assert examples.tasks is not None
     batches, again = (
-        examples.indices(4, torch.Generator().manual_seed(0) if shuffle else None, by_task=True) for _ in range(2)
+        examples.indices(4, generator, batch_statistics=True)
+        for generator in (torch.Generator().manual_seed(0) if shuffle else None for _ in range(2))
     )
     assert [batch.tolist() for batch in batches] == [batch.tolist() for batch in again]
-    assert sorted(torch.cat(batches).tolist()) == list(range(17))
+    assert sorted(torch.cat(batches).tolist()) == list(range(19))
     tasks = [set(examples.tasks[batch].tolist()) for batch in batches]
     assert all(len(of_batch) == 1 for of_batch in tasks)
-    assert sorted(len(batch) for batch in batches) == [1, 1, 3, 4, 4, 4]
-    assert (torch.cat(batches).tolist() == list(range(17))) == (not shuffle)
+    assert sorted(len(batch) for batch in batches) == [2, 2, 3, 4, 4, 4]
+    assert (torch.cat(batches).tolist() == list(range(19))) == (not shuffle)
     assert (sorted(tasks, key=min) == tasks) == (not shuffle), "the tasks' batches are mixed"
-    alone = parts[1].indices(4, torch.Generator().manual_seed(0), by_task=True)
+    alone = parts[1].indices(4, torch.Generator().manual_seed(0), batch_statistics=True)
     expected = parts[1].indices(4, torch.Generator().manual_seed(0))
     assert [batch.tolist() for batch in alone] == [batch.tolist() for batch in expected], "one task is no different"
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(9, [4, 5]), (8, [4, 4]), (10, [4, 4, 2]), (5, [5]), (1, [1])])
+def test_no_batch_is_of_one_example_where_it_is_normalised_by_its_own_statistics(n: int, sizes: list[int]) -> None:
+    examples = Examples(torch.zeros(n, 1, 2, 2, dtype=torch.uint8), torch.zeros(n).long(), *torch.ones(2, 1, 1, 1))
+    batches = examples.indices(4, torch.Generator().manual_seed(0), batch_statistics=True)
+    assert [len(batch) for batch in batches] == sizes
+    assert torch.equal(torch.cat(batches), examples.indices(n, torch.Generator().manual_seed(0))[0])
+    several = together([examples, examples]).indices(4, torch.Generator().manual_seed(0), batch_statistics=True)
+    assert sorted(len(batch) for batch in several) == sorted(2 * sizes)
 
 
 def test_a_source_is_normalised_by_its_own_statistics(digits: Path, tmp_path: Path) -> None:

@@ -75,18 +75,21 @@ class Examples:
         return (images.float() * scale).add_(shift)  # repeats grey images where there are three scales
 
     def indices(
-        self, size: int, shuffle: torch.Generator | None = None, *, by_task: bool = False
+        self, size: int, shuffle: torch.Generator | None = None, *, batch_statistics: bool = False
     ) -> tuple[Tensor, ...]:
         """Indices of all examples once, in batches (the last may be smaller), on the device.
 
-        In random order where a CPU generator is given; each batch of one task's examples where `by_task`, the tasks'
-        batches mixed.
+        In random order where a CPU generator is given. For a network that normalises by the batch's own statistics
+        each batch is of one task's examples, the tasks' batches mixed, and none is of a single example, which has no
+        spread: the batch before has it, too.
         """
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
         batches = torch.split(order, size)
-        if by_task and self.tasks is not None:
+        if batch_statistics:
+            batches = _of_several(batches)
+        if batch_statistics and self.tasks is not None:
             tasks = self.tasks.cpu()[order]
-            apart = [batch for task in torch.unique(tasks) for batch in torch.split(order[tasks == task], size)]
+            apart = [b for task in torch.unique(tasks) for b in _of_several(torch.split(order[tasks == task], size))]
             mixed = range(len(apart)) if shuffle is None else torch.randperm(len(apart), generator=shuffle).tolist()
             batches = tuple(apart[i] for i in mixed)
             order = torch.cat(batches)
@@ -95,6 +98,11 @@ class Examples:
     def batches(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples once, as `batch` gives them, in the order of `indices`."""
         return (self.batch(index) for index in self.indices(size, shuffle))
+
+
+def _of_several(batches: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The same, but a last batch of one example is part of the one before."""
+    return (*batches[:-2], torch.cat(batches[-2:])) if len(batches) > 1 and len(batches[-1]) == 1 else batches
 
 
 def together(parts: list[Examples]) -> Examples:

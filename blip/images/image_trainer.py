@@ -165,7 +165,7 @@ class ImageTrainer(Trainer):
         torch.manual_seed(address(self.seed, "dropout", self.task, self.done))
         self._total_loss.zero_()
         random = generator(self.seed, "shuffle", self.task, self.done)
-        batches = train.indices(self.config.batch_size, random, by_task=self.network.batch_statistics)
+        batches = train.indices(self.config.batch_size, random, batch_statistics=self.network.batch_statistics)
         self.method.before_epoch(len(batches))
         for index in batches:
             step(index)
@@ -198,7 +198,7 @@ class ImageTrainer(Trainer):
         size, order, batch_statistics = examples.batch_size, None, self.network.batch_statistics
         if batch_statistics:  # which must not be those of one class, as where images lie class by class
             size, order = self.config.batch_size, generator(self.seed, "evaluation", task)
-        for index in examples.indices(size, order, by_task=batch_statistics):
+        for index in examples.indices(size, order, batch_statistics=batch_statistics):
             loss, logits, labels = self._loss(examples, index, task, penalty=penalty)
             total += loss * len(labels)
             correct += (logits.argmax(1) == labels).sum()
