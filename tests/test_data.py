@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -515,6 +516,8 @@ def test_batches_by_task_hold_one_task_each(shuffle: bool) -> None:
     assert sorted(len(batch) for batch in batches) == [2, 2, 3, 4, 4, 4]
     assert (torch.cat(batches).tolist() == list(range(19))) == (not shuffle)
     assert (sorted(tasks, key=min) == tasks) == (not shuffle), "the tasks' batches are mixed"
+    mixed = replace(examples, mixed=True).indices(19, torch.Generator().manual_seed(0), batch_statistics=True)
+    assert torch.equal(mixed[0], torch.randperm(19, generator=torch.Generator().manual_seed(0)))
     alone = parts[1].indices(4, torch.Generator().manual_seed(0), batch_statistics=True)
     expected = parts[1].indices(4, torch.Generator().manual_seed(0))
     assert [batch.tolist() for batch in alone] == [batch.tolist() for batch in expected], "one task is no different"

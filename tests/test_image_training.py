@@ -272,14 +272,14 @@ def test_joint_normalises_by_one_task_as_in_testing(tiny: Path, tmp_path: Path, 
 
     monkeypatch.setattr(Examples, "batch", spy)
     most = []
-    for batch_statistics in (False, True):
+    for batch_statistics, mixed in ((False, False), (True, False), (True, True)):
         monkeypatch.setattr(MultiHeadNetwork, "batch_statistics", batch_statistics)
-        settings = {"methods__joint__at_once": True, "training__epochs": 1}
-        trainer = make_trainer(tiny, "joint", tmp_path / str(batch_statistics), **settings)
+        settings = {"methods__joint__at_once": True, "methods__joint__mixed": mixed, "training__epochs": 1}
+        trainer = make_trainer(tiny, "joint", tmp_path / f"{batch_statistics} {mixed}", **settings)
         tasks.clear()
         trainer.run("test")
         most.append(max(tasks))
-    assert most == [2, 1]
+    assert most == [2, 1, 2]
 
 
 def test_seeds_and_methods_start_from_addressed_randomness(tiny: Path, tmp_path: Path) -> None:

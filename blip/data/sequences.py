@@ -36,6 +36,8 @@ class Examples:
     shift: Tensor
     """(channels, 1, 1): -mean / std"""
     tasks: Tensor | None = None
+    mixed: bool = False
+    """Whether batches are of several tasks even where a network normalises by their own statistics."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -80,14 +82,14 @@ class Examples:
         """Indices of all examples once, in batches (the last may be smaller), on the device.
 
         In random order where a CPU generator is given. For a network that normalises by the batch's own statistics
-        each batch is of one task's examples, the tasks' batches mixed, and none is of a single example, which has no
-        spread: the batch before has it, too.
+        each batch is of one task's examples (unless `mixed`), the tasks' batches shuffled, and none is of a single
+        example, which has no spread: the batch before has it, too.
         """
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
         batches = torch.split(order, size)
         if batch_statistics:
             batches = _of_several(batches)
-        if batch_statistics and self.tasks is not None:
+        if batch_statistics and self.tasks is not None and not self.mixed:
             tasks = self.tasks.cpu()[order]
             apart = [b for task in torch.unique(tasks) for b in _of_several(torch.split(order[tasks == task], size))]
             mixed = range(len(apart)) if shuffle is None else torch.randperm(len(apart), generator=shuffle).tolist()

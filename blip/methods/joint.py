@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from blip.data import Task, TaskSequence
 from blip.methods.base import Method, register
-from blip.schema import Schema
+from blip.schema import Schema, later
 
 
 @register
@@ -13,7 +13,7 @@ class Joint(Method):
 
     Goes on from the weights that it has. Cross-entropy of each image by its own task's head, the mean over batches that
     are drawn from all tasks, and the same over the validation images. Where a network normalises by the batch's own
-    statistics, a batch is of one task, as in testing, and those of the tasks are mixed.
+    statistics, a batch is of one task, as in testing, unless `mixed`, and those of the tasks take turns at random.
     """
 
     name = "joint"
@@ -23,11 +23,15 @@ class Joint(Method):
         at_once: bool = False
         """All tasks in one training, the first task's, and none after it: what papers print as multitask. A network
         for as many epochs as the others have for one task, where otherwise each task has all so far."""
+        mixed: bool = later(False)
+        """Whether batches are of all tasks even where the network normalises by the batch's own statistics."""
 
     def data_for(self, task: int, sequence: TaskSequence) -> Task:
-        if not self.settings.at_once:
-            return sequence.tasks_until(task)
-        return sequence.tasks_until(len(sequence) - 1) if task == 0 else _nothing(sequence.task(task))
+        if self.settings.at_once and task > 0:
+            return _nothing(sequence.task(task))
+        data = sequence.tasks_until(len(sequence) - 1 if self.settings.at_once else task)
+        train, valid = (replace(part, mixed=self.settings.mixed) for part in (data.train, data.valid))
+        return replace(data, train=train, valid=valid)
 
     def before_task(self, task: int) -> None:
         self.network.statistics_frozen = False
