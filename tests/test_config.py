@@ -417,18 +417,25 @@ def test_every_hyper_parameter_changes_the_fingerprint(tiny: Path, monkeypatch: 
     assert len({fingerprint(config) for config in runs.values()}) == len(runs)
 
 
+LATER = [("imm-mode", "merge", True), ("joint", "mixed", False)]
+
+
 @pytest.mark.parametrize("method", list(METHODS))
 def test_no_setting_of_a_method_is_left_out_of_the_fingerprint(method: str, tiny: Path) -> None:
     experiment = load_experiment(tiny)
     config = experiment.run_config(method, 0)
-    assert set(config["method"]) == {"name", "version", *METHODS[method].Settings.model_fields} - {"merge"}
+    later = {key for _, key, _ in LATER}
+    assert set(config["method"]) == {"name", "version", *METHODS[method].Settings.model_fields} - later
     assert set(config) == {"method", "seed", *ImageExperiment.model_fields} - UNRELATED
 
 
-def test_a_setting_that_came_later_is_left_out_while_it_is_the_default(tiny: Path) -> None:
-    changed = load_experiment(tiny, {"methods.imm-mode.merge": False}).run_config("imm-mode", 0)
-    assert changed["method"]["merge"] is False
-    assert "merge" not in load_experiment(tiny, {"methods.imm-mode.merge": True}).run_config("imm-mode", 0)["method"]
+@pytest.mark.parametrize(("method", "key", "default"), LATER)
+def test_a_setting_that_came_later_is_left_out_while_it_is_the_default(
+    method: str, key: str, default: bool, tiny: Path
+) -> None:
+    changed = load_experiment(tiny, {f"methods.{method}.{key}": not default}).run_config(method, 0)
+    assert changed["method"][key] is not default
+    assert key not in load_experiment(tiny, {f"methods.{method}.{key}": default}).run_config(method, 0)["method"]
 
 
 def test_comments_defaults_spelling_and_other_methods_do_not_change_the_fingerprint(tiny: Path) -> None:
