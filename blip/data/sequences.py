@@ -86,12 +86,13 @@ class Examples:
         example, which has no spread: the batch before has it, too.
         """
         order = torch.arange(len(self)) if shuffle is None else torch.randperm(len(self), generator=shuffle)
-        batches = torch.split(order, size)
-        if batch_statistics:
-            batches = _of_several(batches)
-        if batch_statistics and self.tasks is not None and not self.mixed:
+        if not batch_statistics:
+            batches = torch.split(order, size)
+        elif self.tasks is None or self.mixed:
+            batches = _of_several(order, size)
+        else:
             tasks = self.tasks.cpu()[order]
-            apart = [b for task in torch.unique(tasks) for b in _of_several(torch.split(order[tasks == task], size))]
+            apart = [b for task in torch.unique(tasks) for b in _of_several(order[tasks == task], size)]
             mixed = range(len(apart)) if shuffle is None else torch.randperm(len(apart), generator=shuffle).tolist()
             batches = tuple(apart[i] for i in mixed)
             order = torch.cat(batches)
@@ -102,8 +103,9 @@ class Examples:
         return (self.batch(index) for index in self.indices(size, shuffle))
 
 
-def _of_several(batches: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """The same, but a last batch of one example is part of the one before."""
+def _of_several(order: Tensor, size: int) -> tuple[Tensor, ...]:
+    """In batches, but a last batch of one example is part of the one before."""
+    batches = torch.split(order, size)
     return (*batches[:-2], torch.cat(batches[-2:])) if len(batches) > 1 and len(batches[-1]) == 1 else batches
 
 
