@@ -184,7 +184,7 @@ def test_two_tasks_lower_the_loss_of_each(name: str) -> None:
 @every_network
 def test_a_saved_state_goes_on_identically(name: str, network: str, one_head: bool, tmp_path: Path) -> None:
     if (name, network, one_head) == ("hat", "resnet18", True):
-        with pytest.raises(BlipError, match=r"^hat: expected a head for each task, or a network whose layers"):
+        with pytest.raises(BlipError, match=r"^methods.hat: expected a head for each task, or a network whose layers"):
             make(name, network, one_head=one_head)
         return
     first = make(name, network, one_head=one_head)

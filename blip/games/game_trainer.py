@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from blip.data import Examples
-from blip.errors import BlipError
+from blip.errors import DivergedError
 from blip.games.actor_critic import STACK, ActorCriticNetwork
 from blip.games.atari import SEEDS, NativeAtari
 from blip.games.evaluation import Act, Played, at_random, by_network, play
@@ -101,7 +101,7 @@ class GameTrainer(Trainer):
             ppo.train()
         numbers = [ppo.statistics[name] for name in STATISTICS]
         if not all(map(math.isfinite, numbers)):
-            raise BlipError(
+            raise DivergedError(
                 f"{self.names[self.task]}, update {self.done}: the losses are {numbers[:2]}; expected finite "
                 f"numbers: try a lower ppo.lr (now {self.config.lr:g})"
             )

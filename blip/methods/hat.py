@@ -41,7 +41,7 @@ class HAT(Method):
         super().__init__(network, settings, seed)
         self.layers, self.norms = named_layers(network.features), network.norms
         if network.one_head and not network.in_a_row:
-            raise BlipError("hat: expected a head for each task, or a network whose layers are simply in a row")
+            raise BlipError("methods.hat: expected a head for each task, or a network whose layers are simply in a row")
         self.e = {name: nn.Parameter(p.weight.new_zeros(len(p.weight))) for name, p in self.layers.items()}
         """Embeddings of the present task. In the network, so that they are trained and restored with it."""
         network.embeddings = nn.ParameterDict({f"of {name}".replace(".", "_"): e for name, e in self.e.items()})

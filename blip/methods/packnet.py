@@ -45,7 +45,7 @@ class PackNet(Method):
     def __init__(self, network: MultiHeadNetwork, settings: "PackNet.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
         if len(network.outputs) > FREE:
-            raise BlipError(f"packnet: expected at most {FREE} tasks, found {len(network.outputs)}")
+            raise BlipError(f"methods.packnet: expected at most {FREE} tasks, found {len(network.outputs)}")
         self.weights = network.weights
         self.owner = {name: torch.full_like(p, FREE, dtype=torch.uint8) for name, p in self.weights.items()}
         """The task that each weight belongs to."""
