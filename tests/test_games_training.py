@@ -23,7 +23,7 @@ pytest.importorskip("stable_baselines3")
 pytest.importorskip("ale_py")
 
 from blip.config import load_experiment
-from blip.errors import BlipError
+from blip.errors import BlipError, DivergedError
 from blip.games.atari import action_count
 from blip.games.evaluation import at_random, play
 from blip.games.game_experiment import GameExperiment
@@ -229,6 +229,13 @@ def test_nothing_is_left_in_the_temporary_folder(quick: Path, tmp_path: Path, mo
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     make_trainer(quick, "sgd", tmp_path / "c", ppo__steps=32).run("test")
     assert not list(temporary.iterdir())
+
+
+def test_a_loss_that_is_not_finite_is_one_line(quick: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(quick, "sgd", tmp_path / "c", ppo__lr=1e30)
+    with pytest.raises(DivergedError, match=r"^SpaceInvaders, update \d: the losses are .* lower ppo.lr") as error:
+        trainer.run("test")
+    one_line(error)
 
 
 def test_another_game_leaves_the_first_ones_heads_alone(quick: Path, tmp_path: Path, monkeypatch: Any) -> None:
