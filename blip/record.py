@@ -164,8 +164,7 @@ class RunRecord(Schema):
     """Whether the data only stand in for the real ones."""
     score: Score
     tasks: list[TaskRecord] = Field(min_length=1)
-    network: Numbers | None = None
-    """Of the network; older runs do not say."""
+    network: Numbers
     tables: list[Table]
     config: dict[str, Any]
     """What the numbers depend on."""

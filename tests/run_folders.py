@@ -106,6 +106,7 @@ def _write(
         "method": method,
         "seed": seed,
         "stand_in": False,
+        "network": record.Numbers(shared=9, by_task=[2] * len(values["tasks"])),
         "tables": [table for table, _ in measured],
         "config": {},
         "key": "0",

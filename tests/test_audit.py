@@ -98,6 +98,6 @@ def test_runs_that_cannot_be_audited_are_refused(shell: Shell, run: Path) -> Non
     record = json.loads((run / "run.json").read_text())
     record["tables"] = [table for table in record["tables"] if table["name"] != "moves"]
     (run / "run.json").write_text(json.dumps(record))
-    assert "tiny/blip/seed0: no moves.csv, which older runs have not" in refused(shell("audit", run))
+    assert "tiny/blip/seed0: no moves.csv: train it again" in refused(shell("audit", run))
     shell.train("sgd", "--set", "training.epochs=1")
     assert "no run freezes bits" in refused(shell("audit", shell.runs / "tiny" / "sgd"))

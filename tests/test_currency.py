@@ -1,6 +1,5 @@
 """Bits as the currency, the course of a run and where its capacity goes, from run folders alone."""
 
-import json
 import re
 from pathlib import Path
 
@@ -11,11 +10,10 @@ from conftest import ROOT
 from run_folders import write_game_run, write_run
 from shell import Shell
 
-from blip.record import Numbers
 from blip.results import load_runs, write_tables
 from blip.results.capacity_figures import draw_capacity, draw_sizes
 from blip.results.course import course, draw_course
-from blip.results.currency import bits_needed, unknown
+from blip.results.currency import bits_needed
 from blip.results.currency_figure import draw_currency
 from blip.results.figures import write_figures
 from blip.results.metrics import run_metrics
@@ -77,7 +75,6 @@ def test_joint_training_keeps_images_that_nobody_counts(shell: Shell, tmp_path: 
     assert shell.train("sgd joint", "--set", "training.epochs=1", "--no-weights")[0] == 0
     runs = load_runs([shell.runs])
     assert set(bits_needed(runs)["method"]) == {"sgd"}
-    assert unknown(runs) == []
     metrics = run_metrics(runs).set_index("method")["memory_mb"]
     assert metrics["sgd"] == 0
     assert pd.isna(metrics["joint"])
@@ -89,28 +86,10 @@ def test_joint_training_keeps_images_that_nobody_counts(shell: Shell, tmp_path: 
     assert "Without joint" in figure.get_supxlabel()
 
 
-def test_runs_that_do_not_say_how_many_weights_they_have_are_named(trained: Shell, tmp_path: Path) -> None:
-    path = trained.runs / "tiny/ewc/seed0/run.json"
-    record = json.loads(path.read_text())
-    del record["network"]
-    path.write_text(json.dumps(record))
-    runs = load_runs([trained.runs])
-    assert unknown(runs) == ["tiny/ewc/seed0"]
-    assert set(bits_needed(runs)["method"]) == {"blip"}
-    text = write_tables(runs, tmp_path)
-    assert "Bits of tiny/ewc/seed0 are not known: older runs do not record" in text
-    alone = load_runs([trained.runs / "tiny/ewc"])
-    assert draw_currency(alone, {}) is None
-    assert "Bits of tiny/ewc/seed0" in write_tables(alone, tmp_path / "alone")
-
-
 def test_games_have_a_currency_too(tmp_path: Path) -> None:
     for method in ("blip", "sgd"):
-        write_game_run(
-            tmp_path, method, R=[[90.0], [40.0, 70.0]], random=[10, 10], network=Numbers(shared=9, by_task=[2, 2])
-        )
+        write_game_run(tmp_path, method, R=[[90.0], [40.0, 70.0]], random=[10, 10])
     runs = load_runs([tmp_path])
-    assert unknown(runs) == ["atari/blip/seed0", "atari/sgd/seed0"], "no memory.csv"
     frame = course(runs).set_index(["method", "tasks"])
     assert frame.loc[("sgd", 2), "forgetting"] == pytest.approx(50 / 80)
     assert frame.loc[("sgd", 2), "newest"] == pytest.approx(1)

@@ -33,7 +33,7 @@ Observations = NDArray[np.uint8]
 Step = tuple[Observations, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]
 
 
-def emulator(game: str, *, noop_max: int = NOOPS, use_fire_reset: bool = False, **settings: Any) -> AtariVectorEnv:
+def emulator(game: str, *, noop_max: int = NOOPS, **settings: Any) -> AtariVectorEnv:
     """A single game of ale-py's as it is played everywhere here; nothing but its pictures may be set otherwise."""
     return AtariVectorEnv(
         rom_id(game),
@@ -42,7 +42,7 @@ def emulator(game: str, *, noop_max: int = NOOPS, use_fire_reset: bool = False, 
         autoreset_mode=AutoresetMode.SAME_STEP,  # the default would insert a step that no action was chosen for
         reward_clipping=False,
         noop_max=noop_max,
-        use_fire_reset=use_fire_reset,  # it would be held for one frame, before the no-ops
+        use_fire_reset=False,  # it would be held for one frame, before the no-ops
         **settings,
     )
 

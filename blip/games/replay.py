@@ -16,8 +16,6 @@ def replay(game: str, seed: int, actions: str) -> Iterator[tuple[Frame, float]]:
     """Of each step of a recorded game, the screen (210, 160, 3) in colour, and the return so far.
 
     The emulator has no chance of its own: with the seed of the environment and the actions it is the very same game.
-    Where a game begins with an action that the agent chose, it has no FIRE, or it was recorded when the emulator
-    pressed that by itself, for one frame.
     """
     if not 0 <= seed < SEEDS:
         raise BlipError(f"{game}: environment_seed: expected 0 to {SEEDS - 1}, found {seed}")
@@ -25,7 +23,7 @@ def replay(game: str, seed: int, actions: str) -> Iterator[tuple[Frame, float]]:
     if not actions or not all("a" <= letter <= last for letter in actions.lower()):
         raise BlipError(f"{game}: actions: expected letters from a to {last}")
     pictures = {"img_height": HEIGHT, "img_width": WIDTH, "grayscale": False, "stack_num": 1}
-    environment = emulator(game, use_fire_reset=actions[:1].islower(), **pictures)
+    environment = emulator(game, **pictures)
     environment.reset(seed=np.array([seed]))
     result = 0.0
     for letter in actions.lower():

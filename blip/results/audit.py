@@ -43,7 +43,7 @@ def _complete_moves(runs: Runs) -> pd.DataFrame:
             continue
         where = "{}/{}/seed{}".format(*key)
         if key not in told:
-            raise BlipError(f"{where}: no moves.csv, which older runs have not: train it again")
+            raise BlipError(f"{where}: no moves.csv: train it again")
         for task, layer in product(range(len(record.tasks)), layers[key]):
             if (task, layer) not in told[key]:
                 raise BlipError(f"{where}: moves.csv: expected every task and layer, found no task {task} of {layer}")

@@ -14,15 +14,13 @@ from blip.results.metrics import UNCOUNTED, score_name, seen_scores
 
 WEIGHT = 32
 """Bits of a number as it is computed with."""
-NOT_SAID = "older runs do not record how many weights their network has, or what the method keeps: train them again"
 
 
 def bits_needed(runs: Runs) -> pd.DataFrame:
     """A row for each run and task learned: `score`, the mean share on the tasks so far, and bits.
 
     `weights` as float32 and `method`, what it keeps beside them, and `needed`, their sum; `frozen`, the weights with
-    consolidated ones in sign and frozen bits, nan for methods that freeze none. Only runs that record the size of their
-    network and the method's memory, and none of joint training.
+    consolidated ones in sign and frozen bits, nan for methods that freeze none. None of joint training.
     """
     scores = seen_scores(runs)
     scores = scores[scores["method"] != UNCOUNTED]
@@ -30,7 +28,6 @@ def bits_needed(runs: Runs) -> pd.DataFrame:
         return pd.DataFrame(columns=[*KEYS, "task_learned", "score", "weights", "method_bits", "needed", "frozen"])
     frame = scores.merge(runs.tables["memory"], on=[*KEYS, "task_learned"])
     frame = frame.merge(runs.runs[[*KEYS, "shared_numbers", "numbers_by_task"]], on=KEYS)
-    frame = frame[frame["shared_numbers"].notna()].reset_index(drop=True)
     heads = [sum(by[: t + 1]) for by, t in zip(frame["numbers_by_task"], frame["task_learned"], strict=True)]
     frame["weights"] = WEIGHT * (frame["shared_numbers"] + heads)
     frame["method_bits"] = 8 * frame["bytes"]
@@ -50,13 +47,6 @@ def _saved(runs: Runs) -> pd.DataFrame:
     return saved.groupby([*KEYS, "task_learned"])["saved"].sum().reset_index()
 
 
-def unknown(runs: Runs) -> list[str]:
-    """Runs whose bits cannot be counted, as experiment/method/seed."""
-    counted = set(bits_needed(runs)[KEYS].itertuples(index=False, name=None))
-    every = runs.runs[KEYS].itertuples(index=False, name=None)
-    return [f"{e}/{m}/seed{s}" for e, m, s in every if m != UNCOUNTED and (e, m, s) not in counted]
-
-
 def left_out(runs: Runs) -> str:
     """A sentence on the method that is not there; empty where no run is of it."""
     return f" Without {UNCOUNTED}, which keeps all images." if UNCOUNTED in runs.methods() else ""
@@ -71,11 +61,9 @@ def spread(needed: pd.DataFrame) -> pd.DataFrame:
 
 
 def section(runs: Runs, table: pd.DataFrame) -> str:
-    """The bits of one experiment after its last task in Markdown; empty where no run says them."""
-    missing = unknown(runs)
-    note = f"\n\nBits of {plain(_few(missing))} are not known: {NOT_SAID}.\n" if missing else "\n"
+    """The bits of one experiment after its last task in Markdown; empty where there are none."""
     if table.empty:
-        return note.lstrip()
+        return ""
     last = table[table["task_learned"] == table["task_learned"].max()].set_index("method")
     rows = []
     for method in [method for method in runs.methods() if method in last.index]:
@@ -86,8 +74,4 @@ def section(runs: Runs, table: pd.DataFrame) -> str:
     heads = ("method", "n", f"{score_name(runs)} %", "weights", "kept beside", "all", "weights in frozen bits")
     text = "Millions of bits that each method needs after the last task: weights in float32, what it keeps beside them"
     text += f", and both; and the weights in sign and frozen bits alone.{left_out(runs)}"
-    return f"{text}\n\n{markdown_table(rows, heads)}{note}"
-
-
-def _few(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{text}\n\n{markdown_table(rows, heads)}\n"

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from blip.results.currency import bits_needed, left_out, unknown
+from blip.results.currency import bits_needed, left_out
 from blip.results.loading import Runs
 from blip.results.metrics import score_name
 from blip.results.style import CAPTION, Look, percent
@@ -19,7 +19,7 @@ LARGE = 7.0
 def draw_currency(runs: Runs, looks: dict[str, Look]) -> Figure | None:
     """Mean score on the tasks so far against bits of weights and method, a line from the first task to the last.
 
-    Hollow where consolidated weights are written in their frozen bits alone. None where no run says how many there are.
+    Hollow where consolidated weights are written in their frozen bits alone. None where there are no such runs.
     """
     needed = bits_needed(runs)
     if needed.empty or needed["score"].isna().all():
@@ -42,10 +42,7 @@ def draw_currency(runs: Runs, looks: dict[str, Look]) -> Figure | None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.tick_params(axis="x", labelsize=8)
     figure.legend(loc="outside right center", fontsize=7)
-    missing = len(unknown(runs))
     text = f"Mean over seeds. A dot for each {runs.score.task} learned; large: after the last one.{left_out(runs)}"
-    if missing:
-        text += f"\n{missing} older runs are not here: they do not record how many weights their network has."
     figure.supxlabel(text, **CAPTION)
     return figure
 

@@ -208,8 +208,8 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "torch": made_by.versions.get("torch", "unknown"),
         "products": made_by.products,
         "peak_memory_mb": made_by.peak_memory_mb,
-        "shared_numbers": record.network.shared if record.network else None,
-        "numbers_by_task": record.network.by_task if record.network else [],
+        "shared_numbers": record.network.shared,
+        "numbers_by_task": record.network.by_task,
     }
 
 
