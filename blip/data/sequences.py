@@ -93,8 +93,8 @@ class Examples:
         else:
             tasks = self.tasks.cpu()[order]
             apart = [b for task in torch.unique(tasks) for b in _of_several(order[tasks == task], size)]
-            mixed = range(len(apart)) if shuffle is None else torch.randperm(len(apart), generator=shuffle).tolist()
-            batches = tuple(apart[i] for i in mixed)
+            turns = range(len(apart)) if shuffle is None else torch.randperm(len(apart), generator=shuffle).tolist()
+            batches = tuple(apart[i] for i in turns)
             order = torch.cat(batches)
         return torch.split(upload(order, self.labels.device), [len(batch) for batch in batches])
 

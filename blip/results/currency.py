@@ -20,7 +20,8 @@ def bits_needed(runs: Runs) -> pd.DataFrame:
     """A row for each run and task learned: `score`, the mean share on the tasks so far, and bits.
 
     `weights` as float32 and `method`, what it keeps beside them, and `needed`, their sum; `frozen`, the weights with
-    consolidated ones in sign and frozen bits, nan for methods that freeze none. None of joint training.
+    consolidated ones in sign and frozen bits, nan for methods that freeze none. None of joint training, nor of
+    a run without `memory.csv`.
     """
     scores = seen_scores(runs)
     scores = scores[scores["method"] != UNCOUNTED]
