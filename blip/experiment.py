@@ -110,7 +110,9 @@ class Experiment(Schema):
     def run_config(self, method: str, seed: int) -> dict[str, Any]:
         """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""
         if method not in self.methods:
-            raise BlipError(f"method {method}: not in {self.name} (it has {', '.join(self.methods)})")
+            raise BlipError(
+                f"method {method}: not in {self.name} (it has {', '.join(self.methods)}); add it under methods"
+            )
         return {
             **self.model_dump(mode="json", exclude={"methods", "about", "resources"}),
             "method": {

@@ -1,8 +1,8 @@
 """What every configured part has: named fields, checked types, no unknown keys, errors of one line."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -79,7 +79,7 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None, 
     first = min(error.errors(), key=lambda e: e["type"] not in ("extra_forbidden", "unknown_key"))
     key = _key(first["loc"], values) or "the whole"
     if first["type"] == "extra_forbidden":
-        known = ", ".join(sorted(model.model_fields)) if model and len(first["loc"]) == 1 else ""
+        known = ", ".join(sorted(_fields(model, first["loc"][:-1]))) if model else ""
         expected = "unknown key" + (f" (known: {known})" if known else "")
     elif first["type"] == "missing":
         expected = "this key is missing"
@@ -89,6 +89,25 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None, 
         if isinstance(found, str | int | float | bool) and first["type"] != "unknown_key":
             expected += f" (found {found!r})"
     return f"{key}: {expected}"
+
+
+def _fields(model: type[BaseModel], location: Key) -> Iterable[str]:
+    """Known keys at a place below a model; none where it could be of several models."""
+    for part in location:
+        if part in model.model_fields:
+            below = [kind for kind in _kinds(model.model_fields[str(part)].annotation) if issubclass(kind, BaseModel)]
+            if len(below) != 1:
+                return ()
+            model = below[0]
+        elif not isinstance(part, int):
+            return ()
+    return model.model_fields
+
+
+def _kinds(annotation: Any) -> list[type]:
+    """The classes that an annotation names, within unions, lists and the like."""
+    within = [kind for part in get_args(annotation) for kind in _kinds(part)]
+    return within or ([annotation] if isinstance(annotation, type) else [])
 
 
 def _key(location: Key, values: Any) -> str:

@@ -19,7 +19,7 @@ from run_folders import forgetting_matrix, write_game_run, write_run
 from shell import Shell, refused
 
 from blip import BLIP, diagonal_fisher
-from blip.claims import judge, library_checks, load_claims
+from blip.claims import judge, library_checks, load_claims, report
 from blip.claims.claim import Claim
 from blip.claims.judging import FAIL, NOT_RUN, PASS, Verdict
 from blip.claims.library_checks import CHECKS, GOLDEN, Measured
@@ -93,6 +93,19 @@ def test_claims_ask_for_what_the_suite_or_the_recorded_runs_have() -> None:
 def test_recorded_runs_of_the_published_settings_agree_with_the_published_code() -> None:
     wanted = [claim for claim in PROJECT if claim.id in ("mnist5-accuracy", "mnist5-backward-transfer")]
     assert [verdict.verdict for verdict in judge(wanted, RECORDED)] == [PASS, PASS]
+
+
+def test_the_page_of_claims_says_what_the_recorded_runs_give() -> None:
+    page = (ROOT / "docs/claims.md").read_text()
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines()]
+    shown = {tuple(line[:4]) for line in lines if len(line) == 7}
+    judged = [claim for claim in PROJECT if claim.runs and claim.measure != "wrong replays"]  # to play takes a minute
+    verdicts = [verdict for verdict in judge(judged, RECORDED) if verdict.n]
+    assert len(verdicts) > 15
+    for verdict in verdicts:
+        sentence = verdict.claim.sentence.rstrip(".")
+        assert (verdict.verdict, sentence, report.measured(verdict), str(verdict.n)) in shown
+    assert f"{len(PROJECT)} PASS, 0 FAIL, 0 NOT RUN" in page
 
 
 # Judging

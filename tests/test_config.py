@@ -99,7 +99,7 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "key", "expected"),
     [
-        ("epochs: 3", "epochs: 3, epoks: 4", "training.epoks", "unknown key"),
+        ("epochs: 3", "epochs: 3, epoks: 4", "training.epoks", "unknown key (known: batch_size, epochs, "),
         ("name: tiny", "name: tiny\ntrainning: {}", "trainning", "unknown key (known: about, data"),
         ("f_prior: 1e-13", "fprior: 1e-13", "methods.blip.fprior", "unknown key (known: f_prior, "),
         ("sgd: {}", "sgd: {strength: 1}", "methods.sgd.strength", "unknown key"),
@@ -262,7 +262,7 @@ def test_a_suite_may_leave_weights_out_of_its_run_folders(tiny: Path) -> None:
     [
         ("  - {config: tiny.yaml}\n  - {config: tiny.yaml}", "[0]", "experiments: tiny is there twice"),
         ("  - {config: tiny.yaml, methods: [sgd, magic]}", "[0]", "methods: magic is not among those of"),
-        ("  - {config: tiny.yaml, metods: [sgd]}", "[0]", "experiments.0.metods: unknown key"),
+        ("  - {config: tiny.yaml, metods: [sgd]}", "[0]", "experiments.0.metods: unknown key (known: config, methods"),
         ("  - {methods: [sgd]}", "[0]", "experiments.0.config: this key is missing"),
         ("  - {config: tiny.yaml}", "[]", "seeds: "),
         ("  - {config: tiny.yaml}", "[-1]", "seeds.0: "),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, TensorDataset
 
 from blip import diagonal_fisher
 from blip.core import per_sample
@@ -406,6 +407,13 @@ def test_a_prediction_without_doubt_has_labels_to_sample_all_the_same() -> None:
 def test_given_labels_are_used_as_they_are() -> None:
     network = Network(*CASES["sequence"])
     close(network.fisher(labels="exact"), network.fisher())
+
+
+def test_a_loader_of_labelled_examples_gives_pairs() -> None:
+    """Which PyTorch collates into lists."""
+    features, x, labels = nn.Linear(4, 3).double(), torch.randn(20, 4).double(), torch.arange(20) % 3
+    loader = DataLoader(TensorDataset(x, labels), batch_size=5)
+    close(diagonal_fisher(features, features, loader), diagonal_fisher(features, features, [(x, labels)]))
 
 
 def test_sampled_labels_follow_the_generator() -> None:

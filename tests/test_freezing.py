@@ -214,6 +214,13 @@ def test_removing_the_handle_stops_the_clamp() -> None:
         assert (layer.bias.abs().max() <= 1) == attached
 
 
+def test_an_optimizer_of_another_network_is_refused() -> None:
+    layer, other = nn.Linear(4, 3), nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="it has none of its parameters"):
+        BLIP(layer, 1e-3).attach(SGD(other.parameters(), lr=1))
+    BLIP(layer, 1e-3).attach(SGD([*other.parameters(), layer.bias], lr=1))
+
+
 @pytest.mark.parametrize("tasks", [0, 1, 3])
 def test_a_saved_state_goes_on_identically(tasks: int, tmp_path: Path) -> None:
     first, second = NETWORKS["mlp"](), NETWORKS["mlp"]()

@@ -217,10 +217,10 @@ def test_a_damaged_notmnist_zip_is_named_in_one_line(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_downloaded_is_said_in_one_line(name: str, fetch: str, tmp_path: Path) -> None:
     with pytest.raises(BlipError) as error:
-        read(name, tmp_path / "raw")
+        read(name, tmp_path / "mistyped" / "raw")
     assert fetch in one_line(error)
-    assert str(tmp_path / "raw") in str(error.value)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert str(tmp_path / "mistyped" / "raw") in str(error.value)
+    assert not list(tmp_path.iterdir())
 
 
 # Class folders instead

@@ -138,7 +138,11 @@ def test_an_end_of_the_grid_is_told() -> None:
         ("ewc", ["--grid", "training.lr=0"], "training_changes.ewc.lr: Input should be greater than 0"),
         ("ewc", ["--grid", "training.rate=1"], "training_changes.ewc.rate: unknown key"),
         ("nobody", ["--grid", "strength=1"], "method nobody: not in tiny"),
-        ("ewc", ["--grid", "strength=1", "--tasks", "3"], "trial_tasks: expected at most the 2 tasks, found 3"),
+        (
+            "ewc",
+            ["--grid", "strength=1", "--tasks", "3"],
+            "tasks of a trial: expected at most the 2 there are, found 3",
+        ),
         ("ewc", ["--grid", "strength=1", "--validation", "1"], "blip: tune: validation: Input should be less than 1"),
     ],
 )

@@ -31,7 +31,7 @@ from blip.core.per_sample import Call, add_squares
 def diagonal_fisher(
     features: nn.Module,
     logits: Callable[[Tensor], Tensor],
-    batches: Iterable[Tensor | tuple[Tensor, Tensor]],
+    batches: Iterable[Tensor | Sequence[Tensor]],
     *,
     loss_batch_size: int = 1,
     labels: Literal["sampled", "exact"] = "sampled",
@@ -43,8 +43,9 @@ def diagonal_fisher(
     """Diagonal Fisher information of every layer in `features` that BLIP covers, as far as it trains.
 
     `logits(x)` runs the whole network, (n, ...) to (n, classes), and must pass through `features`. A batch is x, and
-    labels are then those of the network's own prediction (the Fisher information proper), or (x, labels), and the given
-    labels are used (the empirical one). Modules run in evaluation mode: no dropout, fixed batch-norm statistics.
+    labels are then those of the network's own prediction (the Fisher information proper), or a pair (x, labels), as a
+    `DataLoader` of labelled examples gives, and the given labels are used (the empirical one, which is not published).
+    Modules run in evaluation mode: no dropout, fixed batch-norm statistics.
 
     `labels`: one is `sampled` for each x from the prediction p, as published; or the expectation over them is `exact`,
     Σ_y p(y) (∂ log p(y) / ∂θ)², with one backward pass for each of the `max_classes` likeliest classes. Where there are
@@ -84,12 +85,12 @@ def _add_batch(
     features: nn.Module,
     parameters: dict[str, Covered],
     logits: Callable[[Tensor], Tensor],
-    batch: Tensor | tuple[Tensor, Tensor],
+    batch: Tensor | Sequence[Tensor],
     exact: int,
     generator: torch.Generator | None,
 ) -> int:
     """Add the squared gradients of a batch, in place; how many samples it has."""
-    x, given = batch if isinstance(batch, tuple) else (batch, None)
+    x, given = (batch, None) if isinstance(batch, Tensor) else batch
     with _recorded_calls(features, parameters) as calls:
         output = logits(x)
         seen = {layer: list(layer_calls) for layer, layer_calls in calls.items()}

@@ -145,7 +145,16 @@ class BLIP:
                 covered.parameter.zero_()
 
     def attach(self, optimizer: "Optimizer") -> RemovableHandle:
-        """Clamp after every step of `optimizer`; call `remove()` on what is returned to stop."""
+        """Clamp after every step of `optimizer`; call `remove()` on what is returned to stop.
+
+        Weights outside of their range, as of a network that was trained elsewhere, are cut there by the first step.
+        Raises ValueError where the optimizer has none of the parameters.
+        """
+        trained = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        if not any(id(parameter) in trained for parameter in self.parameters.values()):
+            raise ValueError(
+                "optimizer: expected one of the network that BLIP was built with, it has none of its parameters"
+            )
         return optimizer.register_step_post_hook(lambda *_: self.clamp_())
 
     @torch.no_grad()

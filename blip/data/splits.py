@@ -123,7 +123,9 @@ def make_split(config: DataConfig, seed: int, prepared: Path) -> Split:
         tasks = [tasks[i] for i in config.task_order]
     if config.trial_tasks:
         if config.trial_tasks > len(tasks):
-            raise BlipError(f"trial_tasks: expected at most the {len(tasks)} tasks, found {config.trial_tasks}")
+            raise BlipError(
+                f"tasks of a trial: expected at most the {len(tasks)} there are, found {config.trial_tasks}"
+            )
         tasks = [(plan, replace(indices, test=None)) for plan, indices in tasks[: config.trial_tasks]]
     if config.validation:
         tasks = [
