@@ -157,7 +157,7 @@ def _tasks_of(
         order = torch.randperm(len(data.classes), generator=generator(seed, "class order")).tolist()
     per_task = source.classes_per_task or len(order)
     if len(order) % per_task:
-        raise BlipError(f"{source.name}: {len(order)} classes do not make tasks of {per_task} each")
+        raise BlipError(f"{source.name}: {len(order)} classes do not make tasks of {per_task} each (classes_per_task)")
     groups = [order[i : i + per_task] for i in range(0, len(order), per_task)]
     images = tensors["train_images"]
     shape, mean, std = _view(source, images, data)
