@@ -31,7 +31,7 @@ from blip.core.per_sample import Call, add_squares
 def diagonal_fisher(
     features: nn.Module,
     logits: Callable[[Tensor], Tensor],
-    batches: Iterable[Tensor | Sequence[Tensor]],
+    batches: Iterable[Tensor | tuple[Tensor, Tensor] | list[Tensor]],
     *,
     loss_batch_size: int = 1,
     labels: Literal["sampled", "exact"] = "sampled",
@@ -85,12 +85,12 @@ def _add_batch(
     features: nn.Module,
     parameters: dict[str, Covered],
     logits: Callable[[Tensor], Tensor],
-    batch: Tensor | Sequence[Tensor],
+    batch: Tensor | tuple[Tensor, Tensor] | list[Tensor],
     exact: int,
     generator: torch.Generator | None,
 ) -> int:
     """Add the squared gradients of a batch, in place; how many samples it has."""
-    x, given = (batch, None) if isinstance(batch, Tensor) else batch
+    x, given = batch if isinstance(batch, tuple | list) else (batch, None)
     with _recorded_calls(features, parameters) as calls:
         output = logits(x)
         seen = {layer: list(layer_calls) for layer, layer_calls in calls.items()}
