@@ -215,10 +215,10 @@ def test_a_page_of_a_method_quotes_its_verified_numbers() -> None:
 def test_the_readmes_numbers_are_those_of_the_page() -> None:
     tables = dict(assemble.tables((ROOT / "README.md").read_text()))
     (_, _, *shown), page = tables["Verified"], (ROOT / "docs" / "verified.md").read_text()
-    rows = [tuple(assemble._cells(row)) for _, table in assemble.tables(page) for row in table]
-    for method, printed, ours in (assemble._cells(row) for row in shown):
-        found = [row for row in rows if row[0] == method and row[1].startswith(printed) and row[2].startswith(ours)]
-        assert found, f"README.md: {method} | {printed} | {ours} is not in docs/verified.md"
+    rows = [tuple(assemble._cells(row))[:3] for _, table in assemble.tables(page) for row in table]
+    assert len(shown) > 10
+    for row in shown:
+        assert tuple(assemble._cells(row)) in rows, f"README.md: {row} is not in docs/verified.md"
 
 
 def test_the_readmes_picture_is_of_the_recorded_runs(tmp_path: Path) -> None:
