@@ -4,6 +4,7 @@
 # make stand-in  every experiment of the paper on generated images
 # make recorded FROM=results/real  keep a suite's finished runs in results/recorded, and draw each experiment there
 # make test    set up and run the tests
+# make golden  numbers computed by the published code itself, from a clone of it, and the tests that compare with them
 # make kill-test N=100  kill training, games, data and the workflow so often: docs/reliability.md
 # make slurm-test  start a SLURM of one node on this machine (needs root) and run the workflow on it: docs/cluster.md
 # make bundle  one folder for a machine without a network that has PyTorch: docs/cluster.md
@@ -20,7 +21,7 @@ N ?= 100
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake
 
 .PHONY: FORCE demo claims pages stand-in recorded docs test test-slow test-gpu test-oldest container-test page-test crate-test reference-test slurm-test lint bench lock clean
-.PHONY: kill-test bundle gpu-bundle gpu-check
+.PHONY: kill-test golden bundle gpu-bundle gpu-check
 
 # A killed Snakemake leaves its lock; where none lives, it is taken away.
 UNLOCK = $(BIN)/python workflow/living.py || $(SNAKEMAKE) --cores 1 --unlock
@@ -72,6 +73,20 @@ test: .venv/installed
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow
+
+# The published code is downloaded, unless PUBLISHED=folder names a clone, and run; another SEED draws other numbers.
+PUBLISHED ?= build/published
+SEED ?= 0
+
+golden: .venv/installed | $(PUBLISHED)
+	$(BIN)/python tests/make_golden.py "$(PUBLISHED)" build/golden --seed $(SEED)
+	BLIP_GOLDEN=build/golden/golden.npz BLIP_GOLDEN_GAMES=build/golden/golden-games.npz $(BIN)/pytest tests/test_golden.py tests/test_golden_games.py
+
+build/published:
+	rm -rf $@.part
+	git clone --quiet https://github.com/Yujun-Shi/BLIP $@.part
+	git -C $@.part checkout --quiet c09814df47fa5ef5a030f7e825c406ae0377fe46
+	mv $@.part $@
 
 kill-test: .venv/installed
 	cd tests && PYTHONPATH="$(CURDIR)" "$(CURDIR)/$(BIN)/python" kill_campaign.py $(N)

@@ -1,6 +1,7 @@
 """Numbers computed with the published implementation come out: bits equal, floats to float32 rounding.
 
 The file is named by the environment variable BLIP_GOLDEN; otherwise ../shared/golden/golden.npz, where it exists.
+`make golden` makes one from the published code (make_golden.py) and tests with it.
 """
 
 import golden_numbers
@@ -75,3 +76,50 @@ def test_fisher(case: str, batches_of: str) -> None:
     for name, value in fisher.items():
         expected = numbers(case, f"fisher_{name.replace('.', '_')}")
         close(value, expected, rtol=2e-5, atol=1e-6 * float(expected.max()))
+
+
+def run_network(case: str) -> tuple[nn.Sequential, list[nn.Linear]]:
+    """The MLP of a whole run, and a head for each task, with their first values."""
+    side, width, classes, tasks = (int(numbers(case, name)) for name in ("side", "width", "classes", "tasks"))
+    features = nn.Sequential(nn.Flatten(), nn.Linear(side * side, width))
+    heads = [nn.Linear(width, classes) for _ in range(tasks)]
+    with torch.no_grad():
+        for name, parameter in run_parameters(features, heads).items():
+            parameter.copy_(numbers(case, f"param_{name}"))
+    return features, heads
+
+
+def run_parameters(features: nn.Sequential, heads: list[nn.Linear]) -> dict[str, nn.Parameter]:
+    """By their published names."""
+    named = {f"features.0.{name}": parameter for name, parameter in features[1].named_parameters()}
+    named |= {f"classifier.{i}.{name}": p for i, head in enumerate(heads) for name, p in head.named_parameters()}
+    return named
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if f"{c}/epochs" in GOLDEN])
+def test_whole_run(case: str) -> None:
+    """Task after task of the published loop, estimate and consolidation, against a bare loop with this library."""
+    features, heads = run_network(case)
+    blip = BLIP(features, float(numbers(case, "f_prior")))
+    for t, head in enumerate(heads):
+        x, y = numbers(case, f"t{t}_x"), numbers(case, f"t{t}_y").long()
+        optimizer = torch.optim.SGD([*features.parameters(), *head.parameters()], lr=float(numbers(case, "lr")))
+        with blip.attach(optimizer):
+            for epoch in numbers(case, f"t{t}_epochs"):
+                for batch in epoch.split(int(numbers(case, "batch"))):
+                    optimizer.zero_grad()
+                    F.cross_entropy(head(F.relu(features(x[batch]))), y[batch]).backward()
+                    optimizer.step()
+        order, labels = numbers(case, f"t{t}_order"), numbers(case, f"t{t}_targets").long()
+        fisher = diagonal_fisher(
+            features,
+            lambda inputs, head=head: head(F.relu(features(inputs))),
+            zip(x[order], labels, strict=True),
+            loss_batch_size=order.shape[1],
+        )
+        blip.consolidate(fisher)
+        for kind in ("weight", "bias"):
+            assert torch.equal(blip.bits[f"1.{kind}"].long(), numbers(case, f"t{t}_bits_{kind}"))
+            close(blip.running_fisher[f"1.{kind}"], numbers(case, f"t{t}_running_fisher_{kind}"), rtol=1e-3, atol=0)
+        for name, parameter in run_parameters(features, heads).items():
+            close(parameter.detach(), numbers(case, f"t{t}_param_{name}"), rtol=0, atol=1e-5)

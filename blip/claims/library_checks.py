@@ -102,7 +102,9 @@ def _golden() -> Iterable[tuple[BLIP, dict[str, dict[str, Tensor]]]]:
     """After each consolidation of each stored case, what this library has, and what is stored."""
     path = os.environ.get(GOLDEN, "")
     if not Path(path).is_file():
-        raise NotThereError(f"the numbers of the published implementation: name the file in {GOLDEN}")
+        raise NotThereError(
+            f"the numbers of the published implementation: name the file in {GOLDEN}; make golden makes it"
+        )
     with np.load(path) as archive:
         stored = {key: torch.from_numpy(np.asarray(archive[key])) for key in archive.files}
     for case in sorted(key.split("/")[0] for key in stored if key.endswith("/initial_weight")):
