@@ -11,7 +11,10 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from copy import deepcopy
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +27,14 @@ from blip.errors import BlipError
 from blip.files import atomic_path
 
 Numbers = dict[str, Tensor | float | list[int]]
-IMAGES, GAMES = "ImageClassification/src", "RL"
+IMAGES, BASELINES, GAMES = "ImageClassification/src", "miniImageNetClassification/src", "RL"
 GAMES_F_PRIOR = 5e-18
+
+# Small runs: of BLIP, and of the baselines, whose batches are all images, so that no order matters.
+TASKS, SIDE, WIDTH, CLASSES = 3, 6, 24, 3
+EPOCHS, IMAGES_A_TASK, BATCH, LR, F_PRIOR = 4, 96, 16, 0.05, 1e-9
+BASELINE_EPOCHS, TRAIN, VALID, BASELINE_LR = 60, 48, 24, 0.3
+STRENGTHS = {"sgd": None, "sgd-frozen": None, "ewc": 5000.0, "imm-mode": 1.0, "lwf": 2.0}
 
 
 def main() -> int:
@@ -50,7 +59,8 @@ def main() -> int:
                 "conv": consolidation(images.Conv2d_Q(3, 4, 3, max_bit=20, F_prior=1e-6)),
                 "fisher": fisher_information(images, fisher),
                 "run": whole_run(mlp, training, fisher),
-            },
+            }
+            | dict(baseline_runs(args.published)),
         )
         write(args.out / "golden-games.npz", dict(game_layers(games)))
     except BlipError as error:
@@ -209,9 +219,6 @@ def fisher_information(layers: Any, estimate: Any) -> Numbers:
     return numbers
 
 
-TASKS, EPOCHS, IMAGES_A_TASK, SIDE, WIDTH, CLASSES, BATCH, LR, F_PRIOR = 3, 4, 96, 6, 24, 3, 16, 0.05, 1e-9
-
-
 def whole_run(networks: Any, training: Any, estimate: Any) -> Numbers:
     """A few tasks of the published MLP: epochs of the published loop, its estimate, its consolidation."""
     heads = [(task, CLASSES) for task in range(TASKS)]
@@ -247,6 +254,47 @@ def task_of_run(network: Any, approach: Any, estimate: Any, task: int) -> Number
 
 def parameters(network: nn.Module) -> Numbers:
     return {f"param_{name}": value.detach().clone() for name, value in network.named_parameters()}
+
+
+class MLP(nn.Module):
+    """Features and a head for each task, by the names that the published baselines expect."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Linear(SIDE * SIDE, WIDTH), nn.ReLU())
+        self.classifier = nn.ModuleList(nn.Linear(WIDTH, CLASSES) for _ in range(TASKS))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        hidden = self.features(x.flatten(1))
+        return [head(hidden) for head in self.classifier]
+
+
+def baseline_runs(clone: Path) -> Iterator[tuple[str, Numbers]]:
+    """Runs of the published baselines: schedule, best epoch, Fisher information, penalties."""
+    Tensor.cuda = lambda self, *_: self  # type: ignore[method-assign, assignment]  # their Fisher asks for a GPU
+    first, tasks = MLP(), [blurred_classes() for _ in range(TASKS)]
+    for name, strength in STRENGTHS.items():
+        module = published(clone, BASELINES, f"approaches.{name.replace('-', '_')}")
+        network = deepcopy(first)
+        settings = SimpleNamespace(device="cpu", lr=BASELINE_LR, momentum=0, sbatch=TRAIN, nepochs=BASELINE_EPOCHS)
+        settings.checkpoint = ""
+        approach = module.Appr(network, settings, **({"lamb": strength} if strength else {}))
+        numbers: Numbers = {"lr": BASELINE_LR, "baseline_epochs": BASELINE_EPOCHS, "strength": strength or 0.0}
+        numbers |= {"side": SIDE, "width": WIDTH, "classes": CLASSES, "tasks": TASKS} | parameters(network)
+        for task, (images, labels) in enumerate(tasks):
+            train, valid = zip((images / 255).split([TRAIN, VALID]), labels.split([TRAIN, VALID]), strict=True)
+            with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # a line an epoch
+                approach.train(task, [train], [valid])
+            of_task = {"images": images.byte(), "labels": labels} | parameters(network)
+            numbers |= {f"t{task}_{key}": value for key, value in of_task.items()}
+        yield f"baseline-{name}", numbers
+
+
+def blurred_classes() -> tuple[Tensor, Tensor]:
+    """Grey values (images, 1, side, side) of 0 to 255 around one image for each class, and labels."""
+    labels = torch.randint(0, CLASSES, (TRAIN + VALID,))
+    images = 100 * torch.rand(CLASSES, 1, SIDE, SIDE)[labels] + 150 * torch.rand(len(labels), 1, SIDE, SIDE)
+    return images.round(), labels
 
 
 if __name__ == "__main__":

@@ -4,6 +4,10 @@ The file is named by the environment variable BLIP_GOLDEN; otherwise ../shared/g
 `make golden` makes one from the published code (make_golden.py) and tests with it.
 """
 
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
 import golden_numbers
 import pytest
 import torch
@@ -12,6 +16,13 @@ from golden_numbers import close, layer_of
 from torch import Tensor, nn
 
 from blip import BLIP, diagonal_fisher
+from blip.data import Examples, Task
+from blip.images.image_trainer import ACCURACY, HISTORY, ImageTrainer, TrainingConfig
+from blip.methods import METHODS
+from blip.networks import MultiHeadNetwork
+from blip.record import COST, MEMORY
+from blip.training.checkpoint import Checkpoint
+from blip.training.loop import Setup
 
 GOLDEN = golden_numbers.load("BLIP_GOLDEN", "golden.npz")
 CASES = sorted({key.split("/")[0] for key in GOLDEN})
@@ -123,3 +134,40 @@ def test_whole_run(case: str) -> None:
             close(blip.running_fisher[f"1.{kind}"], numbers(case, f"t{t}_running_fisher_{kind}"), rtol=1e-3, atol=0)
         for name, parameter in run_parameters(features, heads).items():
             close(parameter.detach(), numbers(case, f"t{t}_param_{name}"), rtol=0, atol=1e-5)
+
+
+def baseline_task(case: str, t: int) -> Task:
+    images, labels = numbers(case, f"t{t}_images"), numbers(case, f"t{t}_labels").long()
+    whole = Examples(images, labels, torch.full((1, 1, 1), 1 / 255), torch.zeros(1, 1, 1))
+    valid = replace(whole, images=images[-24:], labels=labels[-24:])
+    return Task(f"task {t}", ("a", "b", "c"), whole.first(48), valid)
+
+
+@pytest.mark.parametrize("case", [c for c in CASES if f"{c}/baseline_epochs" in GOLDEN])
+def test_baselines(case: str, tmp_path: Path) -> None:
+    """Whole runs of the published baselines: patience, best epochs, Fisher information and penalties."""
+    name = case.removeprefix("baseline-")
+    features, heads = run_network(case)
+    network = MultiHeadNetwork(
+        nn.Sequential(*features, nn.ReLU()), heads[0].in_features, [h.out_features for h in heads]
+    )
+    network.heads = nn.ModuleList(heads)
+    given = {"strength": float(numbers(case, "strength")), "fisher_batch_size": 48, "merge": False}
+    settings = METHODS[name].Settings
+    method = METHODS[name](network, settings(**{k: v for k, v in given.items() if k in settings.model_fields}), seed=0)
+    tasks = [baseline_task(case, t) for t in range(len(heads))]
+    sequence = SimpleNamespace(task=tasks.__getitem__, test=lambda t: tasks[t].valid)
+    config = TrainingConfig(lr=float(numbers(case, "lr")), batch_size=48, epochs=int(numbers(case, "baseline_epochs")))
+    names, cpu = [task.name for task in tasks], torch.device("cpu")
+    setup = Setup(network, method, [ACCURACY, HISTORY, COST, MEMORY], names, 0, Checkpoint(tmp_path), cpu, False)
+    trainer = ImageTrainer(config, sequence, setup)
+    after_task = method.after_task
+
+    def compare(task: int, train: Examples) -> None:
+        after_task(task, train)
+        for key, parameter in run_parameters(features, heads).items():
+            close(parameter.detach(), numbers(case, f"t{task}_param_{key}"), rtol=0, atol=1e-5)
+
+    method.after_task = compare
+    trainer.run(case)
+    assert trainer.task == len(tasks)
