@@ -181,8 +181,15 @@ class PlannedExperiment(Schema):
     weights: bool
 
 
-def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]]:
+def is_suite(path: Path) -> bool:
+    """Whether a file lists experiments instead of being one. Raises BlipError where it cannot be read."""
+    return "experiments" in read_yaml(path)
+
+
+def load_suite(path: Path, raw: Path | None) -> tuple[str, dict[str, PlannedExperiment]]:
     """A suite file: its name, and its experiments by name. Entries whose data are not in `raw` may be left out.
+
+    None as `raw` leaves out none.
 
     Raises BlipError: one line that names the file, the key and what was expected.
     """
@@ -199,9 +206,13 @@ def load_suite(path: Path, raw: Path) -> tuple[str, dict[str, PlannedExperiment]
         planned |= {
             plan.experiment.name: plan
             for plan in plans
-            if not entry.only_if_present or all(is_present(source, raw) for source in plan.experiment.sources)
+            if raw is None or not entry.only_if_present or _has_data(plan.experiment, raw)
         }
     return suite.name, planned
+
+
+def _has_data(experiment: Experiment, raw: Path) -> bool:
+    return all(is_present(source, raw) for source in experiment.sources)
 
 
 def _plans(path: Path, suite: Suite, entry: SuiteEntry) -> list[PlannedExperiment]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import yaml
 from conftest import ROOT
 from shell import Shell, interrupt_after, refused
 
@@ -123,6 +124,19 @@ def test_check_names_each_experiment_and_its_methods(shell: Shell) -> None:
     methods = "blip, sgd, sgd-frozen, ewc, lwf, imm-mode, single-task, joint, si, mas, gpm, packnet, hat"
     assert tiny == f"{shell.config}: tiny: {methods}"
     assert "mnist5: blip" in mnist
+
+
+def test_check_names_each_experiment_of_a_suite_with_its_seeds(shell: Shell) -> None:
+    suite = shell.folder / "suite.yaml"
+    entry = {"config": str(shell.config), "methods": ["sgd", "blip"], "seeds": [0, 3], "only_if_present": True}
+    suite.write_text(yaml.safe_dump({"name": "mine", "seeds": [1], "experiments": [entry]}))
+    assert shell("check", suite) == (0, [])
+    assert shell.out.splitlines() == [f"{suite}: tiny: sgd, blip; seeds 0 3"]
+    assert shell("check", suite, "--set", "training.epochs=1")[0] == 2
+    suite.write_text(yaml.safe_dump({"name": "mine", "seeds": [1], "experiments": [entry | {"seed": 1}]}))
+    status, lines = shell("check", suite)
+    assert status == 2
+    assert "experiments.0.seed: unknown key" in lines[0]
 
 
 def test_data_prepares_the_data_set_and_a_split_for_each_seed(shell: Shell) -> None:

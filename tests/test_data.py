@@ -304,8 +304,11 @@ def remove(path: Path) -> None:
         (lambda z: remove(z / "test/bee"), "class bee is not in both"),
         (lambda z: (z / "test/dog").mkdir(), "class dog is not in both"),
         (lambda z: (z / "test/bee/0.png").unlink(), "class bee has no test image"),
-        (lambda z: remove(z / "train"), "zoo/train: cannot be read"),
-        (lambda z: remove(z), "zoo/train: cannot be read"),
+        (
+            lambda z: remove(z / "train"),
+            "zoo: expected train/<class>/ and test/<class>/ with images, there is no train/",
+        ),
+        (lambda z: remove(z), "zoo: expected train/<class>/ and test/<class>/"),
         (lambda z: [remove(z / "train" / c) for c in COLOURS], "zoo/train: expected a folder of images"),
         (lambda z: [p.unlink() for p in z.glob("test/*/*")], "zoo/test: no image"),
     ],

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from blip.cli import arguments
 from blip.cli.arguments import argument, command, experiment, folder, path
+from blip.errors import BlipError
 
 SCHEMAS = ("experiment", "suite", "claims")
 """Kinds of files that `blip.json_schemas` knows, which takes seconds to import."""
@@ -63,14 +64,23 @@ def doctor(options: argparse.Namespace) -> None:
 
 @command(
     "check",
-    "check experiment files without running anything",
-    argument("experiments", metavar="experiment", type=path, nargs="+"),
+    "check files of experiments and suites without running anything",
+    argument("files", metavar="file", type=path, nargs="+", help="an experiment or a suite of the workflow"),
     *(arguments.CHANGES, arguments.VARIATION),
 )
 def check(options: argparse.Namespace) -> None:
-    for file in options.experiments:
-        asked = experiment(options, file)
-        print(f"{file}: {asked.name}: {', '.join(asked.methods)}")
+    from blip.config import experiment_file, is_suite, load_suite
+
+    for file in options.files:
+        if not is_suite(experiment_file(file)):
+            asked = experiment(options, file)
+            print(f"{file}: {asked.name}: {', '.join(asked.methods)}")
+            continue
+        if options.set or options.vary:
+            raise BlipError(f"{file}: --set, --vary: expected an experiment, a suite says itself what it changes")
+        for name, planned in load_suite(file, None)[1].items():
+            seeds = " ".join(map(str, planned.seeds))
+            print(f"{file}: {name}: {', '.join(planned.methods)}; seeds {seeds}")
 
 
 @command("schema", "print the JSON schema of a kind of file, for editors", argument("kind", choices=SCHEMAS))

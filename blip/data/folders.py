@@ -67,6 +67,9 @@ def read_image_folder(folder: Path, side: int, channels: int) -> Dataset:
     is the same on every file system. Files of other kinds are passed over. Mean and standard deviation are those of
     the training images, per channel.
     """
+    for part in ("train", "test"):
+        if not (folder / part).exists():
+            raise BlipError(f"{folder}: expected train/<class>/ and test/<class>/ with images, there is no {part}/")
     classes = class_folders(folder / "train")
     if class_folders(folder / "test") != classes:
         odd = sorted(set(classes) ^ set(class_folders(folder / "test")))[0]
