@@ -39,7 +39,7 @@ RECORDED = $(filter-out results/recorded/ablations_% results/recorded/inherited_
 claims: .venv/installed
 	@$(UNLOCK) --config $(EVIDENCE)
 	$(SNAKEMAKE) --cores $(CORES) --config $(EVIDENCE)
-	$(BIN)/blip claims results/evidence/runs $(RECORDED) --out results/evidence/claims; status=$$?; \
+	BLIP_GOLDEN="$${BLIP_GOLDEN:-tests/golden/golden.npz}" $(BIN)/blip claims results/evidence/runs $(RECORDED) --out results/evidence/claims; status=$$?; \
 	  $(BIN)/blip page results/evidence/runs --out results/evidence/index.html --title evidence; exit $$status
 
 PAGES = $(patsubst results/recorded/%/runs,build/pages/%.html,$(wildcard results/recorded/*/runs))

@@ -1,7 +1,7 @@
 """Numbers computed with the published implementation come out: bits equal, floats to float32 rounding.
 
-The file is named by the environment variable BLIP_GOLDEN; otherwise ../shared/golden/golden.npz, where it exists.
-`make golden` makes one from the published code (make_golden.py) and tests with it.
+They are in golden/golden.npz, or in the file that the environment variable BLIP_GOLDEN names. `make golden` lets the
+published code compute new ones (make_golden.py), and tests with them.
 """
 
 from dataclasses import replace

@@ -1,7 +1,6 @@
 """Numbers of the published layers for games come out: bits equal, floats to float32 rounding.
 
-The file is named by the environment variable BLIP_GOLDEN_GAMES; otherwise ../shared/golden/golden-games.npz, where it
-exists.
+They are in golden/golden-games.npz, or in the file that BLIP_GOLDEN_GAMES names, as for test_golden.py.
 """
 
 import golden_numbers
