@@ -54,7 +54,10 @@ FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "moves.csv", "trace
         (["data", "."], ".: cannot be read: Is a directory"),
         (["data", "CONFIG", "--source", "mnist"], "--source mnist: "),
         (["data", "CONFIG", "--seed", "x"], "'x' is not a seed"),
-        (["data", "CONFIG", "--set", "data.sources=[{name: z, folder: z, side: 4}]"], "z/train: cannot be read"),
+        (
+            ["data", "CONFIG", "--set", "data.sources=[{name: z, folder: z, side: 4}]"],
+            "z: expected train/<class>/ and test/",
+        ),
         (["tables", "nowhere", "--out", "x"], "nowhere: no such folder"),
         (["tables", "FILE", "--out", "x"], "FILE: "),
         (["tables", "."], "required: --out"),
