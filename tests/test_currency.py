@@ -55,7 +55,7 @@ def test_the_same_accuracy_is_the_same_text_in_every_table(tmp_path: Path) -> No
     row = runs.tables["accuracy"].query("method == 'blip' and task_learned == 9")["accuracy"]
     assert row.mean() == pytest.approx(0.95865, abs=1e-12)
     text = write_tables(runs, tmp_path / "out")
-    assert len(found := re.findall(r"95\.8\d", text)) == 2
+    assert len(found := re.findall(r"95\.8\d", text)) >= 2
     assert len(set(found)) == 1
 
 
