@@ -280,7 +280,8 @@ def baseline_runs(clone: Path) -> Iterator[tuple[str, Numbers]]:
         settings.checkpoint = ""
         approach = module.Appr(network, settings, **({"lamb": strength} if strength else {}))
         numbers: Numbers = {"lr": BASELINE_LR, "baseline_epochs": BASELINE_EPOCHS, "strength": strength or 0.0}
-        numbers |= {"side": SIDE, "width": WIDTH, "classes": CLASSES, "tasks": TASKS} | parameters(network)
+        numbers |= {"side": SIDE, "width": WIDTH, "classes": CLASSES, "tasks": TASKS, "train": TRAIN}
+        numbers |= parameters(network)
         for task, (images, labels) in enumerate(tasks):
             train, valid = zip((images / 255).split([TRAIN, VALID]), labels.split([TRAIN, VALID]), strict=True)
             with redirect_stdout(StringIO()), redirect_stderr(StringIO()):  # a line an epoch

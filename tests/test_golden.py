@@ -139,8 +139,9 @@ def test_whole_run(case: str) -> None:
 def baseline_task(case: str, t: int) -> Task:
     images, labels = numbers(case, f"t{t}_images"), numbers(case, f"t{t}_labels").long()
     whole = Examples(images, labels, torch.full((1, 1, 1), 1 / 255), torch.zeros(1, 1, 1))
-    valid = replace(whole, images=images[-24:], labels=labels[-24:])
-    return Task(f"task {t}", ("a", "b", "c"), whole.first(48), valid)
+    train = int(numbers(case, "train"))
+    valid = replace(whole, images=images[train:], labels=labels[train:])
+    return Task(f"task {t}", ("a", "b", "c"), whole.first(train), valid)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if f"{c}/baseline_epochs" in GOLDEN])
@@ -152,12 +153,14 @@ def test_baselines(case: str, tmp_path: Path) -> None:
         nn.Sequential(*features, nn.ReLU()), heads[0].in_features, [h.out_features for h in heads]
     )
     network.heads = nn.ModuleList(heads)
-    given = {"strength": float(numbers(case, "strength")), "fisher_batch_size": 48, "merge": False}
+    batch = int(numbers(case, "train"))
+    given = {"strength": float(numbers(case, "strength")), "fisher_batch_size": batch, "merge": False}
     settings = METHODS[name].Settings
     method = METHODS[name](network, settings(**{k: v for k, v in given.items() if k in settings.model_fields}), seed=0)
     tasks = [baseline_task(case, t) for t in range(len(heads))]
     sequence = SimpleNamespace(task=tasks.__getitem__, test=lambda t: tasks[t].valid)
-    config = TrainingConfig(lr=float(numbers(case, "lr")), batch_size=48, epochs=int(numbers(case, "baseline_epochs")))
+    lr, epochs = float(numbers(case, "lr")), int(numbers(case, "baseline_epochs"))
+    config = TrainingConfig(lr=lr, batch_size=batch, epochs=epochs)
     names, cpu = [task.name for task in tasks], torch.device("cpu")
     setup = Setup(network, method, [ACCURACY, HISTORY, COST, MEMORY], names, 0, Checkpoint(tmp_path), cpu, False)
     trainer = ImageTrainer(config, sequence, setup)
