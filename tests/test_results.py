@@ -1,6 +1,7 @@
 """Run folders in, tables and figures out."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -197,6 +198,26 @@ def test_four_seeds_tell_no_best(many: Path, tmp_path: Path) -> None:
     assert "* Fewer than 5 seeds: too few for an interval or to tell which method is best: nothing is bold" in text
     latex = (tmp_path / "out/tables/mnist5.tex").read_text()
     assert "95" not in latex.split(r"\caption{")[1].split("Seeds of")[0], "no interval is promised"
+
+
+@pytest.mark.parametrize(("last", "bold"), [(0.7, ["blip", "ewc"]), (0.85, [])])
+def test_a_method_with_few_seeds_takes_bold_from_the_others_only_where_it_is_best(
+    last: float, bold: list[str], many: Path, tmp_path: Path
+) -> None:
+    for seed in range(4):
+        write_run(many, method="lwf", seed=seed, R=[[0.9], [last, 0.9]])
+    text = write_tables(load_runs([many]), tmp_path / "out")
+    table = pd.read_csv(tmp_path / "out/tables/mnist5.csv").set_index("method")
+    assert table.index[table["acc_percent_best"]].tolist() == bold
+    assert "* Fewer than 5 seeds of lwf: too few for an interval; none of them is bold, and nothing is in" in text
+
+
+def test_few_seeds_of_a_reference_concern_no_bold(many: Path, tmp_path: Path) -> None:
+    for seed in (4, 5):
+        shutil.rmtree(many / f"mnist5/single-task/seed{seed}")
+    text = write_tables(load_runs([many]), tmp_path / "out")
+    assert cells(text, "blip")[2].startswith("**")
+    assert "* Fewer than 5 seeds of single-task: too few for an interval\n" in text
 
 
 def test_plasticity_is_the_difference_to_a_network_of_its_own(many: Path) -> None:

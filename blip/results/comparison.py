@@ -67,21 +67,20 @@ def verdict(row: dict[str, Any]) -> str:
 def best_of(metrics: pd.DataFrame, metric: str, end: str) -> list[str]:
     """The methods of one experiment that cannot be told from the one with the best mean (`end`: "max" or "min").
 
-    By Student's paired test, Holm-corrected over the others. References do not count. None where there are too few
-    seeds to tell, or nothing to compare.
+    By Student's paired test, Holm-corrected over the others. References do not count, nor do methods with too few seeds
+    in common with the best; none is returned where the best itself has too few.
     """
     values = metrics[~metrics["method"].isin(REFERENCES)].pivot(index="seed", columns="method", values=metric)
-    values = values.dropna(axis="columns", how="all")
-    if values.shape[1] < 2:
+    means = values.mean().dropna()
+    if means.empty:
         return []
-    means = values.mean()
     best = means.idxmax() if end == "max" else means.idxmin()
-    others = [method for method in values if method != best]
-    tests = [paired((values[best] - values[method]).dropna()) for method in others]
-    if min(test.n for test in tests) < SEEDS_OF_INTERVAL:
+    differences = {method: (values[best] - values[method]).dropna() for method in means.index.drop(best)}
+    tests = {method: paired(d).p_t for method, d in differences.items() if len(d) >= SEEDS_OF_INTERVAL}
+    if not tests:
         return []
-    told = dict(zip(others, holm([test.p_t for test in tests]) < LEVEL, strict=True))
-    return [str(method) for method in values if not told.get(method, False)]
+    told = holm(list(tests.values())) < LEVEL
+    return [str(best), *(str(method) for method, different in zip(tests, told, strict=True) if not different)]
 
 
 def interquartile_means(runs: Runs) -> pd.DataFrame:

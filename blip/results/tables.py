@@ -57,9 +57,10 @@ GUIDE = """\
 
 Each row is a method. Cells are mean ± standard deviation over n seeds [95 % interval of the mean, by
 resampling the seeds; from five of them on]. Bold marks the best mean of a column and all that cannot
-be told from it (Student's paired test at 5 %, Holm-corrected; from five common seeds on, and nothing
-is bold with fewer). Rows of single-task (a network for each task) and joint (all tasks so far
-together) are references, not continual learning, and never bold.
+be told from it (Student's paired test at 5 %, Holm-corrected). That takes five seeds in common with
+the best: a method with fewer is not bold, and nothing is where the best itself has fewer. Rows of
+single-task (a network for each task) and joint (all tasks so far together) are references, not
+continual learning, and never bold.
 
 * **ACC**: average accuracy over all tasks after learning the last one. Higher is better.
 * **BWT** (backward transfer): mean change of the accuracy on earlier tasks since each was learned;
@@ -254,7 +255,7 @@ def notes(runs: Runs) -> list[str]:
         trained += f"; each {score.name} is the mean of {_range(runs.raw_scores()['n'])} {score.task}s played"
     return [
         f"Seeds of {stated}",
-        *_too_few(seeds.count()),
+        *_too_few(seeds.count()[runs.methods()]),
         trained,
         *scenario(runs),
         *(f"Warning: {warning}" for warning in mixed_runs(runs)),
@@ -263,12 +264,18 @@ def notes(runs: Runs) -> list[str]:
 
 def _too_few(seeds: "pd.Series[int]") -> list[str]:
     """What there is not, for want of seeds of the methods."""
-    if seeds.min() >= SEEDS_OF_INTERVAL:
+    few = seeds < SEEDS_OF_INTERVAL
+    if not few.any():
         return []
-    compared = seeds[~seeds.index.isin(REFERENCES)]
-    bold = len(compared) > 1 and compared.min() < SEEDS_OF_INTERVAL
-    best = " or to tell which method is best: nothing is bold" if bold else ""
-    return [f"Fewer than {SEEDS_OF_INTERVAL} seeds: too few for an interval{best}"]
+    methods = "" if few.all() else f" of {', '.join(few.index[few])}"
+    compared = few[~few.index.isin(REFERENCES)]
+    if len(compared) < 2 or not compared.any():
+        best = ""
+    elif (~compared).sum() < 2:
+        best = " or to tell which method is best: nothing is bold"
+    else:
+        best = "; none of them is bold, and nothing is in a column where one of them is best"
+    return [f"Fewer than {SEEDS_OF_INTERVAL} seeds{methods}: too few for an interval{best}"]
 
 
 def format_rows(table: pd.DataFrame) -> Iterator[tuple[list[str], tuple[Cell, ...]]]:
