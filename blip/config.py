@@ -56,11 +56,13 @@ def load_experiment(path: Path, overrides: dict[str, Any] | None = None, varied:
     and what was expected.
     """
     values = read_yaml(path)
-    for key, value in {**(overrides or {}), **(varied or {})}.items():
+    changes = {**(overrides or {}), **(varied or {})}
+    for key, value in changes.items():
         set_key(values, key, value, path)
     if "variant" in values:
         raise BlipError(f"{path}: variant: unknown key")
-    experiment = validate(kind_of(values), values, str(path))
+    changed = f", changed in {', '.join(changes)}" if changes else ""
+    experiment = validate(kind_of(values), values, f"{path}{changed}")
     if not varied:
         return experiment
     variant = Variant(of=experiment.name, settings={key: _value_at(experiment, key) for key in varied})

@@ -44,7 +44,10 @@ FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "moves.csv", "trace
         (["train", "CONFIG", "--method", "sgd", "--device", "gpu9"], "--device gpu9: not available"),
         (["train", "CONFIG", "--method", "sgd", "--set", "training.epoks=1"], "training.epoks: unknown key"),
         (["train", "CONFIG", "--method", "sgd", "--set", "training.epochs"], "expected KEY=VALUE"),
-        (["train", "CONFIG", "--method", "sgd", "--set", "training.lr=quick"], "(found 'quick')"),
+        (
+            ["train", "CONFIG", "--method", "sgd", "--set", "training.lr=quick"],
+            ", changed in training.lr: training.lr: Input",
+        ),
         (["train", "CONFIG", "--method", "sgd", "--out", "FILE"], "FILE/tiny/sgd/seed0: cannot be written"),
         (["train", "CONFIG", "--method", "sgd", "--checkpoints", "FILE"], "cannot be written"),
         (["train", "CONFIG", "--method", "sgd", "--data", "FILE"], "cannot be written"),
