@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from blip.results import statistics as s
-from blip.results.markup import measured, p_value
+from blip.results.markup import measured, p_value, points
 
 FEW = settings(max_examples=30, deadline=None)
 numbers = st.floats(-1, 1).filter(lambda x: x == 0 or abs(x) > 1e-6)
@@ -141,6 +141,9 @@ def test_rliable_itself_gives_the_same() -> None:
 
 
 def test_no_test_gives_a_p_of_zero() -> None:
+    assert [points(d) for d in (0.012, -3.4e-5, 3.4e-5, 0.0, -0.0, -1e-17)] == [
+        *("+1.20", "-0.00", "+0.00", "+0.00", "+0.00", "+0.00"),
+    ]
     assert [p_value(p) for p in (0.0, 9e-4, 1e-3, 0.25, math.nan)] == ["< 0.001", "< 0.001", "0.001", "0.250", "–"]
 
 

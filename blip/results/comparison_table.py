@@ -5,7 +5,7 @@ from textwrap import fill
 
 import pandas as pd
 
-from blip.results.markup import latex_escape, latex_table, markdown_table, p_value, plain
+from blip.results.markup import latex_escape, latex_table, markdown_table, p_value, plain, points
 
 DIFFERENCES = "Differences of runs with the same seed, BLIP's minus the other's, in points"
 TESTED = (
@@ -36,7 +36,7 @@ def _legend(compared: pd.DataFrame) -> str:
 def comparison_rows(compared: pd.DataFrame) -> Iterator[list[str]]:
     """The cells of each row, as text below `HEADINGS`."""
     for row in compared.to_dict("records"):
-        difference, low, high = (f"{100 * row[name]:+z.2f}" for name in ("difference", "low", "high"))
+        difference, low, high = (points(row[name]) for name in ("difference", "low", "high"))
         spread = "" if pd.isna(row["low"]) else f" [{low}, {high}]"
         tests = [p_value(row[name]) for name in ("p_t_holm", "p_sign_flip_holm")]
         shown = "–" if pd.isna(row["difference"]) else difference + spread

@@ -61,6 +61,12 @@ def p_phrase(p: float) -> str:
     return f"p {p_value(p)}" if p < 0.001 else f"p = {p_value(p)}"
 
 
+def points(difference: float) -> str:
+    """A difference of shares in points; one that rounds to 0 still says on which side of it it is."""
+    value = 100 * difference
+    return f"{0.0 if abs(value) < 1e-9 else value:+.2f}"  # less than that is rounding errors
+
+
 def measured(value: float, unit: str, sign: str = "") -> str:
     """A number to four digits, of percent and points to a hundredth."""
     return f"{value:{sign}z.2f}" if unit in ("%", "points") else f"{value:{sign}.4g}"

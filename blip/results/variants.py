@@ -8,7 +8,7 @@ import pandas as pd
 from blip.errors import BlipError
 from blip.files import atomic_write
 from blip.results.loading import Runs, method_order
-from blip.results.markup import markdown_table, p_phrase, plain, to_csv
+from blip.results.markup import markdown_table, p_phrase, plain, points, to_csv
 from blip.results.metrics import run_metrics
 from blip.results.statistics import holm, paired
 
@@ -73,8 +73,8 @@ def _difference(row: dict[Any, Any], metric: str) -> str:
     if pd.isna(difference):
         return ""
     if pd.isna(low):
-        return f"{100 * difference:+z.2f}; too few seeds ({row['n']}) to tell"
-    return f"{100 * difference:+z.2f} [{100 * low:+z.2f}, {100 * high:+z.2f}], {p_phrase(row[f'{metric}_p'])}"
+        return f"{points(difference)}; too few seeds ({row['n']}) to tell"
+    return f"{points(difference)} [{points(low)}, {points(high)}], {p_phrase(row[f'{metric}_p'])}"
 
 
 def write_variants(runs: Runs, out: Path) -> str:
