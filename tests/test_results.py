@@ -23,6 +23,7 @@ from blip.results.figures import draw_average, draw_forgetting, write_figures
 from blip.results.loading import method_order
 from blip.results.markup import latex_escape
 from blip.results.style import luminance, method_looks
+from blip.results.tables import method_table
 
 BEST, WORST = [[0.9], [0.85, 0.9]], [[0.9], [0.5, 0.8]]
 
@@ -200,16 +201,24 @@ def test_four_seeds_tell_no_best(many: Path, tmp_path: Path) -> None:
     assert "95" not in latex.split(r"\caption{")[1].split("Seeds of")[0], "no interval is promised"
 
 
-@pytest.mark.parametrize(("last", "bold"), [(0.7, ["blip", "ewc"]), (0.85, [])])
-def test_a_method_with_few_seeds_takes_bold_from_the_others_only_where_it_is_best(
-    last: float, bold: list[str], many: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("last", [0.7, 0.85])
+def test_bold_is_among_the_methods_with_five_seeds_and_says_so(last: float, many: Path, tmp_path: Path) -> None:
     for seed in range(4):
         write_run(many, method="lwf", seed=seed, R=[[0.9], [last, 0.9]])
     text = write_tables(load_runs([many]), tmp_path / "out")
     table = pd.read_csv(tmp_path / "out/tables/mnist5.csv").set_index("method")
-    assert table.index[table["acc_percent_best"]].tolist() == bold
-    assert "* Fewer than 5 seeds of lwf: too few for an interval; none of them is bold, and nothing is in" in text
+    assert table.index[table["acc_percent_best"]].tolist() == ["blip", "ewc"]
+    assert "* Fewer than 5 seeds of lwf: too few for an interval or to be bold, whatever their means\n" in text
+    assert (
+        "bold: the best of a column of methods with 5 seeds or more" in (tmp_path / "out/tables/mnist5.tex").read_text()
+    )
+
+
+def test_five_seeds_that_are_others_than_the_bests_tell_nothing(tmp_path: Path) -> None:
+    for seed in range(5):
+        write_run(tmp_path / "runs", method="blip", seed=seed, R=[[0.9], [0.8, 0.9]])
+        write_run(tmp_path / "runs", method="sgd", seed=seed + 4, R=[[0.9], [0.5, 0.9]])
+    assert not method_table(load_runs([tmp_path / "runs"]))["acc_percent_best"].any()
 
 
 def test_few_seeds_of_a_reference_concern_no_bold(many: Path, tmp_path: Path) -> None:

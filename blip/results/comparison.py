@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from blip.results.loading import REFERENCES, Runs
@@ -67,20 +68,19 @@ def verdict(row: dict[str, Any]) -> str:
 def best_of(metrics: pd.DataFrame, metric: str, end: str) -> list[str]:
     """The methods of one experiment that cannot be told from the one with the best mean (`end`: "max" or "min").
 
-    By Student's paired test, Holm-corrected over the others. References do not count, nor do methods with too few seeds
-    in common with the best; none is returned where the best itself has too few.
+    By Student's paired test, Holm-corrected over the others. References do not count, nor do methods with too few
+    seeds; there is no best of a single method.
     """
     values = metrics[~metrics["method"].isin(REFERENCES)].pivot(index="seed", columns="method", values=metric)
-    means = values.mean().dropna()
-    if means.empty:
+    means = values.loc[:, values.count() >= SEEDS_OF_INTERVAL].mean()
+    if len(means) < 2:
         return []
     best = means.idxmax() if end == "max" else means.idxmin()
-    differences = {method: (values[best] - values[method]).dropna() for method in means.index.drop(best)}
-    tests = {method: paired(d).p_t for method, d in differences.items() if len(d) >= SEEDS_OF_INTERVAL}
-    if not tests:
-        return []
-    told = holm(list(tests.values())) < LEVEL
-    return [str(best), *(str(method) for method, different in zip(tests, told, strict=True) if not different)]
+    others = [method for method in means.index if method != best]
+    tests = np.array([paired((values[best] - values[method]).dropna()).p_t for method in others])
+    tested = ~np.isnan(tests)  # enough seeds in common with the best
+    equal = tested & ~(holm(tests) < LEVEL)
+    return [str(best), *(str(m) for m, kept in zip(others, equal, strict=True) if kept)] if tested.any() else []
 
 
 def interquartile_means(runs: Runs) -> pd.DataFrame:

@@ -57,10 +57,9 @@ GUIDE = """\
 
 Each row is a method. Cells are mean ± standard deviation over n seeds [95 % interval of the mean, by
 resampling the seeds; from five of them on]. Bold marks the best mean of a column and all that cannot
-be told from it (Student's paired test at 5 %, Holm-corrected). That takes five seeds in common with
-the best: a method with fewer is not bold, and nothing is where the best itself has fewer. Rows of
-single-task (a network for each task) and joint (all tasks so far together) are references, not
-continual learning, and never bold.
+be told from it (Student's paired test at 5 %, Holm-corrected), among the methods with five seeds or
+more: fewer are too few for a test. Rows of single-task (a network for each task) and joint (all
+tasks so far together) are references, not continual learning, and never bold.
 
 * **ACC**: average accuracy over all tasks after learning the last one. Higher is better.
 * **BWT** (backward transfer): mean change of the accuracy on earlier tasks since each was learned;
@@ -215,7 +214,8 @@ def legend(table: pd.DataFrame) -> str:
     if not std.notna().any(axis=None):
         return "of one seed"
     interval = " [95 % interval of the mean, by resampling the seeds]" if low.notna().any(axis=None) else ""
-    bold = "; bold: the best of a column, and all that cannot be told from it" if best.any(axis=None) else ""
+    among = f" of methods with {SEEDS_OF_INTERVAL} seeds or more" if (table["n"] < SEEDS_OF_INTERVAL).any() else ""
+    bold = f"; bold: the best of a column{among}, and all that cannot be told from it" if best.any(axis=None) else ""
     return f"mean ± standard deviation over n seeds{interval}{bold}"
 
 
@@ -274,7 +274,7 @@ def _too_few(seeds: "pd.Series[int]") -> list[str]:
     elif (~compared).sum() < 2:
         best = " or to tell which method is best: nothing is bold"
     else:
-        best = "; none of them is bold, and nothing is in a column where one of them is best"
+        best = " or to be bold, whatever their means"
     return [f"Fewer than {SEEDS_OF_INTERVAL} seeds{methods}: too few for an interval{best}"]
 
 
