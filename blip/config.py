@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -226,6 +227,7 @@ def _plans(path: Path, suite: Suite, entry: SuiteEntry) -> list[PlannedExperimen
         experiment = load_experiment(file, entry.set, varied)
         methods = entry.methods or list(experiment.methods)
         _check_methods(path, entry, experiment, methods)
+        check_effect(path, experiment, methods, entry.set, varied)
         plans.append(
             PlannedExperiment(
                 path=file,
@@ -241,6 +243,24 @@ def _plans(path: Path, suite: Suite, entry: SuiteEntry) -> list[PlannedExperimen
     return plans
 
 
+def check_effect(
+    where: Path, experiment: Experiment, methods: Iterable[str], changed: Iterable[str], varied: Iterable[str]
+) -> None:
+    """That no changed or varied key of the network or the training is one that a method has a value of its own for.
+
+    That value counts, so the change would do nothing of the method; where it is changed as well, this is meant.
+    Raises BlipError.
+    """
+    changed, varied = set(changed), set(varied)
+    for key in sorted(changed | varied):
+        part, _, rest = key.partition(".")
+        own = getattr(experiment, f"{part}_changes", {})
+        for method in methods:
+            instead = f"{part}_changes.{method}.{rest}"
+            if rest.partition(".")[0] in own.get(method, {}) and (key in varied or instead not in changed):
+                raise BlipError(f"{where}: {key}: changes nothing of {method}: expected {instead}")
+
+
 def _check_methods(path: Path, entry: SuiteEntry, experiment: Experiment, methods: list[str]) -> None:
     for key, named in {"methods": methods, "tune.grids": entry.tune.grids if entry.tune else ()}.items():
         for method in named:
@@ -251,5 +271,6 @@ def _check_methods(path: Path, entry: SuiteEntry, experiment: Experiment, method
         raise BlipError(f"{path}: vary: settings are either varied or tuned")
     for key in entry.vary:
         first, _, rest = key.partition(".")
-        if first == "methods" and (others := [m for m in methods if m != rest.partition(".")[0]]):
+        of_one = first in ("methods", "training_changes", "network_changes")
+        if of_one and (others := [m for m in methods if m != rest.partition(".")[0]]):
             raise BlipError(f"{path}: vary.{key}: changes nothing of {others[0]}: expected its own method in methods")

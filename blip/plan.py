@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -106,6 +107,8 @@ class Plan:
         check_settings(settings)
         self.raw, self.prepared = Path(settings["raw"]), Path(settings["data"])
         self.suite, self.experiments = load_suite(Path(settings["suite"]), self.raw)
+        if not self.experiments:
+            raise BlipError(f"{settings['suite']}: {self.raw} has the data of none of its experiments")
         self.out = f"{settings['results']}/{self.suite}"
         self.checkpoints = settings.get("checkpoints") or f"{self.out}/checkpoints"
 
@@ -151,11 +154,13 @@ class Plan:
     @cached_property
     def drawn(self) -> dict[str, set[str]]:
         """What there are figures of, experiments and groups of variants, and the experiments whose runs they show."""
+        variants = Counter(planned.experiment.group for planned in self.experiments.values())
         drawn: dict[str, set[str]] = {}
         for name, planned in self.experiments.items():
-            drawn.setdefault(planned.experiment.group, set()).add(name)
+            group = planned.experiment.group if variants[planned.experiment.group] > 1 else name
+            drawn.setdefault(group, set()).add(name)
             if planned.experiment.variant:
-                drawn[planned.experiment.group].add(planned.experiment.variant.of)
+                drawn[group].add(planned.experiment.variant.of)
         return drawn
 
     def results(self, drawn: str | None = None, *, playable: bool = False) -> list[str]:

@@ -108,8 +108,11 @@ class Variant(Schema):
 
 
 def short_key(key: str) -> str:
-    """The last word of a dotted key: `f_prior` of `methods.blip.f_prior`, `hidden` of `network.hidden.0`."""
-    return next((part for part in reversed(key.split(".")) if not part.isdecimal()), key)
+    """The last word of a dotted key, and its number: `f_prior` of `methods.blip.f_prior`, `hidden_0` of
+    `network.hidden.0`."""
+    parts = key.split(".")
+    word = next((i for i, part in reversed(list(enumerate(parts))) if not part.isdecimal()), 0)
+    return "_".join(parts[word:])
 
 
 def short_value(value: Any) -> str:

@@ -48,6 +48,10 @@ FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "moves.csv", "trace
             ["train", "CONFIG", "--method", "sgd", "--set", "training.lr=quick"],
             ", changed in training.lr: training.lr: Input",
         ),
+        (
+            ["train", "CONFIG", "--method", "sgd", "--set", "training_changes.sgd.lr=0.2", "--vary", "training.lr=0.1"],
+            "training.lr: changes nothing of sgd: expected training_changes.sgd.lr",
+        ),
         (["train", "CONFIG", "--method", "sgd", "--out", "FILE"], "FILE/tiny/sgd/seed0: cannot be written"),
         (["train", "CONFIG", "--method", "sgd", "--checkpoints", "FILE"], "cannot be written"),
         (["train", "CONFIG", "--method", "sgd", "--data", "FILE"], "cannot be written"),
@@ -181,7 +185,8 @@ def test_a_run_of_another_configuration_is_done_again(shell: Shell) -> None:
     shell.train("sgd", "--set", "training.epochs=1")
     history = shell.runs / "tiny/sgd/seed0/history.csv"
     assert len(pd.read_csv(history)) == 2
-    shell.train("sgd", "--set", "training.epochs=2")
+    lines = shell.train("sgd", "--set", "training.epochs=2")[1]
+    assert lines[0] == f"{history.parent}: a finished run of another configuration: trained again"
     assert len(pd.read_csv(history)) == 4
 
 

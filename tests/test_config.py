@@ -347,6 +347,7 @@ def test_several_varied_settings_give_all_combinations(tiny: Path) -> None:
     ("entries", "expected"),
     [
         (["vary: {methods.blip.f_prior: [1e-15]}"], "vary.methods.blip.f_prior: changes nothing of sgd: expected"),
+        (["vary: {training_changes.blip.lr: [1]}, methods: [blip, sgd]"], "changes nothing of sgd: expected its own"),
         (["vary: {methods.blip.f_prior: []}, methods: [blip]"], "vary.methods.blip.f_prior: expected values"),
         (["vary: {training.lr: [0.1, 0.1]}"], "vary.training.lr: expected values, each once"),
         (["vary: {training.lr: [0.1, 1.0e-1]}"], "vary.training.lr: expected values, each once"),
@@ -369,6 +370,33 @@ def test_bad_variations_are_named_by_file_and_key(entries: list[str], expected: 
     assert expected in message
     assert message.startswith(str(tiny.parent))
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("entry", "refused"),
+    [
+        ("methods: [sgd], set: {training.lr: 0.05}", True),
+        ("methods: [blip, sgd], vary: {training.lr: [0.05]}", True),
+        ("methods: [sgd], set: {training_changes.sgd.lr: 0.02}, vary: {training.lr: [0.05]}", True),
+        ("methods: [blip], set: {training.lr: 0.05}", False),
+        ("methods: [sgd], set: {training.epochs: 2}", False),
+        ("methods: [sgd], set: {training.lr: 0.05, training_changes.sgd.lr: 0.02}", False),
+    ],
+)
+def test_a_change_that_a_methods_own_training_would_undo_is_refused(entry: str, refused: bool, tiny: Path) -> None:
+    tiny.write_text(tiny.read_text() + "training_changes: {sgd: {lr: 0.2}}\n")
+    path = write_suite(tiny.parent, f"  - {{config: tiny.yaml, {entry}}}")
+    if not refused:
+        assert load_suite(path, tiny.parent)
+        return
+    with pytest.raises(BlipError, match=r"training\.lr: changes nothing of sgd: expected training_changes\.sgd\.lr$"):
+        load_suite(path, tiny.parent)
+
+
+def test_parts_of_a_list_have_names_of_their_own(tiny: Path) -> None:
+    tiny.write_text(tiny.read_text().replace("hidden: [8]", "hidden: [8, 9]"))
+    names = [load_experiment(tiny, varied={f"network.hidden.{i}": 7}).name for i in (0, 1)]
+    assert names == ["tiny.hidden_0-7", "tiny.hidden_1-7"]
 
 
 # Fingerprints

@@ -461,6 +461,34 @@ def test_heads_of_other_tasks_can_be_left_out(name: str, old: type[Method]) -> N
     assert not torch.equal(weights(ours.network)["features.1.weight"], weights(make(name).network)["features.1.weight"])
 
 
+@every_method
+def test_no_batch_after_a_task_is_of_one_example_where_batches_normalise_themselves(name: str) -> None:
+    """Such a batch has no spread: PyTorch refuses it."""
+    sizes = {"ewc": {"fisher_batch_size": 8}, "imm-mode": {"fisher_batch_size": 8}, "mas": {"batch_size": 8}}
+    method = make(name, "alexnet, batch-norm", **sizes.get(name, {}))
+    data = examples("alexnet, batch-norm", 0, 25)
+    method.before_task(0)
+    method.after_task(0, data)
+
+
+def test_mas_refuses_images_one_by_one_where_batches_normalise_themselves() -> None:
+    with pytest.raises(BlipError, match=r"methods\.mas\.batch_size: expected at least 2"):
+        make("mas", "alexnet, batch-norm", batch_size=1)
+
+
+def test_the_bits_of_blip_do_not_depend_on_what_size_of_batches_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where batches normalise themselves, their size makes a difference."""
+    frozen = []
+    for fast in (500, 7):
+        monkeypatch.setattr(Examples, "batch_size", fast)
+        method = make("blip", "alexnet, batch-norm", labels="exact", fisher_batches=3)
+        method.before_task(0)
+        method.after_task(0, examples("alexnet, batch-norm", 0, 25))
+        frozen.append(method.blip.bits)  # type: ignore[attr-defined]
+    assert any(bits.any() for bits in frozen[0].values())
+    assert all(torch.equal(bits, frozen[1][name]) for name, bits in frozen[0].items())
+
+
 # lwf
 
 
@@ -499,8 +527,9 @@ def test_lwf_penalty_is_lambda_times_the_cross_entropy_with_the_old_prediction()
     assert penalty_of(method).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_lwf_penalty_sums_over_earlier_heads_of_any_number_of_classes() -> None:
-    method = make("lwf", strength=3.0, temperature=2.0)
+@pytest.mark.parametrize("temperature", [2.0, 2000.0])
+def test_lwf_penalty_sums_over_earlier_heads_of_any_number_of_classes(temperature: float) -> None:
+    method = make("lwf", strength=3.0, temperature=temperature)
     for task in range(2):
         learn(method, task)
     old = deepcopy(method.network).eval()
@@ -508,8 +537,8 @@ def test_lwf_penalty_sums_over_earlier_heads_of_any_number_of_classes() -> None:
     x, _ = examples("mlp", 2).batch(torch.arange(8))
     expected = torch.zeros(())
     for task in range(2):
-        target = F.softmax(old(x, task) / 2, 1)
-        expected = expected - 3 * (target * F.log_softmax(method.network(x, task) / 2, 1)).sum(1).mean()
+        target = F.softmax(old(x, task) / temperature, 1)
+        expected = expected - 3 * (target * F.log_softmax(method.network(x, task) / temperature, 1)).sum(1).mean()
     torch.testing.assert_close(penalty_of(method, 2), expected)
     gradients = gradients_of(method, 2)
     method.network.zero_grad()

@@ -229,6 +229,25 @@ def test_few_seeds_of_a_reference_concern_no_bold(many: Path, tmp_path: Path) ->
     assert "* Fewer than 5 seeds of single-task: too few for an interval\n" in text
 
 
+def test_a_method_that_is_better_on_the_seeds_in_common_is_not_called_worse(tmp_path: Path) -> None:
+    """sgd has six easier seeds more, and so the best mean; ewc is better with each seed that both have."""
+    for seed in range(12):
+        last = (0.7 if seed < 6 else 0.9) + 0.001 * seed
+        write_run(tmp_path / "runs", method="sgd", seed=seed, R=[[0.9], [last, 0.9]])
+    for seed in range(6):
+        write_run(tmp_path / "runs", method="ewc", seed=seed, R=[[0.9], [0.75 + 0.001 * seed, 0.9]])
+    assert method_table(load_runs([tmp_path / "runs"]))["acc_percent_best"].all()
+
+
+def test_linked_folders_of_runs_are_found_and_each_run_once(tmp_path: Path) -> None:
+    write_run(tmp_path / "scratch", seed=1)
+    write_run(tmp_path / "runs", seed=0)
+    (tmp_path / "runs/more").symlink_to(tmp_path / "scratch")
+    (tmp_path / "runs/again").symlink_to(tmp_path / "scratch")
+    (tmp_path / "scratch/mnist5/back").symlink_to(tmp_path / "runs")
+    assert sorted(load_runs([tmp_path / "runs"]).runs["seed"]) == [0, 1]
+
+
 def test_plasticity_is_the_difference_to_a_network_of_its_own(many: Path) -> None:
     metrics = run_metrics(load_runs([many])).set_index(["method", "seed"])["plasticity"]
     assert metrics["blip"].tolist() == pytest.approx([-0.02] * 6)

@@ -204,6 +204,23 @@ def test_a_suite_has_a_rule_for_each_method_with_a_grid(tmp_path: Path, tiny: Pa
         load_suite(suite, tmp_path)
 
 
+def test_a_single_variant_is_drawn_as_an_experiment(tmp_path: Path, tiny: Path) -> None:
+    entry: dict[str, Any] = {"config": str(tiny), "methods": ["sgd"], "vary": {"training.lr": [0.05]}}
+    suite = tmp_path / "suite.yaml"
+    for rates, drawn in (([0.05], "tiny.lr-0.05"), ([0.05, 0.1], "tiny.lr")):
+        entry["vary"]["training.lr"] = rates
+        suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": [entry]}))
+        assert list(Plan(SETTINGS | {"suite": str(suite)}).drawn) == [drawn]
+
+
+def test_a_suite_without_any_data_is_refused_before_a_job(tmp_path: Path) -> None:
+    entry = {"config": str(ROOT / "config/experiments/mnist5.yaml"), "only_if_present": True}
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": [entry]}))
+    with pytest.raises(BlipError, match=r"suite\.yaml: .* has the data of none of its experiments"):
+        Plan(SETTINGS | {"suite": str(suite), "raw": str(tmp_path / "nowhere")})
+
+
 def test_every_value_that_the_project_tries_is_a_setting_of_its_method(tmp_path: Path) -> None:
     tried = 0
     for job in Plan(SETTINGS | {"suite": str(ROOT / "config/comparison.yaml"), "raw": str(tmp_path)}).tuning:

@@ -8,6 +8,7 @@ import pytest
 from run_folders import forgetting_matrix, write_run
 from shell import Shell, refused
 
+from blip.errors import BlipError
 from blip.results import load_runs
 from blip.results.statistics import paired
 from blip.results.variants import variants
@@ -74,4 +75,21 @@ def test_two_seeds_tell_nothing(tmp_path: Path, shell: Shell) -> None:
         for name, variant in (("mnist5", None), ("mnist5.fisher-exact", EXACT)):
             write_run(tmp_path, name, "ewc", seed, **as_variant(variant))
     shell("variants", tmp_path, "--out", tmp_path / "out")
-    assert "+0.00; too few seeds (2) to tell" in shell.out
+    assert "+0.00; too few seeds in common (2) to tell" in shell.out
+
+
+def test_n_is_of_all_runs_and_pairs_are_those_with_a_seed_in_common(tmp_path: Path, shell: Shell) -> None:
+    for seed in range(6):
+        write_run(tmp_path, "mnist5.fisher-exact", "ewc", seed, **as_variant(EXACT))
+    for seed in (0, 1):
+        write_run(tmp_path, "mnist5", "ewc", seed)
+    shell("variants", tmp_path, "--out", tmp_path / "out")
+    assert "too few seeds in common (2) to tell" in shell.out
+    assert "| fisher-exact | 6   |" in shell.out
+
+
+def test_runs_that_vary_other_settings_are_not_of_one_experiment(tmp_path: Path) -> None:
+    write_run(tmp_path, "mnist5.strength-1", "ewc", config={"variant": {"of": "mnist5", "settings": {"a.strength": 1}}})
+    write_run(tmp_path, "mnist5.strength-1", "mas", config={"variant": {"of": "mnist5", "settings": {"b.strength": 1}}})
+    with pytest.raises(BlipError, match=r"mas/seed0: varies other settings than other runs of mnist5\.strength-1"):
+        load_runs([tmp_path])

@@ -110,12 +110,18 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
     return dict(map(parse_override, options.set))
 
 
+def varied(options: argparse.Namespace) -> dict[str, Any]:
+    """What makes the experiment a variant, by dotted key."""
+    from blip.config import parse_override
+
+    return dict(parse_override(text, "--vary") for text in getattr(options, "vary", ()))
+
+
 def experiment(options: argparse.Namespace, file: Path) -> Any:
     """What an experiment file holds, with the changes and what is varied."""
-    from blip.config import experiment_file, load_experiment, parse_override
+    from blip.config import experiment_file, load_experiment
 
-    varied = dict(parse_override(text, "--vary") for text in getattr(options, "vary", ()))
-    return load_experiment(experiment_file(file), changes(options), varied)
+    return load_experiment(experiment_file(file), changes(options), varied(options))
 
 
 def training(options: argparse.Namespace) -> "Training":

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from blip.cli import arguments
-from blip.cli.arguments import argument, changes, command, count, experiment, folder, several, training
+from blip.cli.arguments import argument, changes, command, count, experiment, folder, several, training, varied
 from blip.errors import BlipError
 
 
@@ -20,12 +20,14 @@ from blip.errors import BlipError
     *arguments.TRAINING,
 )
 def train(options: argparse.Namespace) -> None:
+    from blip.config import check_effect
     from blip.runs.train import train_run
 
     how = training(options)
     asked = experiment(options, options.experiment)
     for method in options.method:
         asked.run_config(method, 0)  # an unknown one is an error before the first is trained
+    check_effect(options.experiment, asked, options.method, changes(options), varied(options))
     for method in options.method:
         for seed in options.seeds or [0]:
             print(train_run(asked, method, seed, options.out, how, weights=not options.no_weights))

@@ -89,22 +89,24 @@ class Examples:
         if not batch_statistics:
             batches = torch.split(order, size)
         elif self.tasks is None or self.mixed:
-            batches = _of_several(order, size)
+            batches = of_several(order, size)
         else:
             tasks = self.tasks.cpu()[order]
-            apart = [b for task in torch.unique(tasks) for b in _of_several(order[tasks == task], size)]
+            apart = [b for task in torch.unique(tasks) for b in of_several(order[tasks == task], size)]
             turns = range(len(apart)) if shuffle is None else torch.randperm(len(apart), generator=shuffle).tolist()
             batches = tuple(apart[i] for i in turns)
             order = torch.cat(batches)
         return torch.split(upload(order, self.labels.device), [len(batch) for batch in batches])
 
-    def batches(self, size: int, shuffle: torch.Generator | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(
+        self, size: int, shuffle: torch.Generator | None = None, *, batch_statistics: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """All examples once, as `batch` gives them, in the order of `indices`."""
-        return (self.batch(index) for index in self.indices(size, shuffle))
+        return (self.batch(index) for index in self.indices(size, shuffle, batch_statistics=batch_statistics))
 
 
-def _of_several(order: Tensor, size: int) -> tuple[Tensor, ...]:
-    """In batches, but a last batch of one example is part of the one before."""
+def of_several(order: Tensor, size: int) -> tuple[Tensor, ...]:
+    """Indices (n,) in batches, but a last batch of one example is part of the one before."""
     batches = torch.split(order, size)
     return (*batches[:-2], torch.cat(batches[-2:])) if len(batches) > 1 and len(batches[-1]) == 1 else batches
 

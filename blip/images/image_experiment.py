@@ -15,8 +15,9 @@ from blip.record import Score, Table
 from blip.schema import Schema, moved, wrong
 from blip.training.loop import Setup
 
-BATCH_NORM_VERSION = 2
-"""How a network is tested whose predictions depend on their batch; from 2 on in batches of mixed classes."""
+BATCH_NORM_VERSION = 3
+"""Of networks whose predictions depend on their batch: from 2 on they are tested in batches of mixed classes; from 3 on
+BLIP's Fisher information is of batches of a configured size, and no batch of any method is of one example."""
 
 
 class _Parts(Schema):

@@ -11,6 +11,7 @@ from blip.core.fisher import diagonal_fisher
 from blip.core.formulas import anchor_moves
 from blip.core.freezing import BLIP
 from blip.data import Examples
+from blip.data.sequences import of_several
 from blip.errors import DivergedError
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork
@@ -110,10 +111,13 @@ class BitPreserving(Method):
         settings = self.settings
         used = settings.fisher_batches * settings.fisher_batch_size
         index = train.indices(used, generator(self.seed, "fisher", task))[0]
+        # Where batches normalise themselves their size makes a difference, so it is not what suits the device.
+        together = self.network.batch_statistics
+        parts = of_several(index, settings.fisher_batch_size) if together else torch.split(index, train.batch_size)
         fisher = diagonal_fisher(
             self.network.shared,
             lambda x: self.network(x, task),
-            (train.batch(part)[0] for part in torch.split(index, train.batch_size)),
+            (train.batch(part)[0] for part in parts),
             loss_batch_size=settings.fisher_batch_size,
             labels=settings.labels,
             max_classes=settings.max_classes,

@@ -56,7 +56,11 @@ class ModeIMM(Method):
         fisher = batch_gradient_fisher(
             self.network.shared,
             lambda x: self.network(x, task),
-            train.batches(self.settings.fisher_batch_size, generator(self.seed, "fisher", task)),
+            train.batches(
+                self.settings.fisher_batch_size,
+                generator(self.seed, "fisher", task),
+                batch_statistics=self.network.batch_statistics,
+            ),
         )
         if self.old:
             self._merge(fisher)

@@ -63,8 +63,9 @@ class LwF(Method):
 
     def _set_teacher(self, teacher: MultiHeadNetwork, tasks: int) -> None:
         self.teacher = teacher.eval().requires_grad_(False)
-        self.teacher_heads = _one_layer(teacher.heads[:tasks])
-        self.heads = _one_layer(self.network.heads[:tasks])
+        never = NEVER * self.settings.temperature
+        self.teacher_heads = _one_layer(teacher.heads[:tasks], never)
+        self.heads = _one_layer(self.network.heads[:tasks], never)
         self.tasks = tasks
 
     def state_dict(self) -> dict[str, Any]:
@@ -78,19 +79,20 @@ class LwF(Method):
 
 
 NEVER = -1e4
-"""Logit of a class that a head does not have: its probability is exactly 0, and 0 times its logarithm too."""
+"""Logit / temperature of a class that a head lacks: its probability is exactly 0, and 0 times its logarithm too."""
 
 
-def _one_layer(heads: Iterable[nn.Module]) -> tuple[nn.Parameter, nn.Parameter]:
+def _one_layer(heads: Iterable[nn.Module], never: float) -> tuple[nn.Parameter, nn.Parameter]:
     """Weight and bias of one linear layer that computes all `heads`, which are in its memory from now on.
 
-    Each is filled up to the most classes. A layer for each head would make a step's time grow with the number of tasks.
+    Each is filled up to the most classes, with logits of `never`. A layer for each head would make a step's time grow
+    with the number of tasks.
     """
     layers = [head for head in heads if isinstance(head, nn.Linear)]
     classes = max(layer.out_features for layer in layers)
     first = layers[0].weight
     weight = nn.Parameter(first.new_zeros(len(layers), classes, layers[0].in_features), first.requires_grad)
-    bias = nn.Parameter(first.new_full((len(layers), classes), NEVER), first.requires_grad)
+    bias = nn.Parameter(first.new_full((len(layers), classes), never), first.requires_grad)
     for layer, rows, biases in zip(layers, weight.data, bias.data, strict=True):
         rows[: layer.out_features] = layer.weight.data
         layer.weight.data = rows[: layer.out_features]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples
+from blip.errors import BlipError
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork, copied
 from blip.schema import Schema
@@ -32,6 +33,8 @@ class MAS(Method):
 
     def __init__(self, network: MultiHeadNetwork, settings: "MAS.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
+        if network.batch_statistics and settings.batch_size == 1:
+            raise BlipError("methods.mas.batch_size: expected at least 2 where batches normalise themselves")
         self.parameters = dict(network.shared.named_parameters())
         self.importance: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
@@ -45,7 +48,8 @@ class MAS(Method):
         self.network.eval()
         for name, parameter in self.parameters.items():
             self.importance.setdefault(name, torch.zeros_like(parameter))
-        for x, _ in train.batches(self.settings.batch_size, generator(self.seed, "mas", task)):
+        order, together = generator(self.seed, "mas", task), self.network.batch_statistics
+        for x, _ in train.batches(self.settings.batch_size, order, batch_statistics=together):
             norms = self.network(x, task).square().sum() / len(train)
             gradients = torch.autograd.grad(norms, list(self.parameters.values()))
             for importance, gradient in zip(self.importance.values(), gradients, strict=True):

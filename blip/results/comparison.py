@@ -77,10 +77,12 @@ def best_of(metrics: pd.DataFrame, metric: str, end: str) -> list[str]:
         return []
     best = means.idxmax() if end == "max" else means.idxmin()
     others = [method for method in means.index if method != best]
-    tests = np.array([paired((values[best] - values[method]).dropna()).p_t for method in others])
+    ahead = [paired((values[best] - values[method]).dropna() * (1 if end == "max" else -1)) for method in others]
+    tests = np.array([test.p_t for test in ahead])
     tested = ~np.isnan(tests)  # enough seeds in common with the best
-    equal = tested & ~(holm(tests) < LEVEL)
-    return [str(best), *(str(m) for m, kept in zip(others, equal, strict=True) if kept)] if tested.any() else []
+    worse = (holm(tests) < LEVEL) & [test.mean > 0 for test in ahead]  # the best of all seeds may not be that of these
+    kept = [str(method) for method, is_kept in zip(others, tested & ~worse, strict=True) if is_kept]
+    return [str(best), *kept] if tested.any() else []
 
 
 def interquartile_means(runs: Runs) -> pd.DataFrame:

@@ -138,12 +138,21 @@ def find_runs(paths: Iterable[Path | str]) -> list[Path]:
 
 
 def _walked(folder: Path) -> Iterator[Path]:
-    """A folder and all below it. Raises BlipError where one cannot be read: a run that is not seen would be missing."""
+    """A folder and all below it, through links too, each once.
+
+    Raises BlipError where one cannot be read: a run that is not seen would be missing.
+    """
+    seen: set[str] = set()
 
     def refuse(error: OSError) -> NoReturn:
         raise BlipError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
-    return (Path(where) for where, _, _ in os.walk(folder, onerror=refuse))
+    for where, below, _ in os.walk(folder, onerror=refuse, followlinks=True):
+        if (real := os.path.realpath(where)) in seen:
+            below.clear()  # a link to what was walked already, or to what it is in
+            continue
+        seen.add(real)
+        yield Path(where)
 
 
 def load_runs(paths: Iterable[Path | str]) -> Runs:
@@ -160,6 +169,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     scores: dict[str, Score] = {}
     records: dict[tuple[str, str, int], RunRecord] = {}
     seen: dict[tuple[Any, ...], Path] = {}
+    varied: dict[str, dict[str, Any]] = {}
     for folder in folders:
         record = read_record(folder)
         key = (record.experiment, record.method, record.seed)
@@ -169,9 +179,11 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
         if scores.setdefault(record.experiment, record.score) != record.score:
             raise BlipError(f"{folder}: measures {record.score.name}, other runs of {record.experiment} do not")
         try:
-            _ = record.variant
+            settings = record.variant.settings if record.variant else {}
         except BlipError as error:
             raise BlipError(f"{folder / RECORD}: {error}") from None
+        if varied.setdefault(record.experiment, settings) != settings:
+            raise BlipError(f"{folder}: varies other settings than other runs of {record.experiment}")
         for table in record.tables:
             tables.setdefault(table.name, {})[key] = _read_table(folder / table.file, table)
         _check_scores(folder, record, tables)

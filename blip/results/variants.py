@@ -48,6 +48,7 @@ def variants(runs: Runs) -> pd.DataFrame:
 def _row(whole: str, method: str, name: str, runs: pd.DataFrame, originals: pd.DataFrame) -> dict[str, Any]:
     variant = name.removeprefix(whole).removeprefix(".")
     row: dict[str, Any] = {"experiment": whole, "method": method, "variant": variant, "n": len(runs)}
+    row["pairs"] = len(runs.index.intersection(originals.index))
     row |= {name: runs[name].mean() for name in SHOWN}
     for metric in COMPARED:
         found = paired((runs[metric] - originals[metric]).dropna() if variant else [])
@@ -73,7 +74,7 @@ def _difference(row: dict[Any, Any], metric: str) -> str:
     if pd.isna(difference):
         return ""
     if pd.isna(low):
-        return f"{points(difference)}; too few seeds ({row['n']}) to tell"
+        return f"{points(difference)}; too few seeds in common ({row['pairs']}) to tell"
     return f"{points(difference)} [{points(low)}, {points(high)}], {p_phrase(row[f'{metric}_p'])}"
 
 

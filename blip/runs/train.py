@@ -118,7 +118,7 @@ def _weights(trainer: Trainer) -> bytes:
 
 
 def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, again: bool, expected: list[str]) -> bool:
-    """Whether the folder holds this run with the `expected` files; says what is wrong where it holds it in part.
+    """Whether the folder holds this run with the `expected` files; says why not where it holds a part or another one.
 
     Raises BlipError where it holds a run of the same configuration on other data, unless asked to train it again.
     """
@@ -134,6 +134,8 @@ def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, agai
             f"{folder}: a finished run on other data than are prepared now: keep it and give another --out, "
             "or replace it with --again"
         )
+    if record.config != config:
+        print(f"{folder}: a finished run of another configuration: trained again", file=sys.stderr)
     changed = changed_files(folder, record, expected) if record.key == key else []
     if changed:
         print(f"{folder}: {', '.join(changed)}: trained again", file=sys.stderr)
