@@ -45,8 +45,7 @@ def diagonal_fisher(
     `logits(x)` runs the whole network, (n, ...) to (n, classes), and must pass through `features`. A batch is x, and
     labels are then those of the network's own prediction (the Fisher information proper), or a pair (x, labels), as a
     `DataLoader` of labelled examples gives, and the given labels are used (the empirical one, which is not published).
-    `features` runs in evaluation mode: no dropout, fixed batch-norm statistics. What `logits` has beside it runs as it
-    is: where there is dropout or batch-norm in it, call `eval()` first.
+    `features` runs in evaluation mode: no dropout, fixed batch-norm statistics. Call `eval()` of a head that has them.
 
     `labels`: one is `sampled` for each x from the prediction p, as published; or the expectation over them is `exact`,
     Σ_y p(y) (∂ log p(y) / ∂θ)², with one backward pass for each of the `max_classes` likeliest classes. Where there are
