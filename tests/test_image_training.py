@@ -146,7 +146,7 @@ def test_a_run_stopped_after_any_epoch_ends_with_the_same_bytes(
 
 def test_how_batches_are_made_belongs_to_runs_that_depend_on_them() -> None:
     configs = [load_experiment(published()[name]).run_config("gpm", 0) for name in ("gpm_cifar100", "gpm_pmnist")]
-    assert [config.get("batch_norm_version") for config in configs] == [2, None]
+    assert [config.get("batch_norm_version") for config in configs] == [3, None]
 
 
 def test_statistics_of_batches_are_of_mixed_classes(tiny: Path, tmp_path: Path, monkeypatch) -> None:

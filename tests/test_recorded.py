@@ -90,13 +90,16 @@ def test_the_list_of_recorded_runs_says_what_they_say() -> None:
     assert sorted(recorded) == [folder.name for folder in FOLDERS]
     for folder in FOLDERS:
         row = recorded[folder.name]
-        transfers = NUMBER.findall(row["BWT %"])
-        for (method, *accuracy), transfer in zip(METHOD.findall(row["ACC %"]), transfers, strict=False):
+        methods, transfers = METHOD.findall(row["ACC %"]), NUMBER.findall(row["BWT %"])
+        numbers = [int(n) for n in row["n"].split(", ")]  # one for all, or one for each
+        seeds = numbers if len(numbers) > 1 else numbers * len(methods)
+        assert len(seeds) == len(methods)
+        for (method, *accuracy), transfer, n in zip(methods, transfers, seeds, strict=False):
             of_method = spread(folder).xs(method, level="method")  # of one of the experiments, where there are variants
             for metric, number in (("acc", tuple(accuracy)), ("bwt", transfer)):
                 of_metric = [found for _, found in of_method.xs(metric, level="metric").iterrows()]
                 assert any(as_written(found, number) for found in of_metric), (folder.name, method, metric)
-                assert int(row["n"]) in [found["n"] for found in of_metric], (folder.name, method)
+                assert n in [found["n"] for found in of_metric], (folder.name, method)
 
 
 @pytest.mark.parametrize("name", ["gpm_cifar100", "gpm_pmnist", "wsn_pmnist"])
