@@ -46,7 +46,8 @@ FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "moves.csv", "trace
         (["train", "CONFIG", "--method", "sgd", "--set", "training.epochs"], "expected KEY=VALUE"),
         (
             ["train", "CONFIG", "--method", "sgd", "--set", "training.lr=quick"],
-            ", changed in training.lr: training.lr: Input",
+            ", changed in training.lr: training.lr: Input should be a valid number, unable to parse string as a number "
+            "(found 'quick')",
         ),
         (
             ["train", "CONFIG", "--method", "sgd", "--set", "training_changes.sgd.lr=0.2", "--vary", "training.lr=0.1"],

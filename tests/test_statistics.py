@@ -140,10 +140,13 @@ def test_rliable_itself_gives_the_same() -> None:
     assert s.interquartile_interval(SCORES) == pytest.approx((low, high), abs=0.01)
 
 
-def test_no_test_gives_a_p_of_zero() -> None:
+def test_a_difference_that_rounds_to_zero_says_on_which_side_it_is() -> None:
     assert [points(d) for d in (0.012, -3.4e-5, 3.4e-5, 0.0, -0.0, -1e-17)] == [
         *("+1.20", "-0.00", "+0.00", "+0.00", "+0.00", "+0.00"),
     ]
+
+
+def test_no_test_gives_a_p_of_zero() -> None:
     assert [p_value(p) for p in (0.0, 9e-4, 1e-3, 0.25, math.nan)] == ["< 0.001", "< 0.001", "0.001", "0.250", "–"]
 
 

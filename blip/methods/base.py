@@ -1,9 +1,10 @@
 """What a method is: a few hooks around anybody's training loop."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from blip.core.penalties import QuadraticPenalty
@@ -95,6 +96,10 @@ class Method:
 
     def after_task(self, task: int, train: Examples) -> None:
         """Called once a task has trained and its best weights are back in place."""
+
+    def batches(self, train: Examples, size: int, shuffle: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """All examples once, in batches that the network takes: one that normalises by them takes none of one."""
+        return train.batches(size, shuffle, batch_statistics=self.network.batch_statistics)
 
     def as_seen_by(self, task: int) -> AbstractContextManager[None]:
         """While this is open, the network is what `task` (up to the present one) is to be tested with."""

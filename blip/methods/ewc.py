@@ -78,11 +78,7 @@ class EWC(Method):
         self.anchor = weights
 
     def _batches(self, task: int, train: Examples) -> Iterator[tuple[Tensor, Tensor]]:
-        batches = train.batches(
-            self.settings.fisher_batch_size,
-            generator(self.seed, "fisher", task),
-            batch_statistics=self.network.batch_statistics,
-        )
+        batches = self.batches(train, self.settings.fisher_batch_size, generator(self.seed, "fisher", task))
         return islice(batches, self.settings.fisher_batches)
 
     def _batch_gradients(self, task: int, train: Examples) -> dict[str, Tensor]:

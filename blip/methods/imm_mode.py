@@ -56,11 +56,7 @@ class ModeIMM(Method):
         fisher = batch_gradient_fisher(
             self.network.shared,
             lambda x: self.network(x, task),
-            train.batches(
-                self.settings.fisher_batch_size,
-                generator(self.seed, "fisher", task),
-                batch_statistics=self.network.batch_statistics,
-            ),
+            self.batches(train, self.settings.fisher_batch_size, generator(self.seed, "fisher", task)),
         )
         if self.old:
             self._merge(fisher)

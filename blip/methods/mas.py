@@ -48,8 +48,7 @@ class MAS(Method):
         self.network.eval()
         for name, parameter in self.parameters.items():
             self.importance.setdefault(name, torch.zeros_like(parameter))
-        order, together = generator(self.seed, "mas", task), self.network.batch_statistics
-        for x, _ in train.batches(self.settings.batch_size, order, batch_statistics=together):
+        for x, _ in self.batches(train, self.settings.batch_size, generator(self.seed, "mas", task)):
             norms = self.network(x, task).square().sum() / len(train)
             gradients = torch.autograd.grad(norms, list(self.parameters.values()))
             for importance, gradient in zip(self.importance.values(), gradients, strict=True):

@@ -85,9 +85,7 @@ class PackNet(Method):
         for epoch in range(settings.retrain_epochs):
             torch.manual_seed(address(self.seed, "retraining dropout", task, epoch))
             shuffle = generator(self.seed, "retraining", task, epoch)
-            for x, labels in train.batches(
-                settings.retrain_batch_size, shuffle, batch_statistics=network.batch_statistics
-            ):
+            for x, labels in self.batches(train, settings.retrain_batch_size, shuffle):
                 network.zero_grad()
                 F.cross_entropy(network(x, task), labels).backward()  # type: ignore[no-untyped-call]
                 self.before_step()
