@@ -22,6 +22,7 @@ from blip.results.course import draw_course
 from blip.results.figures import draw_average, draw_forgetting, write_figures
 from blip.results.loading import method_order
 from blip.results.markup import latex_escape
+from blip.results.settings import mixed_settings, settings_by_method
 from blip.results.style import luminance, method_looks
 from blip.results.tables import method_table
 
@@ -129,6 +130,39 @@ def test_mixed_runs(root: Path) -> None:
         "mnist5 mixes 2 kinds of data: real, stand-in",
         "mnist5 mixes 2 libraries of float32 products: default, onednn",
     ]
+
+
+def test_settings_that_runs_do_not_share_are_said(tmp_path: Path) -> None:
+    def write(method: str, seed: int, epochs: int, hidden: list[int], **settings: float) -> None:
+        config = {
+            "data": {"sources": [{"name": "mnist", "permutations": 10}]},
+            "network": {"hidden": hidden},
+            "training": {"epochs": epochs},
+            "method": {"name": method, **settings},
+            "seed": seed,
+        }
+        write_run(tmp_path / "runs", method=method, seed=seed, config=config)
+
+    write("sgd", 0, 5, [9])
+    write("blip", 0, 5, [9], f_prior=1e-16)
+    write("blip", 1, 5, [9], f_prior=1e-16, n=2.0)  # which an older version did not have
+    runs = load_runs([tmp_path])
+    assert mixed_settings(runs) == settings_by_method(runs) == []
+
+    write("blip", 2, 20, [9, 9], f_prior=1e-15)
+    runs = load_runs([tmp_path])
+    assert mixed_settings(runs) == [
+        "blip of mnist5 mixes 2 values of method.f_prior: 1e-15, 1e-16",
+        "blip of mnist5 mixes 2 values of network.hidden: [9, 9], [9]",
+        "blip of mnist5 mixes 2 values of training.epochs: 20, 5",
+    ]
+    assert settings_by_method(runs) == [
+        "network.hidden is [9, 9] for blip; [9] for blip, sgd",
+        "training.epochs is 20 for blip; 5 for blip, sgd",
+    ]
+    text = write_tables(runs, tmp_path / "out")
+    assert "Warning: blip of mnist5 mixes 2 values of training.epochs" in text
+    assert "training.epochs is 20 for blip; 5 for blip, sgd" in text
 
 
 def test_order_of_methods() -> None:

@@ -17,6 +17,7 @@ from blip.results.loading import REFERENCES, Runs, mixed_runs
 from blip.results.markup import latex_escape, latex_table, markdown_table, plain, to_csv
 from blip.results.metrics import run_metrics, score_name, scores_kept, summarise
 from blip.results.scenario import scenario
+from blip.results.settings import mixed_settings, settings_by_method
 from blip.results.statistics import SEEDS_OF_INTERVAL
 
 
@@ -258,7 +259,8 @@ def notes(runs: Runs) -> list[str]:
         *_too_few(seeds.count()[runs.methods()]),
         trained,
         *scenario(runs),
-        *(f"Warning: {warning}" for warning in mixed_runs(runs)),
+        *settings_by_method(runs),
+        *(f"Warning: {warning}" for warning in [*mixed_settings(runs), *mixed_runs(runs)]),
     ]
 
 
