@@ -269,8 +269,16 @@ def _check_methods(path: Path, entry: SuiteEntry, experiment: Experiment, method
                 raise BlipError(f"{path}: {key}: {method} is not among {among} of {path.parent / entry.config}")
     if entry.vary and entry.tune:
         raise BlipError(f"{path}: vary: settings are either varied or tuned")
-    for key in entry.vary:
+    check_varied(f"{path}: vary.", methods, entry.vary)
+
+
+def check_varied(where: str, methods: Iterable[str], varied: Iterable[str]) -> None:
+    """That no varied key is of one method where others are run too: their runs would be named as if they had changed.
+
+    `where` is what an error starts with, right before the key. Raises BlipError.
+    """
+    for key in varied:
         first, _, rest = key.partition(".")
         of_one = first in ("methods", "training_changes", "network_changes")
         if of_one and (others := [m for m in methods if m != rest.partition(".")[0]]):
-            raise BlipError(f"{path}: vary.{key}: changes nothing of {others[0]}: expected its own method in methods")
+            raise BlipError(f"{where}{key}: changes nothing of {others[0]}: expected its own method in methods")

@@ -53,6 +53,10 @@ FILES = {"sgd": COMMON, "blip": sorted([*COMMON, "bits.csv", "moves.csv", "trace
             ["train", "CONFIG", "--method", "sgd", "--set", "training_changes.sgd.lr=0.2", "--vary", "training.lr=0.1"],
             "training.lr: changes nothing of sgd: expected training_changes.sgd.lr",
         ),
+        (
+            ["train", "CONFIG", "--method", "sgd", "--vary", "methods.ewc.strength=1"],
+            "--vary methods.ewc.strength: changes nothing of sgd: expected its own method in methods",
+        ),
         (["train", "CONFIG", "--method", "sgd", "--out", "FILE"], "FILE/tiny/sgd/seed0: cannot be written"),
         (["train", "CONFIG", "--method", "sgd", "--checkpoints", "FILE"], "cannot be written"),
         (["train", "CONFIG", "--method", "sgd", "--data", "FILE"], "cannot be written"),

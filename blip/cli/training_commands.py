@@ -20,7 +20,7 @@ from blip.errors import BlipError
     *arguments.TRAINING,
 )
 def train(options: argparse.Namespace) -> None:
-    from blip.config import check_effect
+    from blip.config import check_effect, check_varied
     from blip.runs.train import train_run
 
     how = training(options)
@@ -28,6 +28,7 @@ def train(options: argparse.Namespace) -> None:
     for method in options.method:
         asked.run_config(method, 0)  # an unknown one is an error before the first is trained
     check_effect(options.experiment, asked, options.method, changes(options), varied(options))
+    check_varied("--vary ", options.method, varied(options))
     for method in options.method:
         for seed in options.seeds or [0]:
             print(train_run(asked, method, seed, options.out, how, weights=not options.no_weights))
