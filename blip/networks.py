@@ -204,9 +204,9 @@ class MultiHeadNetwork(nn.Module):
         """How many numbers the shared part holds, and how many each task adds."""
         shared, by_task = 0, [0] * len(self.outputs)
         for name, value in self.state_dict().items():
-            kind, place, *_ = name.split(".")
+            kind, *place = name.split(".")
             if kind in self.of_each_task:
-                by_task[int(place)] += value.numel()
+                by_task[int(place[0])] += value.numel()
             else:
                 shared += value.numel()
         return shared, by_task
@@ -220,7 +220,8 @@ class MultiHeadNetwork(nn.Module):
         """Of what is shared, keep the biases and batch-norm's parameters as they are from now on."""
         weights = set(self.weights.values())
         for parameter in self.shared.parameters():
-            parameter.requires_grad_(parameter in weights)
+            if parameter not in weights:
+                parameter.requires_grad_(False)
 
     def logits_of(self, hidden: Tensor, tasks: Tensor) -> Tensor:
         """Logits of each row's own task, by `features`' output (n, width) and numbers of tasks (n,).
@@ -242,7 +243,7 @@ class MultiHeadNetwork(nn.Module):
         """Of the features and of the head of `task`, by name; there may be no such task."""
         named = ((name, name.split("."), p) for name, p in self.named_parameters())
         head = "0" if self.one_head else str(task)
-        return {name: p for name, parts, p in named if parts[0] == "features" or parts[1] == head}
+        return {name: p for name, parts, p in named if parts[0] == "features" or parts[1:2] == [head]}
 
     def freeze_statistics(self) -> None:
         """Keep the running statistics of batch-norm layers as they are from now on (paper: after the first task)."""
@@ -273,7 +274,9 @@ def build_network(
     """
 
     def build() -> MultiHeadNetwork:
-        return MultiHeadNetwork(*settings.features(shape), classes, bias=settings.bias, one_head=one_head)
+        return MultiHeadNetwork(
+            *settings.features(shape), classes, bias=getattr(settings, "bias", True), one_head=one_head
+        )
 
     with torch.device("meta"):  # shapes alone
         count = sum(p.numel() for p in build().parameters())

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,12 @@ SETTINGS = (
     *("suite", "raw", "data", "results", "checkpoints"),
     *("device", "jobs_per_gpu", "threads", "products", "container"),
 )
+CHOICES = {
+    "device": (r"auto|cpu|(cuda|mps|xpu)(:\d+)?", "auto, cpu, cuda or one such as cuda:1"),
+    "products": ("auto|default|onednn", "auto, default or onednn"),
+}
+MOST_THREADS = 256
+"""With more than a machine lets a process have, PyTorch ends in a segmentation fault."""
 START_MINUTES = 5
 """Of every training job: Python and PyTorch can take minutes to load from a cluster's file system."""
 
@@ -151,6 +158,14 @@ class Plan:
         """The files of a job's runs, the seed a wildcard."""
         return [file for method in job.methods for file in self._run(job.planned, method, "{seed}")]
 
+    def done(self, job: TrainingJob) -> str:
+        """An empty file that says that the job did not fail, the seed a wildcard."""
+        return self.output(f"done/{job.log}")
+
+    def all_done(self) -> list[str]:
+        """Of all jobs and seeds."""
+        return [self.done(job).format(seed=seed) for job in self.training for seed in job.planned.seeds]
+
     @cached_property
     def drawn(self) -> dict[str, set[str]]:
         """What there are figures of, experiments and groups of variants, and the experiments whose runs they show."""
@@ -239,21 +254,29 @@ class Plan:
     def bind(self, environment: Mapping[str, str]) -> str:
         """Folders that a container must be shown besides the working directory, as a value of APPTAINER_BIND."""
         before = environment.get("APPTAINER_BIND", "").split(",")
-        folders = not_below(Path.cwd(), [self.raw, self.prepared, Path(self.out).parent, Path(self.checkpoints)])
+        experiments = [planned.path.parent for planned in self.experiments.values()]
+        needed = [self.raw, self.prepared, Path(self.out).parent, Path(self.checkpoints), *experiments]
+        folders = not_below(Path.cwd(), needed)
         return ",".join(filter(None, dict.fromkeys([*before, *folders])))
 
 
 def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise BlipError where a setting of the workflow is unknown or no number."""
+    """Raise BlipError where a setting of the workflow is unknown, or what no job would take."""
     if unknown := set(settings) - set(SETTINGS):
         known = ", ".join(sorted(SETTINGS))
         raise BlipError(f"config/config.yaml or --config: unknown key {min(unknown)} (known: {known})")
     for key, value in settings.items():
-        if key not in ("threads", "jobs_per_gpu") and value is not None and not _is_plain(value):
+        empty = value is None and key in ("checkpoints", "container")
+        if key not in ("threads", "jobs_per_gpu") and not empty and not _is_plain(value):
             raise BlipError(f"config: {key}: expected a text without braces, quotes and line breaks, found {value!r}")
     for key, meaning in {"threads": "CPU threads", "jobs_per_gpu": "jobs"}.items():
         if not str(settings[key]).isdecimal() or int(settings[key]) < 1:
             raise BlipError(f"config: {key}: expected a number of {meaning}, found {settings[key]!r}")
+    if int(settings["threads"]) > MOST_THREADS:
+        raise BlipError(f"config: threads: expected at most {MOST_THREADS}, found {settings['threads']!r}")
+    for key, (pattern, expected) in CHOICES.items():
+        if not re.fullmatch(pattern, settings[key]):
+            raise BlipError(f"config: {key}: expected {expected}, found {settings[key]!r}")
 
 
 def _is_plain(value: Any) -> bool:

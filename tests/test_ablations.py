@@ -91,6 +91,28 @@ def test_the_figure_shows_the_means_and_who_lacks_the_setting(varied: Path) -> N
     assert "lack the setting" in figure.get_supxlabel()
 
 
+def test_what_every_method_has_is_not_said_to_be_lacked(tmp_path: Path) -> None:
+    for order in ("a", "b"):
+        write_variant(tmp_path, {"data.task_order": order}, 0.5)
+    write_run(tmp_path, "digits5", "sgd", 0, [[0.9], [0.4, 0.9]])
+    runs = load_runs([tmp_path])
+    with mpl.rc_context(STYLE):
+        (group,) = runs.groups().values()
+        figure = draw_ablation(runs.of(*group), runs.of("digits5"), method_looks(runs.methods()))
+    assert "other methods on digits5 as it is" in figure.get_supxlabel()
+
+
+def test_the_table_of_a_group_says_what_its_runs_do_not_share(tmp_path: Path) -> None:
+    for seed, lr, commit in ((0, 0.1, "abc"), (1, 9.0, "abc"), (0, 0.1, "c0ffee")):
+        settings = {"methods.blip.f_prior": 1e-14 if commit == "abc" else 1e-15}
+        config = {"variant": {"of": "digits5", "settings": settings}, "training": {"lr": lr}}
+        name = f"digits5.f_prior-{settings['methods.blip.f_prior']}"
+        write_run(tmp_path / "runs", name, "blip", seed, config=config, commit=commit)
+    text = write_tables(load_runs([tmp_path]), tmp_path / "out")
+    assert "* Warning: blip of digits5.f_prior-1e-14 mixes 2 values of training.lr: 0.1, 9.0\n" in text
+    assert "* Warning: digits5.f_prior mixes 2 commits: abc, c0ffee\n" in text
+
+
 def test_values_without_an_order_and_further_settings(tmp_path: Path) -> None:
     for labels in ("sampled", "exact"):
         for bits in (4, 20):

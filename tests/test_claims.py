@@ -23,7 +23,7 @@ from blip.claims import judge, library_checks, load_claims, report
 from blip.claims.claim import Claim
 from blip.claims.judging import FAIL, NOT_RUN, PASS, Verdict
 from blip.claims.library_checks import CHECKS, GOLDEN, Measured
-from blip.claims.measures import MEASURES
+from blip.claims.measures import MEASURES, over_chance
 from blip.claims.timing import paired_ratios
 from blip.config import load_experiment
 from blip.core import formulas
@@ -432,6 +432,42 @@ def test_a_check_that_breaks_has_shown_nothing(monkeypatch: pytest.MonkeyPatch) 
     assert (of_check("formulas by hand").verdict, of_check("formulas by hand").note) == (FAIL, "ValueError: no way")
     monkeypatch.setitem(CHECKS, "formulas by hand", lambda: Measured(math.nan, 0, ""))
     assert of_check("formulas by hand").verdict == FAIL, "and neither has one that measures nothing"
+
+
+@pytest.mark.parametrize("formula", ["information_gain", "update_running_fisher", "quantise"])
+def test_no_formula_that_gives_nan_passes(monkeypatch: pytest.MonkeyPatch, formula: str) -> None:
+    real = getattr(formulas, formula)
+    monkeypatch.setattr(formulas, formula, lambda *arguments: real(*arguments) * math.nan)
+    assert of_check("formulas by hand").verdict == FAIL
+
+
+def test_no_fisher_information_that_is_nan_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_biases(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+        found = diagonal_fisher(*arguments, **options)
+        return {name: value * math.nan if name.endswith("bias") else value for name, value in found.items()}
+
+    monkeypatch.setattr(library_checks, "diagonal_fisher", of_biases)
+    assert of_check("fisher against autograd").verdict == FAIL
+
+
+def test_a_tasks_end_is_timed_after_as_many_tasks_as_are_said() -> None:
+    network, blip = library_checks._mlp(3)
+    end, bits = library_checks._end_of_task(network, blip), blip.bits["0.weight"].clone()
+    end()
+    after = blip.bits["0.weight"].clone()
+    assert blip.tasks == 4
+    assert not after.equal(bits), "the call does freeze bits"
+    end()
+    assert blip.tasks == 4
+    assert blip.bits["0.weight"].equal(after)
+
+
+def test_returns_by_chance_that_are_not_above_0_have_no_ratio(tmp_path: Path) -> None:
+    write_game_run(tmp_path, R=[[10], [10, -2]], random=[5, -1])
+    write_game_run(tmp_path, "sgd", R=[[10], [10, 4]], random=[5, 1])
+    found = over_chance(load_runs([tmp_path])).to_dict()
+    assert math.isnan(found["atari", "blip", 0])
+    assert found["atari", "sgd", 0] == pytest.approx(2)
 
 
 def test_ratios_are_of_interleaved_times() -> None:

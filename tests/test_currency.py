@@ -47,6 +47,14 @@ def test_bits_are_those_of_the_weights_and_of_what_the_method_keeps(trained: She
     assert needed.loc[("ewc", 1), "score"] == pytest.approx(accuracy[accuracy["task_learned"] == 1]["accuracy"].mean())
 
 
+def test_a_network_for_each_task_needs_a_network_for_each_task(shell: Shell) -> None:
+    assert shell.train("single-task", "--set", "training.epochs=1", "--no-weights")[0] == 0
+    needed = bits_needed(load_runs([shell.runs])).set_index("task_learned")
+    network = 32 * (64 * 8 + 8 + 2 * (8 * 5 + 5))
+    assert needed["method_bits"].tolist() == [0, network]
+    assert needed.loc[1, "needed"] == 2 * network
+
+
 def test_the_same_accuracy_is_the_same_text_in_every_table(tmp_path: Path) -> None:
     """A mean of 95.865 % lies between two hundredths: the order of adding must not decide which of them is printed."""
     for run in ("runs/pmnist/blip/seed0", "runs/pmnist/sgd/seed0"):

@@ -266,6 +266,16 @@ def test_every_kind_of_image_is_converted(name: str, zoo: Path) -> None:
     np.testing.assert_allclose(image, np.broadcast_to(np.array(colour)[:, None, None], (3, 4, 4)), atol=3)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_16_bits_are_refused_which_would_be_black_and_white(channels: int, tmp_path: Path) -> None:
+    ramp = np.linspace(0, 65535, 144).astype(np.uint16).reshape(12, 12)
+    path = tmp_path / "camera.png"
+    Image.fromarray(ramp).save(path)
+    with pytest.raises(BlipError, match=r"camera\.png: .*expected 8 bits a channel") as error:
+        read_image(path, 12, channels)
+    assert one_line(error)
+
+
 def test_other_files_are_passed_over(zoo: Path) -> None:
     before = read_zoo(zoo)
     for path in ("README", "train/notes.txt", "train/ape/Thumbs.db", "test/bee/labels.csv"):
@@ -340,6 +350,25 @@ def test_labels_that_do_not_fit_are_refused(labels: list[int], expected: str) ->
         data.check("mine")
     assert one_line(error).startswith("mine: ")
     assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "expected"),
+    [
+        (np.zeros((2, 1, 2, 2), np.float32), np.array([0, 1]), "train images: expected uint8"),
+        (np.zeros((2, 6, 6, 1), np.uint8), np.array([0, 1]), r"found uint8 of shape \(2, 6, 6, 1\)"),
+        (np.zeros((2, 36), np.uint8), np.array([0, 1]), r"found uint8 of shape \(2, 36\)"),
+        (
+            np.zeros((2, 1, 2, 2), np.uint8),
+            np.array([0, 1], np.uint8),
+            r"train labels: expected int64 \(n,\), found uint8",
+        ),
+    ],
+)
+def test_images_and_labels_of_another_kind_are_refused(images: Any, labels: Any, expected: str) -> None:
+    data = Dataset(images, labels, images, labels, ("a", "b"), (0.5,), (0.5,))
+    with pytest.raises(BlipError, match=f"^mine: .*{expected}"):
+        data.check("mine")
 
 
 # Splits

@@ -468,6 +468,64 @@ def test_a_layer_whose_first_dimension_is_not_the_batch_is_refused(reshape: Call
         diagonal_fisher(layer, logits, [torch.randn(5, 6, 4)])
 
 
+def test_a_first_dimension_that_is_as_long_as_the_batch_by_chance_is_refused() -> None:
+    """Positions of as many steps as there are samples: their squares were those of sums over samples."""
+    position, word = nn.Embedding(6, 3), nn.Embedding(9, 3)
+    features = nn.ModuleList([position, word])
+
+    def logits(x: Tensor) -> Tensor:
+        output: Tensor = (word(x) + position(torch.arange(x.shape[1]))).mean(1)
+        return output
+
+    for samples in (6, 5):
+        with pytest.raises(
+            ValueError, match=r"Embedding\(6, 3\): input of shape \(6,\), expected the batch of \d first"
+        ):
+            diagonal_fisher(features, logits, [torch.randint(0, 9, (samples, 6))])
+    found = diagonal_fisher(features, logits, [torch.randint(0, 9, (6, 6))], unprotected=["0"])
+    assert set(found) == {"1.weight"}
+
+
+def test_samples_are_counted_by_what_the_network_answers() -> None:
+    """A mapping of two inputs, or two side by side, are not two samples."""
+    torch.manual_seed(0)
+    layer, x, labels = nn.Linear(4, 3), torch.randn(50, 4), torch.randint(0, 3, (50,))
+    expected = diagonal_fisher(layer, layer, [(x, labels)])
+    by_name = diagonal_fisher(layer, lambda batch: layer(batch["x"]), [({"x": x, "mask": x}, labels)])
+    side_by_side = diagonal_fisher(layer, lambda batch: layer(batch[0]), [((x, x), labels)])
+    torch.testing.assert_close([by_name, side_by_side], [expected] * 2)
+
+
+def test_batches_of_inputs_alone_may_come_as_a_loader_gives_them() -> None:
+    torch.manual_seed(0)
+    layer, x = nn.Linear(4, 3), torch.randn(12, 4)
+    alone = diagonal_fisher(layer, layer, DataLoader(TensorDataset(x), batch_size=5), labels="exact")
+    torch.testing.assert_close(alone, diagonal_fisher(layer, layer, x.split(5), labels="exact"))
+    with pytest.raises(ValueError, match="expected inputs, or pairs of inputs and labels, found 3 parts"):
+        diagonal_fisher(layer, layer, [(x, x, x)])
+
+
+def test_a_misspelled_kind_of_labels_is_refused() -> None:
+    layer: Any = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="labels: expected 'sampled' or 'exact', found 'Exact'"):
+        diagonal_fisher(layer, layer, [torch.randn(5, 4)], labels="Exact")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_compiled_features_have_the_same_fisher_information(in_place: bool) -> None:
+    torch.manual_seed(0)
+    features, head, x = nn.Sequential(nn.Linear(4, 5), nn.ReLU()), nn.Linear(5, 3), torch.randn(6, 4)
+    expected = diagonal_fisher(features, lambda x: head(features(x)), [x], labels="exact")
+    compiled: Any = features
+    if in_place:
+        features.compile(backend="aot_eager")
+    else:
+        compiled = torch.compile(features, backend="aot_eager")
+    head(compiled(x)).sum().backward()  # a graph is there, which no later hook is seen in
+    found = diagonal_fisher(features, lambda x: head(compiled(x)), [x], labels="exact")
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 class LargestTensor(TorchDispatchMode):
     """Elements of the largest tensor that any operation inside returns."""
 

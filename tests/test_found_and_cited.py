@@ -121,7 +121,9 @@ def test_the_workflow_is_laid_out_as_snakemakes_catalog_asks() -> None:
     rules = "".join(path.read_text() for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     assert stack["report"] == ("report(" in rules)
     # The environment is made of the checkout, and the image is a file of it: neither is there where it is deployed.
-    assert stack["conda"] == ("pip install --no-deps ." not in (ROOT / "envs/environment.post-deploy.sh").read_text())
+    assert stack["conda"] == (
+        "pip install --no-deps --editable ." not in (ROOT / "envs/environment.post-deploy.sh").read_text()
+    )
     assert stack["apptainer"] == read("config/config.yaml")["container"].startswith("docker://")
 
 

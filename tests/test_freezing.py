@@ -536,6 +536,8 @@ def test_fisher_information_whose_average_would_overflow_is_refused(dtype: torch
         (lambda s: s["ranges"]["0.weight"][1].fill_(9), "ranges of 0.weight: expected lowest ≤ highest"),
         (lambda s: s["ranges"]["0.weight"][1].fill_(math.inf), "ranges of 0.weight: has values that are not finite"),
         (lambda s: s.pop("centres"), "centres: .* other layers"),
+        (lambda s: s.update(max_bits=19), "max_bits: the state is of 19, expected 20"),
+        (lambda s: s["bounds"].update({"0.weight": 9.0}), "bounds of 0.weight: the state is of ±9.0, expected ±"),
         (lambda s: s["centres"]["1.weight"].fill_(math.nan), "centres of 1.weight: has values that are not finite"),
     ],
 )
@@ -549,6 +551,65 @@ def test_a_state_that_cannot_be_is_refused_and_changes_nothing(
     with pytest.raises(ValueError, match=message):
         blip.load_state_dict(state)
     torch.testing.assert_close(blip.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_state_of_before_ranges_were_said_is_taken_up() -> None:
+    state = consolidated(NETWORKS["norms"](), 2).state_dict()
+    del state["max_bits"], state["bounds"]
+    blip = consolidated(NETWORKS["norms"]())
+    blip.load_state_dict(state)
+    assert blip.tasks == 2
+
+
+class Scaled(nn.Module):
+    """Equalised learning rate: the weight is the parameter / √n."""
+
+    def forward(self, v: Tensor) -> Tensor:
+        return v / math.sqrt(v[0].numel())
+
+
+def test_a_state_whose_middle_is_far_from_0_is_taken_up_again() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(4608, 40)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Scaled())
+    with torch.no_grad():
+        layer.parametrizations.weight.original.normal_()  # type: ignore[union-attr, operator]
+    blip = consolidated(nn.Sequential(layer))
+    blip.load_state_dict(copy.deepcopy(blip.state_dict()))
+    assert blip.tasks == 1
+
+
+def test_a_misspelled_n_is_refused() -> None:
+    with pytest.raises(ValueError, match="n: expected 'fan-in' or 'max-fan-in-outputs', found 'fan_in'"):
+        BLIP(nn.Linear(4, 3), 1e-10, n="fan_in")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d(4), nn.InstanceNorm1d(30, affine=True, track_running_stats=True)])
+def test_running_statistics_that_a_further_task_changes_are_named(norm: nn.Module) -> None:
+    features = nn.Sequential(nn.Linear(3, 4), norm)
+
+    def learn(blip: BLIP) -> None:
+        features(torch.randn(30, 3))
+        blip.consolidate({name: torch.full_like(p, 1e-3) for name, p in blip.parameters.items()})
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        blip = BLIP(features, 1e-10)
+        learn(blip)
+    with pytest.warns(UnprotectedWarning, match=r"does not protect 1\.running_mean, 1\.running_var, which this task"):
+        learn(blip)
+    assert blip.tasks == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        norm.eval()
+        learn(blip)
+        norm.train()
+        learn(BLIP(features, 1e-10, unprotected=["1"]))
+    strict = BLIP(features, 1e-10, strict=True)
+    learn(strict)
+    with pytest.raises(ValueError, match="running_mean"):
+        learn(strict)
+    assert strict.tasks == 1, "nothing was changed"
 
 
 def test_what_says_nothing_returns_to_where_it_says_nothing() -> None:

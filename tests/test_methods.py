@@ -759,7 +759,7 @@ def test_blip_draws_the_fisher_information_from_a_part_of_the_training_images() 
     method.network.features.register_forward_hook(lambda *_: seen.append(len(_[2])))
     method.before_task(0)
     method.after_task(0, examples("mlp", 0))
-    assert sum(seen) == 2 * 8, "of 24"
+    assert seen == [2 * 8, 2], "of 24; two of them again, alone, which tells whether the batch comes first"
 
 
 def test_blip_scales_the_fisher_information_by_its_batch_size_as_published() -> None:
@@ -1004,6 +1004,37 @@ def test_gpm_projects_a_linear_layers_gradient_and_nothing_else(shape: tuple[int
             assert_same(x.grad, expected["x"])
         assert x.grad is not None
         expected = {"weight": layer.weight.grad.clone(), "x": x.grad.clone()}
+
+
+def test_gpm_projects_the_gradient_of_a_layer_whose_input_lies_apart() -> None:
+    """Of the first of several tokens, as a transformer's head has it."""
+    torch.manual_seed(0)
+    network = MultiHeadNetwork(nn.Sequential(nn.Identity(), nn.Linear(6, 4)), 4, [2])
+    method: Any = METHODS["gpm"](network, METHODS["gpm"].Settings(), 0)
+    basis = torch.linalg.qr(torch.randn(6, 2))[0]
+    method.bases = {"1": basis}
+    method.before_task(1)
+    network.features(torch.randn(5, 3, 6)[:, 0]).square().sum().backward()
+    method.before_step()
+    gradient = network.features[1].weight.grad
+    assert gradient.norm() > 0.1
+    assert (gradient @ basis).norm() < 1e-5 * gradient.norm()
+
+
+@pytest.mark.parametrize("name", ["sgd-frozen", "packnet", "gpm", "mas"])
+def test_parts_that_do_not_train_stay_so(name: str) -> None:
+    """A stem that was trained elsewhere."""
+    torch.manual_seed(0)
+    network = build_network(*NETWORKS["mlp"], CLASSES)
+    stem = next(network.features.parameters())
+    stem.requires_grad_(False)
+    before = stem.detach().clone()
+    method = METHODS[name](network, METHODS[name].Settings(**SETTINGS.get(name, {})), 0)
+    for task in (0, 1):
+        method.before_task(task)
+        assert not stem.requires_grad
+        method.after_task(task, examples("mlp", task))
+    assert torch.equal(stem, before)
 
 
 # packnet, hat

@@ -195,3 +195,20 @@ def test_dropout_is_drawn_from_the_global_generator() -> None:
         drops.append(Dropout(0.5)(x))
     assert torch.equal(drops[0], drops[1])
     assert not torch.equal(drops[0], drops[2])
+
+
+def test_a_network_of_ones_own_needs_features_alone() -> None:
+    class Mine:
+        def features(self, shape: tuple[int, ...]) -> tuple[nn.Module, int]:
+            return nn.Sequential(nn.Flatten(), nn.Linear(shape[1] * shape[2], 3)), 3
+
+    network = build_network(Mine(), (1, 2, 2), [2, 2])  # type: ignore[arg-type]
+    assert network.heads[0].bias is not None
+
+
+def test_numbers_that_a_method_adds_to_the_network_itself_are_shared() -> None:
+    network = MultiHeadNetwork(nn.Linear(4, 3), 3, [2, 2])
+    before, by_task = network.numbers()
+    network.scale = nn.Parameter(torch.ones(5))
+    assert network.numbers() == (before + 5, by_task)
+    assert "scale" not in network.parameters_of(0)

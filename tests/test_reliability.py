@@ -363,6 +363,22 @@ def test_settings_of_the_workflow_that_are_no_plain_text_are_refused(key: str, v
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        *((key, None, "a text without braces") for key in ("suite", "raw", "data", "results", "device", "products")),
+        ("products", "mkl", "auto, default or onednn, found 'mkl'"),
+        ("device", "cuda:", "auto, cpu, cuda or one such as cuda:1, found 'cuda:'"),
+        ("threads", 257, "at most 256, found 257"),
+        ("threads", None, "a number of CPU threads, found None"),
+    ],
+)
+def test_settings_of_the_workflow_that_no_job_would_take_are_refused(key: str, value: object, expected: str) -> None:
+    settings = yaml.safe_load((ROOT / "config/config.yaml").read_text())
+    with pytest.raises(BlipError, match=f"^config: {key}: expected {expected}"):
+        check_settings(settings | {key: value})
+
+
 def test_whatever_a_setting_holds_is_a_word_of_a_command() -> None:
     """Placeholders in the commands of rules are quoted, but for numbers and what the plan itself writes."""
     ours = {"threads", "wildcards.seed", "params.seeds", "params.weights"}

@@ -22,7 +22,7 @@ from blip.results.course import draw_course
 from blip.results.figures import draw_average, draw_forgetting, write_figures
 from blip.results.loading import method_order
 from blip.results.markup import latex_escape
-from blip.results.settings import mixed_settings, settings_by_method
+from blip.results.scenario import mixed_settings, settings_by_method
 from blip.results.style import luminance, method_looks
 from blip.results.tables import method_table
 
@@ -163,6 +163,29 @@ def test_settings_that_runs_do_not_share_are_said(tmp_path: Path) -> None:
     text = write_tables(runs, tmp_path / "out")
     assert "Warning: blip of mnist5 mixes 2 values of training.epochs" in text
     assert "training.epochs is 20 for blip; 5 for blip, sgd" in text
+
+
+def test_seeds_of_plasticity_are_said_where_they_are_fewer(root: Path) -> None:
+    write_run(root, method="single-task", seed=0, R=BEST)
+    write_run(root, method="sgd", seed=2, R=BEST)
+    note = "Plasticity is over the seeds of single-task alone: blip 1, sgd 1"
+    assert note in write_tables(load_runs([root]), root / "tables")
+    for seed in (1, 2):
+        write_run(root, method="single-task", seed=seed, R=BEST)
+    assert "Plasticity is over" not in write_tables(load_runs([root]), root / "tables")
+
+
+def test_names_and_signs_are_set_right_in_latex(root: Path) -> None:
+    for seed in range(6):
+        write_run(root, method="imm-mode", seed=seed, R=[[0.9], [0.5 + seed / 1000, 0.8]])
+        write_run(root, method="blip", seed=seed, R=[[0.9], [0.4, 0.8]])
+    write_tables(load_runs([root]), root / "tables")
+    text = (root / "tables/comparison.tex").read_text()
+    assert "& imm-mode &" in text
+    assert "imm-mode is better" in text
+    assert "$-$5.1" in text
+    assert "$<$ 0.001" in text
+    assert not re.search(r"(?<!\$)<", text)
 
 
 def test_order_of_methods() -> None:

@@ -1,5 +1,6 @@
 """Runs on games in, tables and figures of returns out."""
 
+import shutil
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,9 +10,12 @@ from run_folders import write_game_run, write_run
 
 from blip.errors import BlipError
 from blip.results import load_runs, run_metrics, write_tables
+from blip.results.ablations import ablation
+from blip.results.course import course
 from blip.results.figures import draw_returns, write_figures
 from blip.results.metrics import normalised_scores, reference_scores, scores_kept
 from blip.results.style import method_looks
+from blip.results.variants import variants
 
 RANDOM = [10.0, 100.0]
 KEEPS = [[110.0], [110.0, 200.0]]
@@ -70,6 +74,45 @@ def test_tables_of_games(root: Path) -> None:
     saved = pd.read_csv(root / "tables/tables/atari_returns.csv")
     assert saved[["game", "method"]].drop_duplicates().shape == (4, 2)
     assert "normalised return" in (root / "tables/tables/atari.tex").read_text()
+
+
+def test_variants_are_on_the_scale_of_the_experiment_as_it_is(tmp_path: Path) -> None:
+    """A variant that learns next to nothing would be at 100 % on a scale of its own."""
+    for seed in range(2):
+        write_game_run(tmp_path / "runs", R=[[101], [101, 52]], random=[1, 2], seed=seed)
+        for f_prior, last in ((1e-15, 7), (1e-14, 27)):
+            settings = {"methods.blip.f_prior": f_prior}
+            variant = {"variant": {"of": "atari", "settings": settings}}
+            changed = {"experiment": f"atari.f_prior-{f_prior:g}", "config": variant}
+            write_game_run(tmp_path / f"{f_prior}", R=[[11], [11, last]], random=[1, 2], seed=seed, **changed)
+    runs = load_runs([tmp_path])
+    weak = [0.1, (0.1 + 0.1) / 2]  # 10 of 100 points, and 5 of 50
+    metrics = run_metrics(runs).set_index(["experiment", "seed"])["acc"]
+    assert metrics["atari", 0] == pytest.approx(1)
+    assert metrics["atari.f_prior-1e-15", 0] == pytest.approx(weak[1])
+    assert ablation(runs.of(*runs.groups()["atari.f_prior"]))["acc"].tolist() == pytest.approx([0.1, 0.1, 0.3, 0.3])
+    assert variants(runs)["acc_difference"].iloc[1:].tolist() == pytest.approx([-0.7, -0.9])  # by name
+    frame = course(runs.of(*runs.groups()["atari.f_prior"]))
+    assert frame["newest"].max() == pytest.approx(0.5)
+
+    shutil.rmtree(tmp_path / "runs/atari/blip")
+    alone = load_runs([tmp_path])
+    together = ablation(alone.of(*alone.groups()["atari.f_prior"]))["acc"]
+    assert together.tolist() == pytest.approx([0.6, 0.6, 1, 1]), "then of the best of all variants: 10 and 25 points"
+
+
+@pytest.mark.parametrize(("longer", "shorter"), [("blip", "sgd"), ("sgd", "blip")])
+def test_runs_of_other_numbers_of_games_stand_beside_each_other(tmp_path: Path, longer: str, shorter: str) -> None:
+    write_game_run(tmp_path / "runs", longer, R=[[110], [110, 50], [90, 50, 70]], random=[10, 10, 10])
+    write_game_run(tmp_path / "runs", shorter, R=[[60], [35, 50]], random=[10, 10])
+    text = write_tables(load_runs([tmp_path]), tmp_path / "out")
+    lines = [line for line in text.splitlines() if line.startswith(("| Boxing", "| Riverraid"))]
+    assert len(lines) == 2
+    assert "110.0 → 90.0" in lines[0]
+    assert "60.0 → 35.0" in lines[0]
+    assert "70.0 → 70.0" in lines[1]
+    assert "–" in lines[1]
+    assert "nan" not in text
 
 
 def test_figures_of_games(root: Path) -> None:

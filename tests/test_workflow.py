@@ -117,6 +117,10 @@ def test_the_demo_plans_every_run(clone: Path) -> None:
         (["sweet=small.yaml"], r"unknown key sweet \(known: .*suite"),
         (["suite=small.yaml", "threads=none"], r"threads: expected a number"),
         (["suite=small.yaml", "jobs_per_gpu=0"], r"jobs_per_gpu: expected a number of jobs, found 0"),
+        (
+            ["suite=small.yaml", "device=gpu"],
+            r"config: device: expected auto, cpu, cuda or one such as cuda:1, found 'gpu'",
+        ),
     ],
 )
 def test_bad_configuration_stops_before_any_job(clone: Path, settings: list[str], expected: str) -> None:
@@ -154,7 +158,13 @@ def test_a_suite_runs_and_reruns_exactly_what_a_change_touches(clone: Path) -> N
 
     tiny.write_text(TINY.replace("ewc: {", "ewc: {strength: 7, "))
     jobs = planned(snakemake(clone, *small, "-n")[1])
-    assert jobs == {"default": 1, "train_tiny_ewc": 1, "tables": 1, "figures": 1, "page": 1}
+    touched = {"default": 1, "train_tiny_ewc": 1, "tables": 1, "figures": 1, "page": 1}
+    assert jobs == touched
+
+    tiny.write_text(TINY)
+    (clone / "small.yaml").write_text(SUITE + "    set: {methods.ewc.strength: 9}\n")
+    assert planned(snakemake(clone, *small, "-n")[1]) == touched, "and no data, which are the same"
+    (clone / "small.yaml").write_text(SUITE)
 
     tiny.write_text(TINY.replace("lr: 0.1", "lr: 0.2"))
     jobs = planned(snakemake(clone, *small, "-n")[1])
@@ -270,6 +280,27 @@ def test_a_failed_job_keeps_its_log_and_the_others_go_on(clone: Path) -> None:
     assert "parameters and their gradients take" in (out / "logs" / "train" / "tiny-ewc-seed0.log").read_text()
     assert not (out / "runs" / "tiny" / "ewc" / "seed0" / "accuracy.csv").exists()
     assert (out / "runs" / "tiny" / "blip" / "seed0" / "accuracy.csv").exists()
+
+
+def test_a_run_does_not_pass_for_one_that_failed(clone: Path) -> None:
+    """Snakemake puts back what was there before a job that fails, and takes that for what the job was to make."""
+    (clone / "tiny.yaml").write_text(TINY)
+    suite, config = clone / "again.yaml", ("--config", "suite=again.yaml")
+    text = SUITE.replace("small", "again").replace("[blip, ewc]", "[ewc]")
+    suite.write_text(text)
+    assert snakemake(clone, *config)[0] == 0
+    record = clone / "results/again/runs/tiny/ewc/seed0/run.json"
+    before = record.read_bytes()
+    suite.write_text(text + "    set: {network_changes.ewc.hidden: [100000000000]}\n")
+    assert snakemake(clone, *config)[0] == 1
+    assert record.read_bytes() == before, "nothing is lost"
+    jobs = planned(snakemake(clone, *config, "-n")[1])
+    assert jobs["train_tiny_ewc"] == jobs["tables"] == jobs["figures"] == jobs["page"] == 1
+    suite.write_text(text)
+    status, output = snakemake(clone, *config)
+    assert status == 0, output
+    assert record.read_bytes() == before, "complete already"
+    assert planned(snakemake(clone, *config, "-n")[1]) == {}
 
 
 GAMES = """\

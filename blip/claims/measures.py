@@ -55,7 +55,10 @@ def lost_bits(runs: Runs) -> PerRun:
 
 
 def over_chance(runs: Runs) -> PerRun:
-    """Score just after learning a task / by chance, where scores are no shares; the lowest of all tasks."""
+    """Score just after learning a task / by chance, where scores are no shares; the lowest of all tasks.
+
+    Of no run with a task in which chance is not above 0, where a ratio says nothing.
+    """
     parts = []
     for name in runs.experiments():
         selected = runs.of(name)
@@ -64,7 +67,8 @@ def over_chance(runs: Runs) -> PerRun:
         scores = selected.raw_scores()
         learned = scores[scores["task_learned"] == scores["task"]].set_index([*KEYS, "task"])["score"]
         chance = selected.tables[selected.score.chance].set_index([*KEYS, "task"])[selected.score.column]
-        parts.append((learned / chance).groupby(KEYS).min())
+        ratios = (learned / chance).where(chance > 0)
+        parts.append(ratios.groupby(KEYS).agg(lambda of: of.min(skipna=False)))
     return pd.concat(parts) if parts else _nothing()
 
 

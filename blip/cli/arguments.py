@@ -15,8 +15,6 @@ Argument: TypeAlias = Callable[[argparse.ArgumentParser], object]
 """Adds an argument to a command's parser."""
 Run: TypeAlias = Callable[[argparse.Namespace], int | None]
 
-MOST_THREADS = 256
-"""With more than a machine lets a process have, PyTorch ends in a segmentation fault."""
 DIGITS = 15
 """Most that a number has: all of these are exact everywhere."""
 
@@ -128,6 +126,7 @@ def training(options: argparse.Namespace) -> "Training":
     """How runs are trained; sets the number of threads."""
     import torch
 
+    from blip.plan import MOST_THREADS
     from blip.runs.train import Training
 
     if not 1 <= options.threads <= MOST_THREADS:

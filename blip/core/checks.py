@@ -85,31 +85,38 @@ def check_state(
     tasks = state["tasks"]
     if not isinstance(tasks, int) or isinstance(tasks, bool) or tasks < 0:
         raise ValueError(f"tasks: expected a whole number ≥ 0, found {tasks!r}")
+    state = {"max_bits": max_bits, "bounds": bounds, **state}  # which older states do not have
+    if state["max_bits"] != max_bits:
+        raise ValueError(f"max_bits: the state is of {state['max_bits']!r}, expected {max_bits}")
     centred = [name for name, c in covered.items() if not c.rests_at_zero]
     tables = {"bits": covered, "running_fisher": covered, "ranges": covered if tasks else (), "centres": centred}
+    tables["bounds"] = covered
     for key, names in tables.items():
         table = state.get(key, {})
         if not isinstance(table, Mapping) or set(table) != set(names):
             raise ValueError(f"{key}: the state belongs to a network with other layers")
     for name, c in covered.items():
-        shape, centre = c.parameter.shape, 0.0
+        shape, centre = c.parameter.shape, torch.zeros(())
         _check_tensor(f"bits of {name}", state["bits"][name], shape, torch.uint8, 0, max_bits)
         running = state["running_fisher"][name]
         _check_tensor(f"running_fisher of {name}", running, shape, torch.float32, math.ulp(0), math.inf)
         if not c.rests_at_zero:
             centre = state["centres"][name]
             _check_tensor(f"centres of {name}", centre, shape, torch.float32, -math.inf, math.inf)
+        bound = state["bounds"][name]
+        if not isinstance(bound, float) or not math.isclose(bound, bounds[name], rel_tol=1e-9):
+            raise ValueError(f"bounds of {name}: the state is of ±{bound}, expected ±{bounds[name]:g}")
         if tasks:
             _check_range(f"ranges of {name}", state["ranges"][name], shape, centre, bounds[name])
 
 
-def _check_range(what: str, pair: Any, shape: torch.Size, centre: Tensor | float, bound: float) -> None:
+def _check_range(what: str, pair: Any, shape: torch.Size, centre: Tensor, bound: float) -> None:
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise ValueError(f"{what}: expected the lowest and the highest values")
     for end in pair:
         _check_tensor(what, end, shape, torch.float32, -math.inf, math.inf)
     low, high = (end - centre for end in pair)
-    most = bound * (1 + 2**-20)  # of float32's roundings
+    most = bound + bound * 2**-20 + centre.abs() * 2**-23  # of float32's roundings
     if not bool(((low <= high) & (low >= -most) & (high <= most)).all()):
         raise ValueError(f"{what}: expected lowest ≤ highest, both within ±{bound:g} of the middle")
 

@@ -6,6 +6,7 @@ weights for a linear layer: Σ_n (g_n xₙᵀ)² = (G∘G)ᵀ(X∘X). A convolut
 squaring; there the per-sample gradients of one chunk of samples are made by a batched matrix product.
 """
 
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, TypeAlias
@@ -30,8 +31,8 @@ from blip.core.per_sample import Call, add_squares
 
 def diagonal_fisher(
     features: nn.Module,
-    logits: Callable[[Tensor], Tensor],
-    batches: Iterable[Tensor | tuple[Tensor, Tensor] | list[Tensor]],
+    logits: Callable[[Any], Tensor],
+    batches: Iterable[Any],
     *,
     loss_batch_size: int = 1,
     labels: Literal["sampled", "exact"] = "sampled",
@@ -42,9 +43,9 @@ def diagonal_fisher(
 ) -> dict[str, Tensor]:
     """Diagonal Fisher information of every layer in `features` that BLIP covers, as far as it trains.
 
-    `logits(x)` runs the whole network, (n, ...) to (n, classes), and must pass through `features`. A batch is x, and
-    labels are then those of the network's own prediction (the Fisher information proper), or a pair (x, labels), as a
-    `DataLoader` of labelled examples gives, and the given labels are used (the empirical one, which is not published).
+    `logits(x)` runs the whole network, (n, ...) to (n, classes), and must pass through `features`. A batch is what it
+    takes, x or [x]; labels are then those of the network's own prediction (the Fisher information proper). Or it is a
+    pair (x, labels), as `DataLoader`s give, whose labels are used (the empirical one, which is not published).
     `features` runs in evaluation mode: no dropout, fixed batch-norm statistics. Call `eval()` of a head that has them.
 
     `labels`: one is `sampled` for each x from the prediction p, as published; or the expectation over them is `exact`,
@@ -66,13 +67,13 @@ def diagonal_fisher(
     `batch_statistics` says that each sample's gradient may hold some of the others'.
     """
     over_batch = _over_batch(features, batch_statistics)
-    parameters = _checked(features, loss_batch_size, max_classes, [*unprotected, *over_batch])
+    parameters = _checked(features, loss_batch_size, labels, max_classes, [*unprotected, *over_batch])
     fisher = {name: torch.zeros_like(c.parameter, dtype=_accumulated(c.parameter)) for name, c in parameters.items()}
     exact = max_classes if labels == "exact" else 0
     samples = 0
-    with _evaluation_mode(features), torch.enable_grad(), _full_precision(parameters):
-        for batch in batches:
-            samples += _add_batch(fisher, features, parameters, logits, batch, exact, generator)
+    with _evaluation_mode(features), torch.enable_grad(), _full_precision(parameters), _uncompiled():
+        for x, given in _checked_batches(batches, features, parameters, logits):
+            samples += _add_batch(fisher, features, parameters, logits, x, given, exact, generator)
     if not samples:
         raise ValueError("batches: expected at least one sample, found none")
     for value in fisher.values():
@@ -84,19 +85,55 @@ def _add_batch(
     fisher: dict[str, Tensor],
     features: nn.Module,
     parameters: dict[str, Covered],
-    logits: Callable[[Tensor], Tensor],
-    batch: Tensor | tuple[Tensor, Tensor] | list[Tensor],
+    logits: Callable[[Any], Tensor],
+    x: Any,
+    given: Tensor | None,
     exact: int,
     generator: torch.Generator | None,
 ) -> int:
     """Add the squared gradients of a batch, in place; how many samples it has."""
-    x, given = batch if isinstance(batch, tuple | list) else (batch, None)
     with _recorded_calls(features, parameters) as calls:
         output = logits(x)
         seen = {layer: list(layer_calls) for layer, layer_calls in calls.items()}
         chosen = _weighted_labels(output.detach(), exact, generator) if given is None else [(given, None)]
         _add_squared_gradients(fisher, parameters, seen, output, chosen)
-    return len(x)
+    return len(output)
+
+
+def _checked_batches(
+    batches: Iterable[Any], features: nn.Module, parameters: dict[str, Covered], logits: Callable[[Any], Tensor]
+) -> Iterator[tuple[Any, Tensor | None]]:
+    """Inputs of each batch and its labels, if it has some.
+
+    Two samples of the first batch run alone after it: as many positions as there are samples look like a batch, but
+    stay as many.
+    """
+    for i, batch in enumerate(batches):
+        parts = batch if isinstance(batch, tuple | list) else [batch]
+        if not 1 <= len(parts) <= 2:
+            raise ValueError(f"batches: expected inputs, or pairs of inputs and labels, found {len(parts)} parts")
+        yield parts[0], parts[1] if len(parts) == 2 else None
+        if i == 0 and isinstance(parts[0], Tensor) and len(parts[0]) > 2:
+            with _recorded_calls(features, parameters) as calls:
+                logits(parts[0][:2])
+            for layer, seen in calls.items():
+                for x, _ in seen:
+                    _check_batch(layer, x, 2)
+
+
+def _check_batch(layer: Layer, x: Tensor, samples: int) -> None:
+    if not len(x) == samples or x.dim() < smallest_input(layer):
+        raise ValueError(f"{layer}: input of shape {tuple(x.shape)}, expected the batch of {samples} first")
+
+
+@contextmanager
+def _uncompiled() -> Iterator[None]:
+    """Compiled modules run as they were written: what was compiled before does not see hooks that come later."""
+    if "torch._dynamo" not in sys.modules:  # nothing was compiled
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 def batch_gradient_fisher(
@@ -179,11 +216,13 @@ def _over_batch(features: nn.Module, allowed: bool) -> list[str]:
 
 
 def _checked(
-    features: nn.Module, loss_batch_size: int, max_classes: int, unprotected: Collection[str]
+    features: nn.Module, loss_batch_size: int, labels: str, max_classes: int, unprotected: Collection[str]
 ) -> dict[str, Covered]:
     """The parameters whose Fisher information can be had; ValueError where some cannot, or arguments are bad."""
     if loss_batch_size < 1 or max_classes < 1:
         raise ValueError(f"expected loss_batch_size and max_classes ≥ 1, found {loss_batch_size} and {max_classes}")
+    if labels not in ("sampled", "exact"):
+        raise ValueError(f"labels: expected 'sampled' or 'exact', found {labels!r}")
     names = check_names(features, unprotected)
     foreign = foreign_layers(features, names)
     if foreign:
@@ -276,8 +315,7 @@ def _output_gradients(
     for layer, layer_calls in calls.items():
         pairs[layer] = [(x, g) for x, _ in layer_calls if (g := next(gradients)) is not None]
         for x, _ in pairs[layer]:
-            if not len(x) == samples or x.dim() < smallest_input(layer):
-                raise ValueError(f"{layer}: input of shape {tuple(x.shape)}, expected the batch of {samples} first")
+            _check_batch(layer, x, samples)
     for name, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
             raise ValueError(f"{name} is used without calling its layer, so its Fisher information cannot be seen")

@@ -17,6 +17,7 @@ from blip.core.layers import (
     check_names,
     layer_parameters,
     other_parameters,
+    running_statistics,
 )
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ class BLIP:
     """Bit-level information preserving for `features`: linear layers, convolutions, embeddings, affine norms.
 
     Parameters that do not train (`requires_grad` off when this is built) are left alone. Those that train and belong to
-    no layer that is covered are not protected: a warning names them (`UnprotectedWarning`).
+    no layer that is covered are not protected: a warning names them (`UnprotectedWarning`). Another names the running
+    statistics of norms that a further task changed, when it is consolidated.
 
     After t tasks, with quantised values ("anchors") a and k frozen bits:
 
@@ -68,6 +70,8 @@ class BLIP:
         unprotected: Collection[str] = (),
         strict: bool = False,
     ) -> None:
+        if n not in ("fan-in", "max-fan-in-outputs"):
+            raise ValueError(f"n: expected 'fan-in' or 'max-fan-in-outputs', found {n!r}")
         if not all(0 < v < math.inf for v in (f_prior, weight_range, bias_range)) or not 1 <= max_bits <= 24:
             raise ValueError("f_prior and ranges must be positive and finite, max_bits between 1 and 24")
         self.max_bits = max_bits
@@ -86,12 +90,17 @@ class BLIP:
         if not self.parameters:
             raise ValueError("features has no layer that trains and is covered, such as nn.Linear or nn.Conv1d/2d/3d")
         self._others = other_parameters(features, self.unprotected)
+        self._strict = strict
         if self._others:
-            unseen = f"BLIP does not protect {', '.join(self._others)}: freeze them, or name them in `unprotected`"
-            if strict:
-                raise ValueError(unseen)
-            warnings.warn(unseen, UnprotectedWarning, stacklevel=2)
+            self._say(f"BLIP does not protect {', '.join(self._others)}: freeze them, or name them in `unprotected`", 3)
         self._ranges = self._first_ranges()
+        self._statistics: dict[str, Tensor] = {}
+        """Running statistics of norms after the last task, as far as this instance has seen it."""
+
+    def _say(self, unprotected: str, stacklevel: int) -> None:
+        if self._strict:
+            raise ValueError(unprotected)
+        warnings.warn(unprotected, UnprotectedWarning, stacklevel=stacklevel)
 
     def _add(
         self, name: str, covered: Covered, f_prior: float, n: Literal["fan-in", "max-fan-in-outputs"], reach: float
@@ -170,11 +179,13 @@ class BLIP:
         `fisher` is the diagonal Fisher information of the task at the trained (not yet quantised) weights, keyed as
         `diagonal_fisher` returns it. Raises ValueError, and changes nothing, where it is missing, of another shape,
         negative, not finite, zero everywhere or too large for float32; where weights are not finite or outside of their
-        range; and where the network's parameters are others than when this was built.
+        range; and where the network's parameters are others than when this was built. Warns, or with `strict` raises,
+        where running statistics of norms changed since the last task, and with them what earlier ones are answered.
         """
         checks.check_same_parameters(self._features, self.parameters, self._others, self.unprotected)
         checks.check_fisher(fisher, self.parameters)
         checks.check_weights(self.parameters, self._ranges, self.bounds, self.max_bits)
+        self._check_statistics()
         new = {}
         for name, running in self.running_fisher.items():
             task = fisher[name].to(running)
@@ -186,6 +197,16 @@ class BLIP:
             self.bits[name], self.running_fisher[name] = bits, average
             self._freeze(name)
         self.tasks += 1
+        self._statistics = running_statistics(self._features, self.unprotected)
+
+    def _check_statistics(self) -> None:
+        now = running_statistics(self._features, self.unprotected)
+        if moved := [name for name, old in self._statistics.items() if name in now and not old.equal(now[name])]:
+            self._say(
+                f"BLIP does not protect {', '.join(moved)}, which this task changed: call eval() of these norms in "
+                "training after the first task, or name them in `unprotected`",
+                stacklevel=5,  # of `consolidate`, which grad mode wraps
+            )
 
     def _freeze(self, name: str) -> None:
         """Quantise a parameter to the bits that it has, and keep it there."""
@@ -220,6 +241,8 @@ class BLIP:
             "bits": dict(self.bits),
             "running_fisher": dict(self.running_fisher),
             "ranges": ranges,
+            "max_bits": self.max_bits,
+            "bounds": dict(self.bounds),
         }
         return {**state, "centres": dict(self.centres)} if self.centres else state
 

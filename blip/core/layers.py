@@ -136,6 +136,16 @@ def other_parameters(module: nn.Module, unprotected: Collection[str] = ()) -> li
     ]
 
 
+def running_statistics(module: nn.Module, unprotected: Collection[str] = ()) -> dict[str, Tensor]:
+    """Means and variances that norms keep of what they have seen, by name; copies."""
+    norms = [name for name, m in module.named_modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
+    return {
+        name: buffer.detach().clone()
+        for name, buffer in module.named_buffers()
+        if name.endswith(("running_mean", "running_var")) and is_named(name, norms) and not is_named(name, unprotected)
+    }
+
+
 def is_named(name: str, names: Collection[str]) -> bool:
     """Whether `names` holds this one or that of a module around it."""
     return any(name == other or name.startswith(f"{other}.") for other in names)

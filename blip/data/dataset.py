@@ -32,9 +32,14 @@ class Dataset:
         return {name: torch.from_numpy(getattr(self, name)) for name in names}
 
     def check(self, name: str) -> "Dataset":
-        """Itself. Raises BlipError where images and labels do not fit together."""
+        """Itself. Raises BlipError where images or labels are of another kind, or do not fit together."""
         for part in ("train", "test"):
             images, labels = getattr(self, f"{part}_images"), getattr(self, f"{part}_labels")
+            if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+                found = f"{images.dtype} of shape {images.shape}"
+                raise BlipError(f"{name}: {part} images: expected uint8 (n, 1 or 3, height, width), found {found}")
+            if labels.dtype != np.int64 or labels.ndim != 1:
+                raise BlipError(f"{name}: {part} labels: expected int64 (n,), found {labels.dtype} {labels.shape}")
             if len(images) != len(labels):
                 raise BlipError(f"{name}: {len(images)} {part} images but {len(labels)} labels")
             unknown = labels[(labels < 0) | (labels >= len(self.classes))]

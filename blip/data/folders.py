@@ -30,12 +30,15 @@ def is_image(name: str) -> bool:
 def decode_image(content: bytes, where: str, side: int | None = None, channels: int = 3) -> Images:
     """An image file as (height, width, channels), or (side, side, channels) where a side is given.
 
-    Grey, palette and transparent images are converted. Raises BlipError naming `where` for anything else.
+    Grey, palette and transparent images are converted. Raises BlipError naming `where` for anything else, such as 16
+    bits a channel, which Pillow would cut to black and white.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.mode in ("I", "F") or image.mode.startswith("I;"):
+                raise ValueError(f"expected 8 bits a channel, found Pillow's mode {image.mode}")
             converted = image.convert("RGB" if channels == 3 else "L")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BlipError(f"{where}: not a readable image: {str(error).replace(chr(10), ' ')}") from None

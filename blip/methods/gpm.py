@@ -69,7 +69,7 @@ class GPM(Method):
         """What the layer computes; its weight's gradient will be without the part that it is not to have."""
         self.of_inputs.discard(name)
         too_coarse = torch.is_autocast_enabled(x.device.type)
-        if name not in self.complements or x.dim() != 2 or too_coarse:
+        if name not in self.complements or x.dim() != 2 or not x.is_contiguous() or too_coarse:
             return forward(x)
         self.of_inputs.add(name)
         with saving_projection(x, self.complements[name]):

@@ -35,7 +35,7 @@ class MAS(Method):
         super().__init__(network, settings, seed)
         if network.batch_statistics and settings.batch_size == 1:
             raise BlipError("methods.mas.batch_size: expected at least 2 where batches normalise themselves")
-        self.parameters = dict(network.shared.named_parameters())
+        self.parameters = {name: p for name, p in network.shared.named_parameters() if p.requires_grad}
         self.importance: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
 

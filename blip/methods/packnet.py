@@ -46,7 +46,7 @@ class PackNet(Method):
         super().__init__(network, settings, seed)
         if len(network.outputs) > FREE:
             raise BlipError(f"methods.packnet: expected at most {FREE} tasks, found {len(network.outputs)}")
-        self.weights = network.weights
+        self.weights = {name: weight for name, weight in network.weights.items() if weight.requires_grad}
         self.owner = {name: torch.full_like(p, FREE, dtype=torch.uint8) for name, p in self.weights.items()}
         """The task that each weight belongs to."""
         self.trainable: dict[str, Tensor] = {}

@@ -10,4 +10,5 @@ class FrozenSGD(Method):
     name = "sgd-frozen"
 
     def before_task(self, task: int) -> None:
-        self.network.features.requires_grad_(task == 0)
+        if task:
+            self.network.features.requires_grad_(False)

@@ -52,7 +52,9 @@ def draw_ablation(runs: Runs, beside: Runs | None, looks: dict[str, Look]) -> Fi
     several = f"Mean over {count} seeds; band or whisker: from the lowest to the highest."
     text = several if seeds.max() > 1 else "Of one seed."
     if len(level):
-        text += f" Level lines: other methods on {next(iter(runs.variants.values())).of}, which lack the setting."
+        lacked = all(name.startswith("methods.") for name in (key, *others))
+        which = ", which lack the setting" if lacked else " as it is, without another value"
+        text += f" Level lines: other methods on {next(iter(runs.variants.values())).of}{which}."
     figure.supxlabel(text, **CAPTION)
     return figure
 

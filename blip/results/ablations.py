@@ -85,7 +85,7 @@ def section(runs: Runs, group: str, table: pd.DataFrame) -> str:
     of, _, changed = about(runs, texts).partition(" ")
     stand_in = " (stand-in data)" * runs.stand_in()
     text = f"`{of}` {changed}: mean ± standard deviation over n seeds"
-    text += f". ACC is of the {score_name(runs)}." if next(iter(runs.scores.values())).chance else "."
+    text += f". ACC is of the {score_name(runs)}, on one scale." if next(iter(runs.scores.values())).chance else "."
     return f"## {group}{stand_in}\n\n{text}\n\n{markdown_table(rows, heads)}\n"
 
 

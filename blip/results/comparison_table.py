@@ -24,7 +24,9 @@ def comparison_markdown(compared: pd.DataFrame) -> str:
 
 def comparison_latex(compared: pd.DataFrame) -> str:
     """The comparison for a document that loads booktabs."""
-    rows = [[latex_escape(cell.replace("-", "−")) for cell in row] for row in comparison_rows(compared)]
+    rows = []
+    for *named, difference, t, sign_flips, verdict in comparison_rows(compared):
+        rows.append([*map(latex_escape, [*named, difference.replace("-", "−"), t, sign_flips, verdict])])
     return latex_table(rows, HEADINGS, _legend(compared), "lllrlrrl")
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from blip.results.loading import KEYS, Runs
 from blip.results.markup import markdown_table, plain
-from blip.results.metrics import UNCOUNTED, score_name, seen_scores
+from blip.results.metrics import ALONE, UNCOUNTED, score_name, seen_scores
 
 WEIGHT = 32
 """Bits of a number as it is computed with."""
@@ -21,7 +21,8 @@ def bits_needed(runs: Runs) -> pd.DataFrame:
 
     `weights` as float32 and `method`, what it keeps beside them, and `needed`, their sum; `frozen`, the weights with
     consolidated ones in sign and frozen bits, nan for methods that freeze none. None of joint training, nor of
-    a run without `memory.csv`.
+    a run without `memory.csv`. Of single-task `method` is the networks of earlier tasks: it keeps the present one twice
+    and the initial one, which the seed gives, too.
     """
     scores = seen_scores(runs)
     scores = scores[scores["method"] != UNCOUNTED]
@@ -31,7 +32,8 @@ def bits_needed(runs: Runs) -> pd.DataFrame:
     frame = frame.merge(runs.runs[[*KEYS, "shared_numbers", "numbers_by_task"]], on=KEYS)
     heads = [sum(by[: t + 1]) for by, t in zip(frame["numbers_by_task"], frame["task_learned"], strict=True)]
     frame["weights"] = WEIGHT * (frame["shared_numbers"] + heads)
-    frame["method_bits"] = 8 * frame["bytes"]
+    earlier = frame["task_learned"] / (frame["task_learned"] + 2)  # of as many networks, all of one size
+    frame["method_bits"] = 8 * frame["bytes"] * earlier.where(frame["method"] == ALONE, 1)
     frame["needed"] = frame["weights"] + frame["method_bits"]
     frame = frame.merge(_saved(runs), "left", on=[*KEYS, "task_learned"])
     frame["frozen"] = frame["weights"] - frame["saved"]

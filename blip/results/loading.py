@@ -45,6 +45,8 @@ class Runs:
     """What each run says of itself, by experiment, method and seed."""
     tables: dict[str, pd.DataFrame]
     """What was measured, by name of the table; each has the columns that its runs say."""
+    selected_from: "Runs | None" = None
+    """All that were loaded, where these are only some of them."""
 
     @cached_property
     def runs(self) -> pd.DataFrame:
@@ -88,7 +90,17 @@ class Runs:
         return Runs(
             {key: record for key, record in self.records.items() if record.experiment in experiments},
             {name: table for name, table in selected.items() if len(table)},
+            self.selected_from or self,
         )
+
+    def reference(self) -> "Runs":
+        """The runs that relative scores of one experiment are relative to: its own, or of a variant those of the
+        experiment as it is, so that all variants are on one scale; where there are none, those of all its variants."""
+        name, loaded = self.experiments()[0], self.selected_from or self
+        if name not in self.variants:
+            return loaded.of(name)
+        of = self.variants[name].of
+        return loaded.of(*([of] if of in loaded.scores else [n for n, v in loaded.variants.items() if v.of == of]))
 
     @property
     def score(self) -> Score:
@@ -97,8 +109,8 @@ class Runs:
 
     @property
     def tasks(self) -> list[str]:
-        """Names of one experiment's tasks, in the order of its first run; it may differ between seeds."""
-        return [task.name for task in next(iter(self.records.values())).tasks]
+        """Names of one experiment's tasks, in the order of its first run of most tasks; it may differ between seeds."""
+        return [task.name for task in max((r.tasks for r in self.records.values()), key=len)]
 
     def raw_scores(self) -> pd.DataFrame:
         """Columns task_learned, task, score, n of the runs of one experiment, as they were measured."""
@@ -191,11 +203,12 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     return Runs(records, long)
 
 
-def mixed_runs(runs: Runs) -> list[str]:
-    """One warning per experiment and property (commit, version, …) that its runs do not share."""
+def mixed_runs(runs: Runs, group: str = "") -> list[str]:
+    """One warning per experiment and property (commit, version, …) that its runs do not share; or for all of a `group`
+    of variants together."""
     return [
         f"{experiment} mixes {len(values)} {plural}: {', '.join(values)}"
-        for experiment, rows in runs.runs.groupby("experiment")
+        for experiment, rows in (runs.runs.assign(experiment=group) if group else runs.runs).groupby("experiment")
         for column, plural in SHARED.items()
         if len(values := sorted(rows[column].astype(str).unique())) > 1
     ]

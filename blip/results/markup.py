@@ -10,6 +10,7 @@ from tabulate import tabulate
 LATEX_ESCAPES = str.maketrans(
     {sign: "\\" + sign for sign in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    | {"<": "$<$", ">": "$>$", "|": r"\textbar{}"}
     | {"±": r"$\pm$", "÷": r"$\div$", "–": "--", "−": "$-$"}
 )
 

@@ -41,8 +41,8 @@ def normalised_scores(runs: Runs) -> pd.DataFrame:
     """All scores as shares (columns task_learned, task, score, n): as they are, or relative where they are no shares.
 
     A relative score is 0 for what one gets by chance and 1 for the method that learned the task best: the highest mean
-    over seeds, among the methods of the experiment, of the score just after learning it. nan where nobody did better
-    than chance.
+    over seeds, among the methods of the experiment (of a variant: as it is, `Runs.reference`), of the score just after
+    learning it. nan where nobody did better than chance.
     """
     return pd.concat([_normalised(runs.of(name)) for name in runs.experiments()], ignore_index=True)
 
@@ -51,16 +51,16 @@ def _normalised(runs: Runs) -> pd.DataFrame:
     scores = runs.raw_scores()
     if runs.score.chance is None:
         return scores
-    reference = reference_scores(runs)
+    reference = reference_scores(runs.reference())
     low = scores["task"].map(reference["chance"])
     span = (scores["task"].map(reference["best"]) - low).where(lambda width: width > 0)
     return scores.assign(score=(scores["score"] - low) / span)
 
 
 def reference_scores(runs: Runs) -> pd.DataFrame:
-    """Of each task of one experiment (rows): the mean score by chance, and of who learned it best."""
+    """Of each task of one experiment, or of its variants (rows): mean score by chance, and of who learned it best."""
     assert runs.score.chance is not None
-    means = _just_learned(runs).groupby(["task", "method"])["score"].mean()
+    means = _just_learned(runs).groupby(["task", "experiment", "method"])["score"].mean()
     by_chance = runs.tables[runs.score.chance].groupby("task")[runs.score.column].mean()
     return pd.DataFrame({"chance": by_chance, "best": means.groupby("task").max()})
 
@@ -69,7 +69,8 @@ def scores_kept(runs: Runs) -> pd.DataFrame:
     """Of each task and method of one experiment: mean and standard deviation over seeds of the score just after
     learning the task (`learned_…`) and after the last one (`end_…`), beside that by chance."""
     scores = runs.raw_scores()
-    moments = {"learned": _just_learned(runs), "end": scores[scores["task_learned"] == scores["task_learned"].max()]}
+    ends = scores.groupby(KEYS)["task_learned"].transform("max")
+    moments = {"learned": _just_learned(runs), "end": scores[scores["task_learned"] == ends]}
     spread = [
         frame.groupby(["task", "method"])["score"].agg(["mean", "std"]).add_prefix(f"{name}_")
         for name, frame in moments.items()

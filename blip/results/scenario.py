@@ -1,8 +1,12 @@
-"""What runs were asked to do, in words: what is known in testing, and settings that are not a method's defaults."""
+"""What runs were asked to do, in words: what is known in testing, settings that are not a method's defaults, and those
+that the runs of one experiment do not share."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from blip.results.loading import Runs
+import pandas as pd
+
+from blip.results.loading import Runs, method_order
 
 HEADS = {
     "separate": "A head for each task, which is known in testing",
@@ -32,3 +36,45 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return " / ".join(map(_text, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def mixed_settings(runs: Runs) -> list[str]:
+    """One warning per setting of which the runs of one method, which tables average, have several values.
+
+    A setting that only some of the records have is no difference: other versions of the package have other ones.
+    """
+    return [
+        f"{method} of {experiment} mixes {len(values)} values of {key}: {', '.join(sorted(values))}"
+        for (experiment, method, key), values in _settings(runs).groupby(["experiment", "method", "key"])["value"]
+        if len(values) > 1
+    ]
+
+
+def settings_by_method(runs: Runs) -> list[str]:
+    """One note per setting of data, network or training that is not the same for all methods."""
+    settings = _settings(runs)
+    shared = settings[~settings["key"].str.startswith("method.")]
+    notes = []
+    for key, rows in shared.groupby("key"):
+        of = [f"{value} for {', '.join(method_order(group['method']))}" for value, group in rows.groupby("value")]
+        if len(of) > 1:
+            notes.append(f"{key} is {'; '.join(of)}")
+    return notes
+
+
+def _settings(runs: Runs) -> pd.DataFrame:
+    """Columns experiment, method, key, value: each once, without those that make a run one of several."""
+    rows = [(r.experiment, r.method, *leaf) for r in runs.records.values() for leaf in _leaves(r.config)]
+    settings = pd.DataFrame(rows, columns=["experiment", "method", "key", "value"]).drop_duplicates()
+    return settings[(settings["key"] != "seed") & ~settings["key"].str.startswith("variant.")]
+
+
+def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+    """Dotted keys of nested mappings and lists of them, and the values there as text."""
+    if isinstance(values, list) and any(isinstance(value, dict) for value in values):
+        values = dict(enumerate(values))
+    if isinstance(values, dict):
+        for part, value in values.items():
+            yield from _leaves(value, f"{key}.{part}" if key else str(part))
+    else:
+        yield key, str(values)

@@ -15,9 +15,8 @@ from blip.results.comparison import best_of, compare, interquartile_means
 from blip.results.comparison_table import comparison_latex, comparison_markdown
 from blip.results.loading import REFERENCES, Runs, mixed_runs
 from blip.results.markup import latex_escape, latex_table, markdown_table, plain, to_csv
-from blip.results.metrics import run_metrics, score_name, scores_kept, summarise
-from blip.results.scenario import scenario
-from blip.results.settings import mixed_settings, settings_by_method
+from blip.results.metrics import ALONE, run_metrics, score_name, scores_kept, summarise
+from blip.results.scenario import mixed_settings, scenario, settings_by_method
 from blip.results.statistics import SEEDS_OF_INTERVAL
 
 
@@ -113,7 +112,7 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     for group, names in runs.groups().items():
         varied = ablations.summary(ablations.ablation(runs.of(*names)))
         files[out_dir / "tables" / f"{group}.csv"] = to_csv(varied)
-        sections.append(ablations.section(runs.of(*names), group, varied))
+        sections.append(ablations.section(runs.of(*names), group, varied) + _warnings(runs.of(*names), group))
         files[out_dir / "tables" / f"{group}.md"] = sections[-1]
     if len(compared := compare(runs)):
         sections.append(comparison_markdown(compared))
@@ -162,7 +161,10 @@ def kept_markdown(runs: Runs, kept: pd.DataFrame) -> str:
     }
     chance = kept.groupby(task)["chance"].first()
     methods = runs.methods()
-    rows = [[plain(name), f"{chance[name]:.1f}", *(cells[name, method] for method in methods)] for name in runs.tasks]
+    rows = [
+        [plain(name), f"{chance[name]:.1f}", *(cells.get((name, method), "–") for method in methods)]
+        for name in runs.tasks
+    ]
     moments = f"just after learning the {task} → after learning all {task}s"
     title = f"Mean {score}s (± standard deviation over seeds), {moments}:"
     return f"{title}\n\n{markdown_table(rows, (task, 'chance', *methods))}"
@@ -260,8 +262,25 @@ def notes(runs: Runs) -> list[str]:
         trained,
         *scenario(runs),
         *settings_by_method(runs),
+        *_of_fewer_seeds(runs),
         *(f"Warning: {warning}" for warning in [*mixed_settings(runs), *mixed_runs(runs)]),
     ]
+
+
+def _warnings(runs: Runs, group: str) -> str:
+    """Of a group of variants, in Markdown; empty where there are none."""
+    listed = [f"* Warning: {plain(warning)}\n" for warning in [*mixed_settings(runs), *mixed_runs(runs, group)]]
+    return "".join(["\n", *listed]) if listed else ""
+
+
+def _of_fewer_seeds(runs: Runs) -> list[str]:
+    """Over which seeds plasticity is, where they are not all of a method's."""
+    seeds: dict[str, set[int]] = {method: set() for method in runs.methods()}
+    for _, method, seed in runs.records:
+        seeds[method].add(seed)
+    alone = seeds.get(ALONE, set())
+    fewer = [f"{method} {len(s & alone)}" for method, s in seeds.items() if s - alone and s & alone]
+    return [f"Plasticity is over the seeds of {ALONE} alone: {', '.join(fewer)}"] if fewer else []
 
 
 def _too_few(seeds: "pd.Series[int]") -> list[str]:

@@ -41,7 +41,8 @@ rule dataset:
     params:
         source=lambda w: PLAN.datasets[w.dataset][1].of_file(),
         name=lambda w: PLAN.datasets[w.dataset][1].name,
-        arguments=lambda w: experiment_arguments(PLAN.datasets[w.dataset][0]),
+        # Of `output`, so that Snakemake does not look at it: other settings of the experiment leave the data alone.
+        arguments=lambda w, output: experiment_arguments(PLAN.datasets[w.dataset][0]),
         data=lambda w, output: parent(output[0]),
     shell:
         f"blip data {{params.arguments:q}} --source {{params.name:q}} {RAW_FOLDER} --data {{params.data:q}} > {{log:q}} 2>&1"
@@ -63,7 +64,7 @@ rule split:
         runtime=10,
     params:
         tasks=lambda w: PLAN.splits[w.split].experiment.data.model_dump_json(),
-        arguments=lambda w: experiment_arguments(PLAN.splits[w.split]),
+        arguments=lambda w, output: experiment_arguments(PLAN.splits[w.split]),
         data=lambda w, output: parent(output[0], 3),
     shell:
         f"blip data {{params.arguments:q}} --seed {{wildcards.seed}} {RAW_FOLDER} --data {{params.data:q}} > {{log:q}} 2>&1"

@@ -14,7 +14,10 @@ for job in PLAN.training:
             datasets=PLAN.dataset_files(job.planned),
         output:
             # Not deleted before the job runs, which leaves finished runs of the same configuration alone.
-            [update(path) for path in PLAN.outputs(job)],
+            runs=[update(path) for path in PLAN.outputs(job)],
+            # Gone when the job fails. The files above are then what they were before, with a new date, and would pass
+            # for those of the configuration that failed.
+            done=touch(PLAN.done(job)),
         log:
             PLAN.log(job.log),
         benchmark:
@@ -30,13 +33,13 @@ for job in PLAN.training:
             # Everything that the numbers depend on: a change here, and nothing else, trains again. Comments in the
             # library or in configuration files do not; a method's `version` does.
             run=lambda w, job=job: job.run_configs(int(w.seed)),
-            # Of a function, since braces in a text would be taken for wildcards.
-            arguments=lambda w, job=job: [
+            # Of functions, since braces in a text would be taken for wildcards; of functions of input or output, since
+            # Snakemake does not look at those when it decides what to run again.
+            arguments=lambda w, output, job=job: [
                 *experiment_arguments(job.planned),
                 "--method",
                 *job.methods,
             ],
-            # Not looked at when Snakemake decides what to run again, since they have to do with input or output.
             data=lambda w, input: (
                 ["--data", parent(input.datasets[0])] if input.datasets else []
             ),
