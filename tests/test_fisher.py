@@ -486,6 +486,19 @@ def test_a_first_dimension_that_is_as_long_as_the_batch_by_chance_is_refused() -
     assert set(found) == {"1.weight"}
 
 
+def test_a_layer_that_nothing_is_made_of_may_have_any_input() -> None:
+    layer, unused = nn.Linear(4, 3), nn.Linear(4, 3)
+
+    def logits(x: Tensor) -> Tensor:
+        unused(torch.zeros(6, 4))
+        output: Tensor = layer(x)
+        return output
+
+    found = diagonal_fisher(nn.ModuleList([layer, unused]), logits, [torch.randn(6, 4)])
+    assert found["0.weight"].any()
+    assert not found["1.weight"].any()
+
+
 def test_samples_are_counted_by_what_the_network_answers() -> None:
     """A mapping of two inputs, or two side by side, are not two samples."""
     torch.manual_seed(0)

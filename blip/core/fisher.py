@@ -115,15 +115,9 @@ def _checked_batches(
         yield parts[0], parts[1] if len(parts) == 2 else None
         if i == 0 and isinstance(parts[0], Tensor) and len(parts[0]) > 2:
             with _recorded_calls(features, parameters) as calls:
-                logits(parts[0][:2])
-            for layer, seen in calls.items():
-                for x, _ in seen:
-                    _check_batch(layer, x, 2)
-
-
-def _check_batch(layer: Layer, x: Tensor, samples: int) -> None:
-    if not len(x) == samples or x.dim() < smallest_input(layer):
-        raise ValueError(f"{layer}: input of shape {tuple(x.shape)}, expected the batch of {samples} first")
+                total = logits(parts[0][:2]).sum()
+                seen = {layer: list(layer_calls) for layer, layer_calls in calls.items()}
+                _output_gradients(seen, parameters, total, 2, retain_graph=False)  # looks at what reaches the output
 
 
 @contextmanager
@@ -315,7 +309,8 @@ def _output_gradients(
     for layer, layer_calls in calls.items():
         pairs[layer] = [(x, g) for x, _ in layer_calls if (g := next(gradients)) is not None]
         for x, _ in pairs[layer]:
-            _check_batch(layer, x, samples)
+            if not len(x) == samples or x.dim() < smallest_input(layer):
+                raise ValueError(f"{layer}: input of shape {tuple(x.shape)}, expected the batch of {samples} first")
     for name, gradient in zip(parameters, gradients, strict=True):
         if gradient is not None:
             raise ValueError(f"{name} is used without calling its layer, so its Fisher information cannot be seen")
