@@ -86,7 +86,7 @@ class ResNet18Config(Schema):
 
     name: Literal["resnet18"]
     mul: Multiple = 1.0
-    """Factor on the numbers of channels."""
+    """Factor on the numbers of channels; on a CPU not below 0.125 (docs/reliability.md, on what is not promised)."""
     bias: ClassVar[bool] = True
     """Of the heads."""
 

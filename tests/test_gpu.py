@@ -128,7 +128,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 NETWORKS = {
     "mlp": "{name: mlp, hidden: [32]}",
     "alexnet": "{name: alexnet, mul: 0.1, hidden: [32, 32]}",
-    "resnet18": "{name: resnet18, mul: 0.1}",
+    "resnet18": "{name: resnet18, mul: 0.125}",
 }
 
 

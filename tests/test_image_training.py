@@ -107,7 +107,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing in the loop may catch it and go on."""
 
 
-RESNET = {"name": "resnet18", "mul": 0.03}
+RESNET = {"name": "resnet18", "mul": 0.125}
 
 
 @pytest.mark.parametrize(

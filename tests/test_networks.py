@@ -116,7 +116,7 @@ def test_dropout_is_set_layer_by_layer() -> None:
 
 def resnet() -> MultiHeadNetwork:
     torch.manual_seed(0)
-    return build_network(ResNet18Config(name="resnet18", mul=0.05), (3, 32, 32), [2, 2])
+    return build_network(ResNet18Config(name="resnet18", mul=0.125), (3, 32, 32), [2, 2])
 
 
 def statistics(network: MultiHeadNetwork) -> list[torch.Tensor]:
