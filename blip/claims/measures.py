@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import pandas as pd
 
 from blip.results.loading import KEYS, Runs
-from blip.results.metrics import run_metrics
+from blip.results.metrics import last_scores, newest_scores, run_metrics
 
 PerRun: TypeAlias = "pd.Series[float]"
 """By experiment, method and seed; without the runs, or nan for those, that the measure says nothing of."""
@@ -33,9 +33,8 @@ def largest_change(runs: Runs) -> PerRun:
     """Largest difference of an earlier task's score, in the end, from the one just after learning it; in points."""
     scores = pd.concat([runs.of(name).raw_scores() for name in runs.experiments()])
     places = [*KEYS, "task"]
-    learned = scores[scores["task_learned"] == scores["task"]].set_index(places)["score"]
-    last = scores[scores["task_learned"] == scores.groupby(KEYS)["task_learned"].transform("max")]
-    return 100 * (last.set_index(places)["score"] - learned).abs().groupby(KEYS).max()
+    learned = newest_scores(scores).set_index(places)["score"]
+    return 100 * (last_scores(scores).set_index(places)["score"] - learned).abs().groupby(KEYS).max()
 
 
 def memory_growth(runs: Runs) -> PerRun:
@@ -64,8 +63,7 @@ def over_chance(runs: Runs) -> PerRun:
         selected = runs.of(name)
         if selected.score.chance is None:
             continue
-        scores = selected.raw_scores()
-        learned = scores[scores["task_learned"] == scores["task"]].set_index([*KEYS, "task"])["score"]
+        learned = newest_scores(selected.raw_scores()).set_index([*KEYS, "task"])["score"]
         chance = selected.tables[selected.score.chance].set_index([*KEYS, "task"])[selected.score.column]
         ratios = (learned / chance).where(chance > 0)
         parts.append(ratios.groupby(KEYS).agg(lambda of: of.min(skipna=False)))

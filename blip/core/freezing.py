@@ -185,7 +185,8 @@ class BLIP:
         checks.check_same_parameters(self._features, self.parameters, self._others, self.unprotected)
         checks.check_fisher(fisher, self.parameters)
         checks.check_weights(self.parameters, self._ranges, self.bounds, self.max_bits)
-        self._check_statistics()
+        statistics = running_statistics(self._features, self.unprotected)
+        self._check_statistics(statistics)
         new = {}
         for name, running in self.running_fisher.items():
             task = fisher[name].to(running)
@@ -197,10 +198,9 @@ class BLIP:
             self.bits[name], self.running_fisher[name] = bits, average
             self._freeze(name)
         self.tasks += 1
-        self._statistics = running_statistics(self._features, self.unprotected)
+        self._statistics = statistics
 
-    def _check_statistics(self) -> None:
-        now = running_statistics(self._features, self.unprotected)
+    def _check_statistics(self, now: Mapping[str, Tensor]) -> None:
         if moved := [name for name, old in self._statistics.items() if name in now and not old.equal(now[name])]:
             self._say(
                 f"BLIP does not protect {', '.join(moved)}, which this task changed: call eval() of these norms in "

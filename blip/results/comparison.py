@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from blip.results.loading import KEYS, REFERENCES, Runs
-from blip.results.metrics import normalised_scores, run_metrics
+from blip.results.loading import REFERENCES, Runs
+from blip.results.metrics import last_scores, normalised_scores, run_metrics
 from blip.results.statistics import LEVEL, SEEDS_OF_INTERVAL, holm, interquartile_interval, interquartile_mean, paired
 
 OURS = "blip"
@@ -87,8 +87,7 @@ def best_of(metrics: pd.DataFrame, metric: str, end: str) -> list[str]:
 
 def interquartile_means(runs: Runs) -> pd.DataFrame:
     """Of one experiment's scores after the last task: method, n (seeds), iqm of tasks and seeds, low, high."""
-    every = normalised_scores(runs)
-    last = every[every["task_learned"] == every.groupby(KEYS)["task_learned"].transform("max")]
+    last = last_scores(normalised_scores(runs))
     rows = []
     for method in runs.methods():
         scores = last[last["method"] == method].pivot(index="seed", columns="task", values="score").to_numpy()

@@ -60,7 +60,7 @@ def _normalised(runs: Runs) -> pd.DataFrame:
 def reference_scores(runs: Runs) -> pd.DataFrame:
     """Of each task of one experiment, or of its variants (rows): mean score by chance, and of who learned it best."""
     assert runs.score.chance is not None
-    means = _just_learned(runs).groupby(["task", "experiment", "method"])["score"].mean()
+    means = newest_scores(runs.raw_scores()).groupby(["task", "experiment", "method"])["score"].mean()
     by_chance = runs.tables[runs.score.chance].groupby("task")[runs.score.column].mean()
     return pd.DataFrame({"chance": by_chance, "best": means.groupby("task").max()})
 
@@ -69,8 +69,7 @@ def scores_kept(runs: Runs) -> pd.DataFrame:
     """Of each task and method of one experiment: mean and standard deviation over seeds of the score just after
     learning the task (`learned_…`) and after the last one (`end_…`), beside that by chance."""
     scores = runs.raw_scores()
-    ends = scores.groupby(KEYS)["task_learned"].transform("max")
-    moments = {"learned": _just_learned(runs), "end": scores[scores["task_learned"] == ends]}
+    moments = {"learned": newest_scores(scores), "end": last_scores(scores)}
     spread = [
         frame.groupby(["task", "method"])["score"].agg(["mean", "std"]).add_prefix(f"{name}_")
         for name, frame in moments.items()
@@ -120,9 +119,14 @@ def games_begun(runs: Runs) -> "pd.Series[int]":
     return begun
 
 
-def _just_learned(runs: Runs) -> pd.DataFrame:
-    scores = runs.raw_scores()
+def newest_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of these scores those just after learning the task."""
     return scores[scores["task_learned"] == scores["task"]]
+
+
+def last_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """Of these scores those after the last task of each run."""
+    return scores[scores["task_learned"] == scores.groupby(KEYS)["task_learned"].transform("max")]
 
 
 def run_metrics(runs: Runs) -> pd.DataFrame:
@@ -169,8 +173,7 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
 
 def _plasticity(runs: Runs) -> "pd.Series[float]":
     """Of each run beside one of single-task with its seed: mean difference of the share just after learning a task."""
-    scores = normalised_scores(runs)
-    learned = scores[scores["task_learned"] == scores["task"]]
+    learned = newest_scores(normalised_scores(runs))
     alone = learned[learned["method"] == ALONE].drop(columns="method")
     both = learned.merge(alone, "left", on=["experiment", "seed", "task"], suffixes=("", "_alone"))
     result: pd.Series[float] = (both["score"] - both["score_alone"]).groupby([both[key] for key in KEYS]).mean()

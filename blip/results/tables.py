@@ -112,7 +112,8 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     for group, names in runs.groups().items():
         varied = ablations.summary(ablations.ablation(runs.of(*names)))
         files[out_dir / "tables" / f"{group}.csv"] = to_csv(varied)
-        sections.append(ablations.section(runs.of(*names), group, varied) + _warnings(runs.of(*names), group))
+        listed = "".join(f"* {plain(warning)}\n" for warning in _warnings(runs.of(*names), group))
+        sections.append(ablations.section(runs.of(*names), group, varied) + (listed and f"\n{listed}"))
         files[out_dir / "tables" / f"{group}.md"] = sections[-1]
     if len(compared := compare(runs)):
         sections.append(comparison_markdown(compared))
@@ -262,22 +263,18 @@ def notes(runs: Runs) -> list[str]:
         trained,
         *scenario(runs),
         *settings_by_method(runs),
-        *_of_fewer_seeds(runs),
-        *(f"Warning: {warning}" for warning in [*mixed_settings(runs), *mixed_runs(runs)]),
+        *_of_fewer_seeds({method: set(seeds.get_group(method)) for method in runs.methods()}),
+        *_warnings(runs),
     ]
 
 
-def _warnings(runs: Runs, group: str) -> str:
-    """Of a group of variants, in Markdown; empty where there are none."""
-    listed = [f"* Warning: {plain(warning)}\n" for warning in [*mixed_settings(runs), *mixed_runs(runs, group)]]
-    return "".join(["\n", *listed]) if listed else ""
+def _warnings(runs: Runs, group: str = "") -> list[str]:
+    """What the runs of an experiment, or of a group of variants, do not share and should."""
+    return [f"Warning: {warning}" for warning in [*mixed_settings(runs), *mixed_runs(runs, group)]]
 
 
-def _of_fewer_seeds(runs: Runs) -> list[str]:
+def _of_fewer_seeds(seeds: dict[str, set[int]]) -> list[str]:
     """Over which seeds plasticity is, where they are not all of a method's."""
-    seeds: dict[str, set[int]] = {method: set() for method in runs.methods()}
-    for _, method, seed in runs.records:
-        seeds[method].add(seed)
     alone = seeds.get(ALONE, set())
     fewer = [f"{method} {len(s & alone)}" for method, s in seeds.items() if s - alone and s & alone]
     return [f"Plasticity is over the seeds of {ALONE} alone: {', '.join(fewer)}"] if fewer else []
