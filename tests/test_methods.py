@@ -361,12 +361,12 @@ def test_sampled_fisher_of_ewc_is_the_mean_of_squared_gradients_of_batches() -> 
         torch.testing.assert_close(value, expected, rtol=0.2, atol=0.05 * float(expected.max()))
 
 
-@pytest.mark.parametrize("fisher", ["exact", "empirical"])
-def test_other_fishers_of_ewc_are_those_of_the_definition(fisher: str) -> None:
-    method = make("ewc", fisher=fisher, fisher_batch_size=7)
+@pytest.mark.parametrize(("fisher", "classes"), [("exact", 2), ("exact", 12), ("empirical", 2)])
+def test_other_fishers_of_ewc_are_those_of_the_definition(fisher: str, classes: int) -> None:
+    network = build_network(*NETWORKS["mlp"], [classes])
+    method = METHODS["ewc"](network, METHODS["ewc"].Settings(fisher=fisher, fisher_batch_size=7), 0)
     data = examples("mlp", 0, 10)
     method.after_task(0, data)
-    network = method.network
     network.eval()
     expected = {name: torch.zeros_like(p) for name, p in network.features.named_parameters()}
     for x, label in zip(*data.batch(torch.arange(10)), strict=True):
@@ -545,6 +545,24 @@ def test_lwf_penalty_sums_over_earlier_heads_of_any_number_of_classes(temperatur
     expected.backward()
     for name, p in method.network.named_parameters():
         torch.testing.assert_close(gradients[name], p.grad)
+
+
+def test_lwf_with_one_head_has_one_gradient_of_it() -> None:
+    method = make("lwf", one_head=True)
+    for task in range(2):
+        learn(method, task)
+    old = deepcopy(method.network).eval()
+    nudge(method.network)
+    assert len({p.data_ptr() for p in method.trained_parameters()}) == len(list(method.network.parameters()))
+    x, labels = examples("mlp", 2).batch(torch.arange(8))
+    method.network.zero_grad()
+    loss_of(method, 2, x, labels).backward()
+    gradients = [p.grad for p in method.network.parameters()]
+    method.network.zero_grad()
+    logits = method.network(x, 2)
+    distilled = F.cross_entropy(logits, F.softmax(old(x, 0), 1).detach())
+    (F.cross_entropy(logits, labels) + method.settings.strength * distilled).backward()
+    torch.testing.assert_close(gradients, [p.grad for p in method.network.parameters()])
 
 
 def test_lwf_asks_the_old_network_without_dropout() -> None:
@@ -844,6 +862,7 @@ def test_si_importance_is_the_fall_of_the_loss_over_the_squared_way() -> None:
     weight = method.network.features[1].weight
     expected = {}
     for task, gradients in enumerate([(3.0, 1.0), (-2.0, 4.0)]):
+        method.before_task(task)
         for gradient in gradients:
             quadratic = method.quadratic_penalty()
             force = torch.autograd.grad(quadratic.value(), weight)[0] if quadratic else torch.zeros(1, 1)
@@ -858,6 +877,7 @@ def test_si_importance_is_the_fall_of_the_loss_over_the_squared_way() -> None:
             method.after_step()
         start = float(method.anchor["1.weight"])
         method.after_task(task, one_pixel(1))
+        assert not method.path, "nothing is kept of it"
         expected[task] /= (weight.item() - start) ** 2 + 0.25
         assert method.importance["1.weight"].item() == pytest.approx(sum(expected.values()), rel=1e-4)
     with torch.no_grad():

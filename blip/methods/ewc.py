@@ -98,6 +98,7 @@ class EWC(Method):
             lambda x: self.network(x, task),
             batches if kind == "empirical" else (x for x, _ in batches),
             labels="sampled" if kind == "sampled" else "exact",
+            max_classes=max(self.network.outputs),
             batch_statistics=True,
             generator=generator(self.seed, "fisher labels", task, device=train.labels.device),
         )

@@ -38,7 +38,7 @@ class LwF(Method):
         """All heads of earlier tasks as one layer, of the network and of the teacher."""
 
     def trained_parameters(self) -> Iterable[nn.Parameter]:
-        if self.teacher is None:
+        if self.teacher is None or self.network.one_head:
             return self.network.parameters()
         return [*self.network.parameters_of(self.tasks).values(), *self.heads]
 
@@ -47,12 +47,21 @@ class LwF(Method):
             return None
         with torch.no_grad():
             targets = F.softmax(self._predictions(self.teacher.features(inputs), self.teacher_heads), 1)
-        predictions = self._predictions(hidden, self.heads)
-        # The mean over images and tasks, times the tasks: the sum of what each earlier head has lost.
-        penalty: Tensor = self.settings.strength * len(self.heads[0]) * F.cross_entropy(predictions, targets)
+        heads = self._earlier_heads()
+        # The mean over images and heads, times the heads: the sum of what each earlier one has lost.
+        penalty: Tensor = (
+            self.settings.strength * len(heads[0]) * F.cross_entropy(self._predictions(hidden, heads), targets)
+        )
         return penalty
 
-    def _predictions(self, hidden: Tensor, heads: tuple[nn.Parameter, nn.Parameter]) -> Tensor:
+    def _earlier_heads(self) -> tuple[Tensor, Tensor]:
+        """As one layer. One head for all tasks by its own weights: its two losses have one gradient, clipped as one."""
+        head = self.network.heads[0] if self.network.one_head else None
+        if not isinstance(head, nn.Linear):
+            return self.heads
+        return head.weight[None], self.heads[1] if head.bias is None else head.bias[None]
+
+    def _predictions(self, hidden: Tensor, heads: tuple[Tensor, Tensor]) -> Tensor:
         """Logits / temperature of the earlier heads: (images · tasks, classes)."""
         weight, bias = heads
         logits: Tensor = F.linear(hidden, weight.flatten(0, 1), bias.flatten()) / self.settings.temperature

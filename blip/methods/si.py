@@ -38,8 +38,8 @@ class SI(Method):
         """Ω; nothing before the end of the first task."""
         self.anchor = copied(self.parameters)
         """θ*, and where the task began."""
-        self.path = {name: torch.zeros_like(p) for name, p in self.anchor.items()}
-        """ω of the present task."""
+        self.path: dict[str, Tensor] = {}
+        """ω of the present task; nothing between tasks."""
         self.step: dict[str, tuple[Tensor, Tensor]] = {}
         """Each weight and its gradient, between the hooks around a step."""
 
@@ -47,6 +47,10 @@ class SI(Method):
         if not self.importance:
             return None
         return QuadraticPenalty(2 * self.settings.strength, self.parameters, self.anchor, self.importance)
+
+    def before_task(self, task: int) -> None:
+        if not self.path:
+            self.path = {name: torch.zeros_like(p) for name, p in self.anchor.items()}
 
     @torch.no_grad()
     def before_step(self) -> None:
@@ -66,5 +70,5 @@ class SI(Method):
             way = weights[name] - self.anchor[name]
             new = path / (way.square() + self.settings.damping)
             self.importance[name] = (new + self.importance.get(name, 0)).clamp(min=0)
-            self.path[name] = torch.zeros_like(path)
+        self.path = {}
         self.anchor = weights
