@@ -37,9 +37,10 @@ prepare_dataset(source, raw, prepared)
 from blip.data import DataConfig, prepare_experiment
 prepare_experiment("mini", DataConfig(sources=[source], shuffle_classes=True, validation=0.02), 0, raw, prepared)
 """,
-    "load, and cut out every task": """
-from blip.data import load_sequence
-sequence = load_sequence(prepared / "splits" / "mini" / "seed0.safetensors", prepared)
+    "split, load, and cut out every task": """
+from blip.data import DataConfig, load_sequence, prepare_experiment
+config = DataConfig(sources=[source], shuffle_classes=True, validation=0.02)
+sequence = load_sequence(prepare_experiment("mini", config, 0, raw, prepared), prepared)
 for t in range(len(sequence)):
     sequence.task(t), sequence.test(t)
 """,

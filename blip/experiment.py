@@ -13,7 +13,7 @@ from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.networks import MultiHeadNetwork
 from blip.record import COST, MEMORY, Score, Table, Variant
-from blip.schema import NAME, Schema, later, wrong
+from blip.schema import NAME, Schema, as_said, later, wrong
 from blip.seeding import address
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Setup, Trainer
@@ -166,10 +166,9 @@ def _settings(method: Any, values: Any) -> Schema:
         unknown = PydanticCustomError("unknown_key", f"unknown key (known: {known})")
         details: list[InitErrorDetails] = [
             {
-                "type": unknown if problem["type"] == "extra_forbidden" else problem["type"],
+                "type": unknown if problem["type"] == "extra_forbidden" else as_said(problem),
                 "loc": (method, *problem["loc"]),
                 "input": problem["input"],
-                "ctx": problem.get("ctx", {}),
             }
             for problem in error.errors()
         ]

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from blip.errors import BlipError
 
-TEMPORARY = ".tmp"
-"""How the names of files end that are being written; they begin with a point."""
+TEMPORARY = ".blip-tmp"
+"""How the names of files end that are being written; they begin with a point. No other program's do."""
 
 
 def atomic_write(path: Path, data: bytes | str) -> None:
@@ -29,21 +29,22 @@ def atomic_write(path: Path, data: bytes | str) -> None:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A file to write that becomes `path` when the block ends well: a reader, or a crash, never sees half of it.
 
-    Temporary file in the same folder, fsync, rename. Raises BlipError naming `path` when the file system refuses
-    (full disk, no permission); nothing is left behind then, nor where the block raises. What killed processes have left
-    in the folder is removed.
+    Temporary file in the same folder, fsync, rename; where `path` is a link, what it leads to is replaced. Raises
+    BlipError naming `path` when the file system refuses (full disk, no permission) and for a device or a pipe; nothing
+    is left behind then, nor where the block raises. What killed processes have left in the folder is removed.
     """
     descriptor, temporary = -1, None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(path.parent)
-        descriptor, temporary = _temporary_file(path)
+        target = regular(Path(os.path.realpath(path)))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(target.parent)
+        descriptor, temporary = _temporary_file(target)
         yield temporary
         os.fsync(descriptor)
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files that only their owner reads
-        temporary.replace(path)
+        temporary.replace(target)
     except OSError as error:
         raise BlipError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
@@ -107,9 +108,10 @@ def matching(folder: Path, pattern: str) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it. Raises BlipError naming it where that is refused."""
+    """Make a folder and those above it. Raises BlipError naming it where that, or a file in it, is refused."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise BlipError(f"{path}: cannot be written: {error.strerror}") from None
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from blip.errors import BlipError
 from blip.files import regular
@@ -35,15 +35,31 @@ class Schema(BaseModel):
     # The docstring below a field is its description, which `blip methods` prints.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, values: Any) -> Any:
+        """Pydantic takes yes for 1, and 1 for yes."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            kinds = _kinds(cls.model_fields[name].annotation) if name in cls.model_fields else []
+            if {int, float} & {*kinds} and bool not in kinds and any(isinstance(item, bool) for item in _items(value)):
+                raise wrong(f"expected a number, not {str(value).lower()}", name)
+            if kinds == [bool] and not isinstance(value, bool):
+                raise wrong(f"expected true or false (found {value!r})", name)
+        return values
+
     @field_validator("*")
     @classmethod
     def _can_be_computed(cls, value: Any) -> Any:
-        for number in value if isinstance(value, list | tuple) else [value]:
+        for number in _items(value):
             if isinstance(number, float) and number and not SMALLEST <= abs(number) <= LARGEST:
                 raise ValueError(f"expected 0 or a number from {SMALLEST:g} to {LARGEST:g} (found {number:g})")
             if isinstance(number, int) and abs(number) > WHOLE:
                 raise ValueError(f"expected a number of at most {WHOLE}")
         return value
+
+
+def _items(value: Any) -> Iterable[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 def validate(model: type[T], values: Any, where: str) -> T:
@@ -60,11 +76,16 @@ def wrong(message: str, *key: str) -> ValidationError:
     return ValidationError.from_exception_data("", [{"type": problem, "loc": key, "input": None}])
 
 
+def as_said(problem: ErrorDetails) -> PydanticCustomError:
+    """A problem of a ValidationError, to be part of another one."""
+    return PydanticCustomError(problem["type"], "{said}", {"said": problem["msg"]})
+
+
 def moved(error: ValidationError, key: Callable[[Key], Key]) -> ValidationError:
     """The same problems, each at what `key` makes of its own."""
     problems: list[InitErrorDetails] = [
         {
-            "type": PydanticCustomError(problem["type"], "{said}", {"said": problem["msg"]}),
+            "type": as_said(problem),
             "loc": key(problem["loc"]),
             "input": problem["input"],
         }
@@ -162,13 +183,19 @@ def _expanded(node: yaml.Node | None, sizes: dict[int, int]) -> int:
     return sizes[id(node)]
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file that holds a mapping. Raises BlipError where it cannot be read or holds something else."""
+def read_text(path: Path) -> str:
+    """A text file. Raises BlipError where it cannot be read."""
     try:
-        values = parse_yaml(regular(path).read_text(encoding="utf-8"))
+        return regular(path).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: bytes that are no text, or a path that is none
         reason = getattr(error, "strerror", None) or "not a text file"
         raise BlipError(f"{path}: cannot be read: {reason}") from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises BlipError where it cannot be read or holds something else."""
+    try:
+        values = parse_yaml(read_text(path))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

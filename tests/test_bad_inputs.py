@@ -272,6 +272,10 @@ NAMED = [
             ("training__epochs", 10**30),
             ("methods__blip__f_prior", 1e300),
             ("methods__blip__f_prior", 1e-300),
+            ("methods__blip__f_prior", True),
+            ("training__epochs", True),
+            ("network__hidden", [True]),
+            ("stand_in", 1),
             ("name", "x" * 300),
             ("name", "a\nb"),
             ("data__validation", 0.001),
@@ -309,6 +313,10 @@ NAMED = [
     Case("a checkpoint a pipe", ["train", *TRAIN[1:]], lambda: each_checkpoint(lambda path: fifo(path))),
     Case("a checkpoint a folder", ["train", *TRAIN[1:]], lambda: each_checkpoint(lambda path: folder(path))),
     Case("a data set a pipe", TRAIN, lambda: fifo("data/zoo-4x4x1.safetensors")),
+    Case("an experiment a pipe", ["experiments", "tiny.yaml"], lambda: fifo("tiny.yaml")),
+    Case("an experiment no text", ["experiments", "tiny.yaml"], lambda: write("tiny.yaml", b"\xff\xfe")),
+    Case("a class leads nowhere", DATA, lambda: Path("raw/zoo/train/more").symlink_to("gone")),
+    Case("stand-ins beside data", ["stand-in", "raw"]),
     Case("a split a pipe", TRAIN, lambda: fifo("data/splits/tiny/seed0.safetensors")),
     *(
         Case(f"{path} is not to be read by {arguments[0]}", arguments, lambda path=path: locked(path))

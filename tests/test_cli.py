@@ -231,6 +231,27 @@ def test_a_finished_run_without_a_table_that_is_recorded_by_now_is_trained_again
     assert shell.files(folder) == FILES["blip"]
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--set", "training.epochs=1", "--set", "training.epochs=2"], "--set training.epochs: expected each key once"),
+        (["--vary", "training.lr=0.1", "training.lr=0.2"], "--vary training.lr: expected each key once"),
+    ],
+)
+def test_a_key_is_given_once(words: list[str], expected: str, shell: Shell) -> None:
+    assert expected in refused(shell.train("sgd", *words))
+    grid = ["--grid", "strength=1", "--grid", "strength=10", "--out", shell.folder / "tuned"]
+    assert "--grid strength: expected each key once" in refused(shell("tune", shell.config, "--method", "ewc", *grid))
+
+
+def test_one_name_is_not_given_to_two_variants(shell: Shell) -> None:
+    assert shell.train("ewc", "--vary", "methods.ewc.strength=1")[0] == 0
+    line = refused(shell.train("lwf", "--vary", "methods.lwf.strength=1"))
+    assert "varies methods.ewc.strength, not methods.lwf.strength: give another --out" in line
+    assert shell.train("ewc", "--vary", "methods.ewc.strength=1", "--seed", "1")[0] == 0
+    assert shell("results", shell.runs)[0] == 0
+
+
 def test_settings_may_be_given_together_or_one_by_one(shell: Shell) -> None:
     shell.train("sgd", "--set", "training.epochs=2", "--set", "training.lr=0.05", "data.validation=0.1")
     history = pd.read_csv(shell.runs / "tiny/sgd/seed0/history.csv")

@@ -24,10 +24,10 @@ from blip.data.idx import MNIST as MNIST_FILES
 from blip.data.raw import read_source
 from blip.data.sequences import together
 from blip.data.sources import read_digits
-from blip.data.splits import make_split, split_path
+from blip.data.splits import Split, make_split, split_path
 from blip.data.storage import dataset_path
 from blip.errors import BlipError
-from blip.files import atomic_write
+from blip.files import sha256
 
 REAL = ROOT.parent / "shared" / "data"
 
@@ -390,11 +390,7 @@ def config(**values: Any) -> DataConfig:
 
 
 def sequence_of(digits: Path, tmp_path: Path, seed: int = 0, **values: Any) -> Any:
-    path = tmp_path / f"seed{seed}.safetensors"
-    atomic_write(
-        path, make_split(config(**values), seed, digits).to_bytes()
-    )  # an earlier sequence may still map the file
-    return load_sequence(path, digits)
+    return load_sequence(make_split(config(**values), seed, digits), digits)
 
 
 def test_each_task_has_its_own_classes_with_labels_from_zero(digits: Path, tmp_path: Path) -> None:
@@ -574,16 +570,29 @@ def test_a_source_is_normalised_by_its_own_statistics(digits: Path, tmp_path: Pa
 
 def test_preparing_again_writes_nothing_that_is_the_same(tmp_path: Path) -> None:
     split = prepare_experiment("mine", config(classes_per_task=2), 0, RAW, tmp_path)
-    assert split == split_path(tmp_path, "mine", 0)
-    files = [split, dataset_path(tmp_path, SourceConfig(name="digits"))]
+    files = [split_path(tmp_path, "mine", 0), dataset_path(tmp_path, SourceConfig(name="digits"))]
     before = [(path.stat().st_mtime_ns, path.read_bytes()) for path in files]
-    assert prepare_experiment("mine", config(classes_per_task=2), 0, RAW, tmp_path) == split
+    assert split.to_bytes() == before[0][1]
+    assert prepare_experiment("mine", config(classes_per_task=2), 0, RAW, tmp_path).to_bytes() == before[0][1]
     assert [(path.stat().st_mtime_ns, path.read_bytes()) for path in files] == before
     prepare_dataset(SourceConfig(name="digits"), RAW, tmp_path)
     assert files[1].read_bytes() == before[1][1]
     prepare_experiment("mine", config(classes_per_task=5), 0, RAW, tmp_path)
-    assert split.read_bytes() != before[0][1]
+    assert files[0].read_bytes() != before[0][1]
     assert not list(tmp_path.rglob(".*")), "no temporary file is left"
+
+
+def test_a_split_is_ones_own_whatever_another_process_writes(tmp_path: Path) -> None:
+    own = prepare_experiment("mine", config(classes_per_task=5, validation=0.2), 0, RAW, tmp_path)
+    other = prepare_experiment("mine", config(classes_per_task=5, validation=0.1), 0, RAW, tmp_path)
+    first, second = (load_sequence(split, tmp_path) for split in (own, other))
+    assert len(first.task(0).valid) == 2 * len(second.task(0).valid)
+    assert first.checksum != second.checksum
+    path = split_path(tmp_path, "mine", 0)
+    assert second.checksum == sha256(path)
+    path.write_bytes(b"damaged")
+    assert prepare_experiment("mine", config(classes_per_task=5, validation=0.1), 0, RAW, tmp_path).to_bytes()
+    assert second.checksum == sha256(path), "made anew"
 
 
 def test_several_sources_follow_each_other(zoo: Path) -> None:
@@ -625,13 +634,13 @@ def test_impossible_splits_are_refused(values: dict[str, Any], expected: str, di
 
 
 @pytest.fixture
-def prepared(tmp_path: Path) -> tuple[Path, Path]:
-    """A split and its data set, to be damaged."""
+def prepared(tmp_path: Path) -> tuple[Split, Path]:
+    """A split, and its data set to be damaged."""
     split = prepare_experiment("mine", config(classes_per_task=5), 0, RAW, tmp_path)
     return split, tmp_path / "digits.safetensors"
 
 
-def test_a_data_set_that_changed_since_the_split_is_refused(prepared: tuple[Path, Path]) -> None:
+def test_a_data_set_that_changed_since_the_split_is_refused(prepared: tuple[Split, Path]) -> None:
     split, data = prepared
     content = bytearray(data.read_bytes())
     content[-1] ^= 1
@@ -641,7 +650,6 @@ def test_a_data_set_that_changed_since_the_split_is_refused(prepared: tuple[Path
     assert one_line(error).startswith(f"{data}: damaged or altered")
 
 
-@pytest.mark.parametrize("which", [0, 1], ids=["split", "data set"])
 @pytest.mark.parametrize(
     ("damage", "expected"),
     [
@@ -656,16 +664,16 @@ def test_a_data_set_that_changed_since_the_split_is_refused(prepared: tuple[Path
     ids=["cut", "cut to nothing", "empty", "garbage", "foreign", "a folder", "missing"],
 )
 def test_damaged_files_are_named_in_one_line(
-    which: int, damage: Callable[[Path], object], expected: str, prepared: tuple[Path, Path]
+    damage: Callable[[Path], object], expected: str, prepared: tuple[Split, Path]
 ) -> None:
-    path = prepared[which]
+    path = prepared[1]
     damage(path)
     with pytest.raises(BlipError) as error:
         load_sequence(prepared[0], prepared[1].parent)
     assert one_line(error).startswith(f"{path}: {expected}")
 
 
-def test_a_split_is_made_anew_from_a_damaged_data_set_only_after_complaint(prepared: tuple[Path, Path]) -> None:
+def test_a_split_is_made_anew_from_a_damaged_data_set_only_after_complaint(prepared: tuple[Split, Path]) -> None:
     data = prepared[1]
     data.write_bytes(data.read_bytes()[:1000])
     with pytest.raises(BlipError, match="delete it and prepare the data again"):

@@ -19,7 +19,7 @@ from PIL import Image
 from test_data import one_line
 from test_sources import Malicious
 
-from blip.data import DataConfig, SourceConfig, load_sequence, prepare_dataset, prepare_experiment, splits, storage
+from blip.data import DataConfig, SourceConfig, load_sequence, prepare_dataset, prepare_experiment, storage
 from blip.data import miniimagenet as mini
 from blip.data.raw import read_source
 from blip.errors import BlipError
@@ -185,6 +185,7 @@ def cut(path: Path, share: float = 0.5) -> None:
         (lambda r: change_zip(r, lambda z: z.writestr("/etc/n0/evil.png", b"")), "which leads out of it"),
         (lambda r: change_zip(r, lambda z: z.writestr("C:/n0/evil.png", b"")), "which leads out of it"),
         (lambda r: change_zip(r, lambda z: z.writestr("two/n0/x.png", b"")), "in one folder, found MI_raw, two"),
+        (lambda r: change_zip(r, lambda z: z.writestr("./", b"") or z.writestr("two/n0/x.png", b"")), "in one folder"),
         (lambda r: change_zip(r, lambda z: None) or cut(r / "MI_raw.zip", 0.9), "damaged zip file"),
         (lambda r: change_zip(r, lambda z: None) or spoil(r / "MI_raw.zip"), "cannot be read: "),
     ],
@@ -331,14 +332,20 @@ def test_loading_reads_each_file_once_however_many_tasks_there_are(
 ) -> None:
     split = prepare_experiment("mini", DataConfig(sources=[SOURCE]), 0, raw, tmp_path)
     opened: list[Path] = []
-    read = splits.read_tensors
-    for module in (splits, storage):
-        monkeypatch.setattr(module, "read_tensors", lambda path: opened.append(path) or read(path))
+    read = storage.read_tensors
+    monkeypatch.setattr(storage, "read_tensors", lambda path: opened.append(path) or read(path))
     sequence = load_sequence(split, tmp_path)
     for t in range(len(sequence)):
         sequence.task(t)
         sequence.test(t)
-    assert opened == [split, tmp_path / "miniimagenet.safetensors"]
+    assert opened == [tmp_path / "miniimagenet.safetensors"]
+
+
+def test_a_data_set_of_other_numbers_is_not_taken_for_the_whole(raw: Path, tmp_path: Path) -> None:
+    prepare_experiment("small", DataConfig(sources=[SOURCE]), 0, raw, tmp_path)
+    whole = SourceConfig(name="miniimagenet", classes_per_task=5)
+    with pytest.raises(BlipError, match=rf", {CLASSES} classes of {IMAGES}\) than those in"):
+        prepare_experiment("whole", DataConfig(sources=[whole]), 0, raw, tmp_path)
 
 
 @pytest.mark.slow

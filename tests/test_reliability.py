@@ -25,6 +25,7 @@ from blip.files import atomic_path, atomic_write
 from blip.plan import check_settings
 from blip.results import load_runs, write_tables
 from blip.results.markup import to_csv
+from blip.runs import provenance
 from blip.training.checkpoint import Checkpoint
 
 # Checkpoints
@@ -160,14 +161,44 @@ def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_else(tmp_pat
     killed.kill()
     assert killed.wait() == -signal.SIGKILL
     (tmp_path / ".mine.txt").write_text("hidden, and not ours")
-    assert len(list(tmp_path.glob(".*.tmp"))) == 2
+    (tmp_path / ".mine.tmp").write_text("nor this")
+    assert len(list(tmp_path.glob(".*.blip-tmp"))) == 2
     atomic_write(tmp_path / "another", "content")
-    (held,) = tmp_path.glob(".*.tmp")
+    (held,) = tmp_path.glob(".*.blip-tmp")
     assert held.name.startswith(".living.")
     living.communicate()
     assert living.returncode == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.txt", "another", "living"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.tmp", ".mine.txt", "another", "living"]
     assert (tmp_path / "living").read_bytes() == b"half"
+
+
+def test_devices_and_links_stay_what_they_are(tmp_path: Path) -> None:
+    pipe, link, there = (tmp_path / name for name in ("pipe", "link", "there"))
+    os.mkfifo(pipe)
+    with pytest.raises(BlipError, match="pipe: cannot be written: not a regular file"):
+        atomic_write(pipe, "content")
+    assert pipe.is_fifo()
+    there.mkdir()
+    link.symlink_to(there / "file")
+    atomic_write(link, "content")
+    assert link.is_symlink()
+    assert (there / "file").read_text() == "content"
+
+
+def test_a_commit_of_a_project_around_the_package_is_not_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "blip" / "runs" / "provenance.py"
+    module.parent.mkdir(parents=True)
+    module.touch()
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    monkeypatch.setattr(provenance, "__file__", str(module))
+    assert provenance._commit().startswith("version ")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
+    assert len(provenance._commit()) == 12
 
 
 def test_two_files_of_one_process_are_written_side_by_side(tmp_path: Path) -> None:

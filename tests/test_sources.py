@@ -180,6 +180,7 @@ def write_notmnist(raw: Path, packed: str, content: bytes) -> None:
         (pickle.dumps({"features": np.zeros((2, 4, 4)), "labels": [0, 1]}), "expected features of shape (n, 1, side"),
         (pickle.dumps({"features": np.full((2, 1, 4, 4), 256), "labels": [0, 1]}), "from 0 to 255"),
         (pickle.dumps({"features": np.full((2, 1, 4, 4), np.nan), "labels": [0, 1]}), "from 0 to 255"),
+        (pickle.dumps({"features": np.full((2, 1, 4, 4), 0.5), "labels": [0, 1]}), "whole numbers from 0 to 255"),
         (pickle.dumps({"features": np.full((2, 1, 4, 4), None), "labels": [0, 1]}), "an array of Python objects"),
         (pickle.dumps({"features": np.zeros((2, 1, 4, 4)), "labels": [0, 10]}), "label 10 is out of range"),
         (pickle.dumps({"features": np.zeros((2, 1, 4, 4)), "labels": [0]}), "2 train images but 1 labels"),
@@ -357,6 +358,35 @@ def test_a_malicious_pickle_is_refused_before_it_does_anything(
 def test_anything_else_is_refused(value: Any) -> None:
     with pytest.raises(pickle.UnpicklingError, match="names"):
         plain([value])
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        (3, "|", None, ("a",), {"a": (np.dtype("i8"), 0)}, 8, 1, 63),  # a field, and the flags of Python objects
+        (3, "|", (np.dtype("O"), (2,)), None, None, 16, 1, 63),
+    ],
+    ids=["fields", "parts"],
+)
+def test_a_state_makes_no_other_type_of_a_type(state: tuple[Any, ...]) -> None:
+    class Of8Bytes:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return np.dtype, ("V8", False, True), state
+
+    class Array:
+        def __reduce__(self) -> tuple[Any, ...]:
+            rebuild, arguments, _ = np.zeros(1).__reduce__()
+            return rebuild, arguments, (1, (1,), Of8Bytes(), False, [(5,)])
+
+    with pytest.raises(pickle.UnpicklingError):
+        plain(Array())
+
+
+def test_a_pickle_changes_nothing_that_reads_it() -> None:
+    before = plain(np.zeros((2, 2)))
+    with pytest.raises(pickle.UnpicklingError, match="sets attributes"):
+        load_plain(io.BytesIO(b"\x80\x02cnumpy\nndarray\nN}(X\x04\x00\x00\x00makeK\x05u\x86b."))
+    np.testing.assert_array_equal(plain(np.zeros((2, 2))), before)
 
 
 def test_text_is_encoded_in_no_other_way() -> None:

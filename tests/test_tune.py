@@ -13,7 +13,6 @@ from shell import Shell, interrupt_after, refused
 from blip import BLIP
 from blip.config import load_experiment, load_suite
 from blip.data import load_sequence, prepare_experiment
-from blip.data.splits import read_split
 from blip.errors import BlipError
 from blip.plan import Plan
 from blip.runs.tune import at_the_edge, dotted_key
@@ -57,12 +56,10 @@ def test_the_best_on_validation_images_is_chosen_and_all_is_written(shell: Shell
 def test_a_trial_names_no_test_image_and_tests_on_what_was_held_out(tiny: Path, tmp_path: Path) -> None:
     changes: dict[str, Any] = {"name": "t", "data.trial_tasks": 1, "data.validation": 0.2}
     trial, whole = load_experiment(tiny, changes), load_experiment(tiny, {"name": "w", "data.validation": 0.2})
-    tried, real = (
-        load_sequence(prepare_experiment(e.name, e.data, 0, tmp_path, tmp_path / "data"), tmp_path / "data")
-        for e in (trial, whole)
-    )
+    splits = [prepare_experiment(e.name, e.data, 0, tmp_path, tmp_path / "data") for e in (trial, whole)]
+    tried, real = (load_sequence(split, tmp_path / "data") for split in splits)
     assert (len(tried), len(real)) == (1, 2)
-    assert [indices.test for _, indices in read_split(tmp_path / "data/splits/t/seed0.safetensors").tasks] == [None]
+    assert [indices.test for _, indices in splits[0].tasks] == [None]
     assert tried.test(0).images.equal(real.task(0).valid.images)
     assert tried.task(0).train.images.equal(real.task(0).train.images)
     assert real.test(0).images.shape != tried.test(0).images.shape

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -105,14 +105,24 @@ def changes(options: argparse.Namespace) -> dict[str, Any]:
     """Of the experiment, by dotted key."""
     from blip.config import parse_override
 
-    return dict(map(parse_override, options.set))
+    return once("--set", map(parse_override, options.set))
 
 
 def varied(options: argparse.Namespace) -> dict[str, Any]:
     """What makes the experiment a variant, by dotted key."""
     from blip.config import parse_override
 
-    return dict(parse_override(text, "--vary") for text in getattr(options, "vary", ()))
+    return once("--vary", (parse_override(text, "--vary") for text in getattr(options, "vary", ())))
+
+
+def once(option: str, given: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Values by key. Raises BlipError where a key is given twice."""
+    values: dict[str, Any] = {}
+    for key, value in given:
+        if key in values:
+            raise BlipError(f"{option} {key}: expected each key once")
+        values[key] = value
+    return values
 
 
 def experiment(options: argparse.Namespace, file: Path) -> Any:

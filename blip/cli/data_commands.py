@@ -16,7 +16,7 @@ from blip.errors import BlipError
     argument("--croissant", action="store_true", help="describe each data set in Croissant, beside its file"),
 )
 def data(options: argparse.Namespace) -> None:
-    from blip.data import dataset_path, prepare_dataset, prepare_experiment
+    from blip.data import dataset_path, prepare_dataset, prepare_experiment, split_path
     from blip.data.croissant import write_croissant
 
     asked = experiment(options, options.experiment)
@@ -25,7 +25,8 @@ def data(options: argparse.Namespace) -> None:
     sources = {source.name: source for source in asked.sources}
     if options.source is None:
         for seed in options.seeds or [0]:
-            print(prepare_experiment(asked.split_name, asked.data, seed, options.raw, options.data))
+            prepare_experiment(asked.split_name, asked.data, seed, options.raw, options.data)
+            print(split_path(options.data, asked.split_name, seed))
     elif options.source not in sources:
         raise BlipError(f"--source {options.source}: {options.experiment} has {', '.join(sources)}")
     else:

@@ -40,10 +40,10 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
 )
 def experiments(options: argparse.Namespace) -> None:
     from blip.config import experiment_file, published
-    from blip.schema import read_yaml
+    from blip.schema import read_text, read_yaml
 
     if options.name is not None:
-        lines = experiment_file(Path(options.name)).read_text(encoding="utf-8").splitlines()
+        lines = read_text(experiment_file(Path(options.name))).splitlines()
         print(*(line for line in lines if not line.startswith("# yaml-language-server")), sep="\n")
         return
     for name, file in published().items():

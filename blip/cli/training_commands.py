@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from blip.cli import arguments
-from blip.cli.arguments import argument, changes, command, count, experiment, folder, several, training, varied
+from blip.cli.arguments import argument, changes, command, count, experiment, folder, once, several, training, varied
 from blip.errors import BlipError
 
 
@@ -78,16 +78,16 @@ def _grid(texts: list[str]) -> dict[str, Any]:
 
     from blip.schema import parse_yaml
 
-    grid = {}
-    for text in texts:
+    def parsed(text: str) -> tuple[str, Any]:
         key, separator, values = text.partition("=")
         try:
-            grid[key] = parse_yaml(f"[{values}]")
+            if key and separator:
+                return key, parse_yaml(f"[{values}]")
         except yaml.YAMLError:
-            separator = ""
-        if not separator or not key:
-            raise BlipError(f"--grid {text}: expected KEY=VALUE,VALUE,…, such as strength=1,10,100")
-    return grid
+            pass
+        raise BlipError(f"--grid {text}: expected KEY=VALUE,VALUE,…, such as strength=1,10,100")
+
+    return once("--grid", map(parsed, texts))
 
 
 @command(

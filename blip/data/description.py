@@ -46,6 +46,11 @@ class SourceConfig(Schema):
         return self.model_dump_json(include={"name", "folder", "side", "raw_classes", "raw_images_per_class"})
 
     @property
+    def reads_raw(self) -> bool:
+        """Whether it is read from a folder of raw data: digits come with a library."""
+        return self.folder is not None or self.name != "digits"
+
+    @property
     def folder_name(self) -> str | None:
         """`folder` as a text."""
         return None if self.folder is None else str(self.folder)

@@ -83,7 +83,11 @@ def read_image_folder(folder: Path, side: int, channels: int) -> Dataset:
 
 def class_folders(folder: Path) -> tuple[str, ...]:
     """Names of the class folders in `folder`, sorted."""
-    names = [path.name for path in _listed(folder) if path.is_dir() and not path.name.startswith(".")]
+    paths = [path for path in _listed(folder) if not path.name.startswith(".")]
+    for path in paths:
+        if path.is_symlink() and not path.exists():
+            raise BlipError(f"{path}: leads to {path.readlink()}, which is not there")
+    names = [path.name for path in paths if path.is_dir()]
     if not names:
         raise BlipError(f"{folder}: expected a folder of images for each class, found none")
     return tuple(names)
@@ -97,15 +101,16 @@ def _listed(folder: Path) -> list[Path]:
         raise BlipError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
-def file_identity(folder: Path, pattern: str) -> str | None:
-    """A short name for the files below a folder, by their names and sizes; None where there are none.
+def file_identity(folder: Path, pattern: str, *, images: bool = False) -> str | None:
+    """A short name for the files below a folder, or its images alone, by their names and sizes; None where there are
+    none.
 
     Raises BlipError where a folder cannot be read: what cannot be seen is not another set of files.
     """
     if not folder.is_dir():
         return None
     try:
-        files = [path for path in matching(folder, pattern) if path.is_file()]
+        files = [path for path in matching(folder, pattern) if path.is_file() and (not images or is_image(path.name))]
         sizes = sorted(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)
     except OSError as error:
         raise BlipError(f"{error.filename}: cannot be read: {error.strerror}") from None

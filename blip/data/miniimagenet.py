@@ -79,7 +79,7 @@ def _by_class(names: list[str], where: Path) -> dict[str, list[str]]:
     tops = set()
     for name in names:
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in path.parts[0]:
+        if path.is_absolute() or ".." in path.parts or "\\" in name or any(":" in part for part in path.parts[:1]):
             raise BlipError(f"{where}: refused: it holds the path {name!r}, which leads out of it")
         if is_image(path.name) and len(path.parts) >= 2 and "__MACOSX" not in path.parts:
             files.setdefault(path.parent.name, []).append(name)
@@ -199,6 +199,8 @@ def read_pickles(folder: Path) -> Dataset:
     except OSError as error:
         raise BlipError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
     count = 1 + max(int(labels.max()) for _, labels in parts)
+    if count > sum(len(labels) for _, labels in parts):  # before a name is made for each
+        raise BlipError(f"{folder}: expected labels 0, 1, 2, …, found {count - 1}")
     return Dataset(*parts[0], *parts[1], _class_names(folder, count))
 
 

@@ -67,8 +67,9 @@ def _checked(content: Any, where: str) -> tuple[Images, Labels]:
         raise BlipError(f"{where}: expected features of one shape and as many labels, found a ragged list") from None
     if images.ndim != 4 or images.shape[1] != 1 or images.shape[2] != images.shape[3] or images.dtype.kind not in "uif":
         raise BlipError(f"{where}: expected features of shape (n, 1, side, side), found {images.shape} {images.dtype}")
-    if images.size == 0 or not (images.min() >= 0 and images.max() <= 255):
-        raise BlipError(f"{where}: expected features from 0 to 255")
+    whole = images.dtype.kind != "f" or np.array_equal(images, np.round(images))  # or they are in [0, 1]
+    if images.size == 0 or not (whole and images.min() >= 0 and images.max() <= 255):
+        raise BlipError(f"{where}: expected whole numbers from 0 to 255 as features")
     if labels.dtype.kind not in "uif" or not np.array_equal(labels, np.round(labels)):
         raise BlipError(f"{where}: expected whole numbers as labels")
     return images.astype(np.uint8), labels.reshape(-1).astype(np.int64)

@@ -46,29 +46,55 @@ class _ImagePickler(pickle.Pickler):
         return NotImplemented
 
 
-def _array(shape: tuple[int, ...] = (0,), dtype: Any = "b", buffer: bytearray | None = None) -> NDArray[Any]:
-    if np.dtype(dtype).hasobject:
-        raise pickle.UnpicklingError("an array of Python objects")
-    return np.ndarray(shape, dtype, buffer)
+class _Type:
+    """A type of numbers. NumPy's own takes any state from a pickle, that of Python objects too."""
+
+    def __init__(self, name: str, *_: Any) -> None:
+        self.plain = np.dtype(str(name))
+        if self.plain.kind not in "biufSU":
+            kind = "Python objects" if self.plain.hasobject else f"the type {self.plain}"
+            raise pickle.UnpicklingError(f"an array of {kind}, not of numbers")
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, order, *_ = state
+        self.plain = self.plain.newbyteorder(order)
+
+
+class _Array(np.ndarray[Any, Any]):
+    """An array that is filled from a pickle's state."""
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        _, shape, dtype, fortran, content = state
+        super().__setstate__((1, shape, dtype.plain, fortran, content))
+
+
+class _Constructor:
+    """Called for a name in a pickle, which may set attributes of what it names: a function would take them."""
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self.make = make
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.make(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("it sets attributes of what plain data are made with")
+
+
+def _array(shape: tuple[int, ...], dtype: str, buffer: bytearray) -> NDArray[Any]:
+    return np.ndarray(shape, _Type(dtype).plain, buffer)
 
 
 def _empty_array(*_: Any) -> NDArray[Any]:
-    return _array()
+    return _Array((0,), "b")
 
 
-def _dtype(name: str, *_: Any) -> np.dtype[Any]:
-    dtype = np.dtype(str(name))
-    if dtype.hasobject:
-        raise pickle.UnpicklingError("an array of Python objects")
-    return dtype
+def _scalar(dtype: _Type, content: bytes) -> Any:
+    return np.frombuffer(content, dtype.plain, count=1)[0]
 
 
-def _scalar(dtype: np.dtype[Any], content: bytes) -> Any:
-    return np.frombuffer(content, dtype, count=1)[0]
-
-
-def _from_buffer(buffer: bytes, dtype: np.dtype[Any], shape: tuple[int, ...], order: str) -> NDArray[Any]:
-    flat = np.frombuffer(buffer, dtype)
+def _from_buffer(buffer: bytes, dtype: _Type, shape: tuple[int, ...], order: str) -> NDArray[Any]:
+    flat = np.frombuffer(buffer, dtype.plain)
     return flat.reshape(shape, order="F" if order == "F" else "C")
 
 
@@ -83,12 +109,12 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("builtins", "list"): list,
     ("builtins", "bytearray"): bytearray,
     ("__builtin__", "bytearray"): bytearray,
-    ("_codecs", "encode"): _latin1,
-    ("numpy", "ndarray"): _array,
-    ("numpy", "dtype"): _dtype,
-    **{(f"{core}.multiarray", "_reconstruct"): _empty_array for core in _INTERNAL},
-    **{(f"{core}.multiarray", "scalar"): _scalar for core in _INTERNAL},
-    **{(f"{core}.numeric", "_frombuffer"): _from_buffer for core in _INTERNAL},
+    ("_codecs", "encode"): _Constructor(_latin1),
+    ("numpy", "ndarray"): _Constructor(_array),
+    ("numpy", "dtype"): _Constructor(_Type),
+    **{(f"{core}.multiarray", "_reconstruct"): _Constructor(_empty_array) for core in _INTERNAL},
+    **{(f"{core}.multiarray", "scalar"): _Constructor(_scalar) for core in _INTERNAL},
+    **{(f"{core}.numeric", "_frombuffer"): _Constructor(_from_buffer) for core in _INTERNAL},
 }
 """What a pickle may name, and what is called instead of it."""
 

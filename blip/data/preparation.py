@@ -5,7 +5,7 @@ from pathlib import Path
 from blip.data.dataset import DatasetRecord
 from blip.data.description import DataConfig, SourceConfig
 from blip.data.raw import raw_identity, read_source
-from blip.data.splits import make_split, split_path
+from blip.data.splits import Split, make_split, split_path
 from blip.data.stand_in import MARKER
 from blip.data.storage import dataset_path, read_dataset, write_dataset
 from blip.errors import BlipError
@@ -21,30 +21,31 @@ def prepare_dataset(source: SourceConfig, raw: Path, prepared: Path) -> Path:
         mean=data.mean,
         std=data.std,
         folder=source.folder_name,
-        stand_in=(raw / MARKER).exists(),
+        stand_in=source.reads_raw and (raw / MARKER).exists(),
         raw=raw_identity(source, raw),
     )
     write_dataset(path, data.tensors(), record)
     return path
 
 
-def prepare_experiment(name: str, config: DataConfig, seed: int, raw: Path, prepared: Path) -> Path:
-    """Make what is missing of an experiment's data sets and split below `prepared`; returns the split's path.
+def prepare_experiment(name: str, config: DataConfig, seed: int, raw: Path, prepared: Path) -> Split:
+    """Make what is missing of an experiment's data sets and split below `prepared`; returns the split.
 
     A data set file that is there is taken if it is as it was written, and of the raw files, if those are there. The
-    split is always made anew, which takes no time, and written only where it changed, so that nothing that depends on
-    it is older than it for no reason.
+    split is always made anew, which takes no time, and written (`split_path`) only where it changed, so that nothing
+    that depends on it is older than it for no reason. The file may be another process's soon, of the same experiment
+    with another setting: what was made here is handed over, not its path.
     """
     for source in config.sources:
         if dataset_path(prepared, source).exists():
             _check_raw(source, raw, prepared)
         else:
             prepare_dataset(source, raw, prepared)
-    path = split_path(prepared, name, seed)
-    content = make_split(config, seed, prepared).to_bytes()
+    path, split = split_path(prepared, name, seed), make_split(config, seed, prepared)
+    content = split.to_bytes()
     if not path.exists() or read_bytes(path) != content:
         atomic_write(path, content)
-    return path
+    return split
 
 
 def _check_raw(source: SourceConfig, raw: Path, prepared: Path) -> None:

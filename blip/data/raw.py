@@ -66,11 +66,15 @@ def raw_identity(source: SourceConfig, raw: Path) -> str | None:
     """
     folder = _class_folders(source, raw)
     if folder is not None:
-        return file_identity(folder, "*/*/*")
+        return file_identity(folder, "t*/*/*", images=True)
     if not SOURCES[source.name].present(raw):
         return None
     unverified = SOURCES[source.name].unverified(raw)
-    return file_identity(*unverified) if unverified else "as published"
+    found = file_identity(*unverified) if unverified else "as published"
+    expected = (source.raw_classes, source.raw_images_per_class)
+    if found is None or not any(expected) or not needs_pickles(source, raw):
+        return found
+    return f"{found}, {expected[0] or miniimagenet.CLASSES} classes of {expected[1] or miniimagenet.IMAGES_PER_CLASS}"
 
 
 def _class_folders(source: SourceConfig, raw: Path) -> Path | None:

@@ -1,5 +1,6 @@
 """Task sequences: what the training loop is given, one task at a time."""
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -10,11 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from blip.data.splits import Split, read_split
+from blip.data.splits import Split
 from blip.data.storage import read_dataset
 from blip.devices import upload
 from blip.errors import BlipError
-from blip.files import sha256
 
 CACHED_NUMBERS = 2**18
 """In a batch of images on a CPU; with more, what layers hand on to each other leaves its caches: networks with
@@ -198,19 +198,18 @@ class TaskSequence:
         return Examples(images, local[labels], 1 / (255 * std), -mean / std)
 
 
-def load_sequence(split_file: Path, prepared: Path, device: torch.device | str = "cpu") -> TaskSequence:
-    """Read a split and its data sets, each file once, onto `device`.
+def load_sequence(split: Split, prepared: Path, device: torch.device | str = "cpu") -> TaskSequence:
+    """Read the data sets of a split, each file once, onto `device`.
 
     Raises BlipError where a file is missing or damaged, or a data set is not the one that the split was made from.
     """
-    split = read_split(split_file)
     datasets, stand_ins = {}, []
     for name, checksum in split.datasets.items():
         path = prepared / name
         tensors, record = read_dataset(path)
         if record.content != checksum:
-            raise BlipError(f"{path}: not the data set that {split_file} was made from: delete both and prepare again")
+            raise BlipError(f"{path}: not the data set that the split was made from: prepare the data again")
         datasets[name] = {key: tensor.to(device) for key, tensor in tensors.items()}
         if record.stand_in:
             stand_ins.append(name)
-    return TaskSequence(split, datasets, sha256(split_file), stand_ins)
+    return TaskSequence(split, datasets, hashlib.sha256(split.to_bytes()).hexdigest(), stand_ins)

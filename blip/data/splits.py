@@ -14,9 +14,9 @@ from torch import Tensor
 
 from blip.data.dataset import DatasetRecord
 from blip.data.description import DataConfig, SourceConfig
-from blip.data.storage import dataset_path, file_bytes, read_dataset, read_tensors
+from blip.data.storage import dataset_path, file_bytes, read_dataset
 from blip.errors import BlipError
-from blip.schema import Schema, validate
+from blip.schema import Schema
 from blip.seeding import generator
 
 
@@ -82,20 +82,6 @@ class Split:
         }
         record = _Record(tasks=[plan for plan, _ in self.tasks], datasets=self.datasets, seed=self.seed)
         return file_bytes(tensors, record.model_dump(mode="json"))
-
-
-def read_split(path: Path) -> Split:
-    """What `Split.to_bytes` wrote. Raises BlipError where the file is missing or damaged."""
-    tensors, about = read_tensors(path)
-    record = validate(_Record, about, str(path))
-    try:
-        indices = [
-            Indices(tensors[f"{t}.train"], *(tensors.get(f"{t}.{part}") for part in ("test", "valid", "pixels")))
-            for t, _ in enumerate(record.tasks)
-        ]
-    except KeyError as error:
-        raise BlipError(f"{path}: {error} is missing: delete it and prepare the data again") from None
-    return Split(list(zip(record.tasks, indices, strict=True)), record.datasets, record.seed)
 
 
 def make_split(config: DataConfig, seed: int, prepared: Path) -> Split:

@@ -21,9 +21,12 @@ TRAIN, TEST = 10, 2
 def write_stand_ins(raw: Path) -> list[Path]:
     """Class folders of small random pictures for every built-in source with raw files, below `raw`.
 
-    Images of one class are one pattern under noise, so that there is something to learn. Always the same.
+    Images of one class are one pattern under noise, so that there is something to learn. Always the same. Raises
+    BlipError where `raw` holds anything else.
     """
     make_folder(raw)
+    if any(raw.iterdir()) and not (raw / MARKER).exists():
+        raise BlipError(f"{raw}: holds other files: expected an empty folder for generated images, or one of them")
     atomic_write(raw / MARKER, "Generated images, not the data sets that the folders are named after.\n")
     folders = []
     for name, source in SOURCES.items():

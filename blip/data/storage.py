@@ -73,6 +73,8 @@ def _version(path: Path) -> tuple[str, int, int, int]:
 def content_checksum(tensors: dict[str, Tensor], record: DatasetRecord) -> str:
     """See `DatasetRecord.content`."""
     parts = record.model_dump(mode="json", exclude={"content", "raw"}, exclude_unset=True)
+    if record.folder and Path(record.folder).is_absolute():
+        parts["folder"] = Path(record.folder).name  # as in a run's configuration
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for key in sorted(tensors):
         tensor = tensors[key].contiguous()

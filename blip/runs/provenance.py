@@ -54,6 +54,7 @@ def _commit() -> str:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
+        git("ls-files", "--error-unmatch", "--", __file__)  # not a project's that the package is installed within
         commit, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--", str(here))
     except (OSError, subprocess.CalledProcessError):
         return f"version {metadata.version('blip-continual')}"

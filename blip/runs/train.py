@@ -61,6 +61,7 @@ def train_run(
     diverging loss.
     """
     folder = run_folder(out, experiment.name, method, seed)
+    _check_variant(experiment, folder)
     config, target = experiment.run_config(method, seed), pick_device(how.device)
     inputs = experiment.inputs(seed, how.raw, how.prepared, target)
     key = fingerprint([config, inputs.checksum, metadata.version("blip-continual")])
@@ -73,7 +74,7 @@ def train_run(
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
     keep_freed_memory()
-    make_folder(folder)  # where it cannot be made, say so before training
+    make_folder(folder)  # where it cannot be made or written to, say so before training
     started = datetime.now(UTC)
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32(method)):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, how.cuda_graphs)
@@ -115,6 +116,21 @@ def _weights(trainer: Trainer) -> bytes:
     tensors = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     content: bytes = safetensors.torch.save(tensors)
     return content
+
+
+def _check_variant(experiment: Experiment, folder: Path) -> None:
+    """Raise BlipError where runs beside this one vary other settings under its name: no table could take both."""
+    if experiment.variant is None:
+        return
+    for other in sorted(folder.parents[1].glob(f"*/*/{RECORD}")):
+        try:
+            there = read_record(other.parent).variant
+        except BlipError:  # said where it is needed
+            continue
+        if there and there.settings != experiment.variant.settings:
+            varied = (", ".join(variant.settings) for variant in (there, experiment.variant))
+            raise BlipError("{}: varies {}, not {}: give another --out".format(other.parent, *varied))
+        return
 
 
 def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, again: bool, expected: list[str]) -> bool:
