@@ -14,7 +14,7 @@ from shell import Shell
 from blip.results import load_runs, write_tables
 from blip.results.capacity_figures import draw_capacity, draw_sizes
 from blip.results.course import course, draw_course
-from blip.results.currency import bits_needed
+from blip.results.currency import bits_needed, section, spread
 from blip.results.currency_figure import draw_currency
 from blip.results.figures import write_figures
 from blip.results.metrics import run_metrics
@@ -95,6 +95,12 @@ def test_joint_training_keeps_images_that_nobody_counts(shell: Shell, tmp_path: 
     assert figure is not None
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sgd"]
     assert "Without joint" in figure.get_supxlabel()
+
+
+def test_a_score_that_nobody_has_is_a_dash(trained: Shell) -> None:
+    runs = load_runs([trained.runs])
+    table = section(runs, spread(bits_needed(runs).assign(score=float("nan"))))
+    assert [row.split("|")[3].strip() for row in table.splitlines()[4:]] == ["–", "–"]
 
 
 def test_games_have_a_currency_too(tmp_path: Path) -> None:

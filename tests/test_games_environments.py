@@ -45,7 +45,12 @@ def test_environments_of_other_semantics_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("Chess2000", "expected a name such as"), ("kung_fu_master", "write KungFuMaster")]
+    ("name", "hint"),
+    [
+        ("Chess2000", "expected a name such as"),
+        ("kung_fu_master", "write KungFuMaster"),
+        ("MazeCraze", "expected a name such as"),
+    ],
 )
 def test_an_unknown_game_is_named(name: str, hint: str) -> None:
     with pytest.raises(BlipError) as error:

@@ -109,6 +109,7 @@ def test_the_published_experiment() -> None:
     [
         ("games", ["Chess2000"], "game Chess2000: ale-py has no such game"),
         ("games", ["ALE/Boxing-v5"], "write Boxing or BoxingNoFrameskip-v4"),
+        ("games", ["Boxing", "Krull", "BoxingNoFrameskip-v4"], "games: expected different games, found Boxing more"),
         ("ppo.mini_batches", 5, "mini_batches: expected whole ones of 2 × 16 steps, found 5"),
         ("ppo.steps", 31, "steps: expected at least one update of 32, found 31"),
         ("ppo.learning_rate", 1, "ppo.learning_rate: unknown key"),
@@ -230,8 +231,11 @@ def test_nothing_is_left_in_the_temporary_folder(quick: Path, tmp_path: Path, mo
     assert not list(temporary.iterdir())
 
 
-def test_a_loss_that_is_not_finite_is_one_line(quick: Path, tmp_path: Path) -> None:
-    trainer = make_trainer(quick, "sgd", tmp_path / "c", ppo__lr=1e30)
+@pytest.mark.parametrize(
+    "settings", [{}, {"ppo__mini_batches": 1, "ppo__epochs": 1, "ppo__steps": 32}], ids=["a loss", "the last step"]
+)
+def test_what_is_not_finite_is_one_line(settings: dict[str, int], quick: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(quick, "sgd", tmp_path / "c", ppo__lr=1e30, **settings)
     with pytest.raises(DivergedError, match=r"^SpaceInvaders, update \d: the losses are .* lower ppo.lr") as error:
         trainer.run("test")
     one_line(error)

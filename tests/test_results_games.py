@@ -11,7 +11,7 @@ from run_folders import write_game_run, write_run
 from blip.errors import BlipError
 from blip.results import load_runs, run_metrics, write_tables
 from blip.results.ablations import ablation
-from blip.results.course import course
+from blip.results.course import course, draw_course
 from blip.results.figures import draw_returns, write_figures
 from blip.results.metrics import normalised_scores, reference_scores, scores_kept
 from blip.results.style import method_looks
@@ -48,6 +48,13 @@ def test_accuracies_beside_games_stay_as_they_are(root: Path) -> None:
     frame = normalised_scores(load_runs([root]))
     assert frame[frame["experiment"] == "mnist5"]["score"].tolist() == [0.9, 0.8, 0.7]
     assert len(frame) == 3 + 4 * 3
+
+
+def test_where_nobody_learned_anything_there_is_no_course(tmp_path: Path) -> None:
+    write_game_run(tmp_path, "sgd", R=[[5.0], [5.0, 50.0]], random=RANDOM)
+    runs = load_runs([tmp_path])
+    assert draw_course(runs, method_looks(runs.methods())) is None
+    assert write_figures(runs, tmp_path / "figures")
 
 
 def test_a_game_that_nobody_learned_has_no_share(tmp_path: Path) -> None:

@@ -52,6 +52,13 @@ class GameExperiment(Experiment):
     evaluation: EvaluationConfig = EvaluationConfig()
 
     @model_validator(mode="after")
+    def _games_differ(self) -> "GameExperiment":
+        for game in self.games:
+            if self.games.count(game) > 1:  # tables and figures know tasks by their games
+                raise wrong(f"expected different games, found {game} more than once", "games")
+        return self
+
+    @model_validator(mode="after")
     def _methods_learn_games(self) -> "GameExperiment":
         for method in self.methods:
             if METHODS[method].supervised:

@@ -77,6 +77,7 @@ class GameTrainer(Trainer):
             ent_coef=config.entropy,
             vf_coef=config.value,
             max_grad_norm=config.clip_norm,
+            stats_window_size=config.steps_per_update,  # every game that ends in a rollout
             policy_kwargs={
                 "network": self.network,
                 "task": self.task,
@@ -100,10 +101,10 @@ class GameTrainer(Trainer):
         with self._timed("update"):
             ppo.train()
         numbers = [ppo.statistics[name] for name in STATISTICS]
-        if not all(map(math.isfinite, numbers)):
+        if not all(map(math.isfinite, numbers)) or not ppo.is_finite():  # before its last step, and after
             raise DivergedError(
                 f"{self.names[self.task]}, update {self.done}: the losses are {numbers[:2]}; expected finite "
-                f"numbers: try a lower ppo.lr (now {self.config.lr:g})"
+                f"numbers, of the network too: try a lower ppo.lr (now {self.config.lr:g})"
             )
         mean = float(np.mean(finished)) if finished else math.nan
         lr = float(ppo.policy.optimizer.param_groups[0]["lr"])

@@ -7,6 +7,9 @@ from blip.errors import BlipError
 SUFFIX = "NoFrameskip-v4"
 """What the paper's environments are called: no sticky actions, and the frame skip (4) is the wrappers' alone."""
 
+UNPLAYABLE = {"combat", "joust", "maze_craze", "warlords"}
+"""ROMs that ale-py lists and that its emulator, on being given one, ends the process with."""
+
 
 def game_name(name: str) -> str:
     """The plain name, such as KungFuMaster, of a game given by it or as `KungFuMasterNoFrameskip-v4`.
@@ -49,4 +52,4 @@ def _rom_ids() -> dict[str, str]:
         from ale_py import roms
     except ImportError:
         raise BlipError("Atari games need further packages: pip install 'blip-continual[rl]'") from None
-    return {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids()}
+    return {rom.title().replace("_", ""): rom for rom in roms.get_all_rom_ids() if rom not in UNPLAYABLE}

@@ -111,6 +111,13 @@ class PublishedPPO(PPO):
     def _values(self, observations: Any) -> Tensor:
         return self.policy.predict_values(upload(torch.from_numpy(observations), self.device))
 
+    @torch.no_grad()
+    def is_finite(self) -> bool:
+        """Whether actions and values of what was seen last are finite."""
+        seen = upload(torch.from_numpy(cast("Any", self._last_obs)), self.device)
+        hidden = self.policy.features_extractor(seen.float().div_(255))
+        return all(bool(head(hidden).isfinite().all()) for head in (self.policy.action_net, self.policy.value_net))
+
     def train(self) -> None:
         """Update the policy by the rollout in the buffer."""
         self.policy.set_training_mode(True)

@@ -10,6 +10,8 @@ from blip.games.atari import SEEDS, action_count, emulator
 
 Frame = NDArray[np.uint8]
 HEIGHT, WIDTH = 210, 160
+NEVER_CUT = 2**31 - 1
+"""Frames: where a game was cut, its recorded actions end."""
 
 
 def replay(game: str, seed: int, actions: str) -> Iterator[tuple[Frame, float]]:
@@ -23,7 +25,7 @@ def replay(game: str, seed: int, actions: str) -> Iterator[tuple[Frame, float]]:
     if not actions or not all("a" <= letter <= last for letter in actions.lower()):
         raise BlipError(f"{game}: actions: expected letters from a to {last}")
     pictures = {"img_height": HEIGHT, "img_width": WIDTH, "grayscale": False, "stack_num": 1}
-    environment = emulator(game, **pictures)
+    environment = emulator(game, max_num_frames_per_episode=NEVER_CUT, **pictures)
     environment.reset(seed=np.array([seed]))
     result = 0.0
     for letter in actions.lower():

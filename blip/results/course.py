@@ -44,7 +44,7 @@ def draw_course(runs: Runs, looks: dict[str, Look]) -> Figure | None:
         "capacity": "capacity used",
     }
     panels = {measure: label for measure, label in panels.items() if frame[measure].notna().any()}
-    if frame["tasks"].max() < 2:
+    if frame["tasks"].max() < 2 or not panels:  # of games in which no method is better than chance
         return None
     frame = frame.assign(line=_names(runs, frame))
     styles = _styles(runs, frame, looks)

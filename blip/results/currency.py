@@ -73,7 +73,8 @@ def section(runs: Runs, table: pd.DataFrame) -> str:
         row = last.loc[method]
         shown = [row["weights_mean"], row["method_bits_mean"], row["needed_mean"], row["frozen_mean"]]
         cells = ["–" if pd.isna(bits) else f"{bits / 1e6:,.3f}" for bits in shown]
-        rows.append([plain(method), row["n"], f"{row['score_percent_mean']:.2f}", *cells])
+        score = row["score_percent_mean"]
+        rows.append([plain(method), row["n"], "–" if pd.isna(score) else f"{score:.2f}", *cells])
     heads = ("method", "n", f"{score_name(runs)} %", "weights", "kept beside", "all", "weights in frozen bits")
     text = "Millions of bits that each method needs after the last task: weights in float32, what it keeps beside them"
     text += f", and both; and the weights in sign and frozen bits alone.{left_out(runs)}"
