@@ -471,9 +471,14 @@ def test_no_batch_after_a_task_is_of_one_example_where_batches_normalise_themsel
     method.after_task(0, data)
 
 
-def test_mas_refuses_images_one_by_one_where_batches_normalise_themselves() -> None:
-    with pytest.raises(BlipError, match=r"methods\.mas\.batch_size: expected at least 2"):
-        make("mas", "alexnet, batch-norm", batch_size=1)
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [(name, key) for name, m in METHODS.items() for key in m.Settings.model_fields if key.endswith("batch_size")],
+)
+def test_images_one_by_one_are_refused_where_batches_normalise_themselves(name: str, key: str) -> None:
+    with pytest.raises(BlipError, match=rf"methods\.{name}\.{key}: expected at least 2"):
+        make(name, "alexnet, batch-norm", **{key: 1})
+    make(name, "mlp", **{key: 1})
 
 
 def test_the_bits_of_blip_do_not_depend_on_what_size_of_batches_is_fast(monkeypatch: pytest.MonkeyPatch) -> None:

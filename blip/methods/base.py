@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples, Task, TaskSequence
+from blip.errors import BlipError
 from blip.networks import MultiHeadNetwork
 from blip.record import Table
 from blip.schema import Schema
@@ -57,6 +58,10 @@ class Method:
         """The method's hyper-parameters."""
 
     def __init__(self, network: MultiHeadNetwork, settings: Any, seed: int) -> None:
+        """Raises BlipError where a batch is to be of one example and the network normalises by its batch."""
+        single = [key for key, value in settings if key.endswith("batch_size") and value == 1]
+        if network.batch_statistics and single:
+            raise BlipError(f"methods.{self.name}.{single[0]}: expected at least 2 where batches normalise themselves")
         self.network = network
         self.settings = settings
         self.seed = seed

@@ -6,7 +6,6 @@ from torch import Tensor
 
 from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples
-from blip.errors import BlipError
 from blip.methods.base import Method, register
 from blip.networks import MultiHeadNetwork, copied
 from blip.schema import Schema
@@ -33,8 +32,6 @@ class MAS(Method):
 
     def __init__(self, network: MultiHeadNetwork, settings: "MAS.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
-        if network.batch_statistics and settings.batch_size == 1:
-            raise BlipError("methods.mas.batch_size: expected at least 2 where batches normalise themselves")
         self.parameters = {name: p for name, p in network.shared.named_parameters() if p.requires_grad}
         self.importance: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}
