@@ -518,6 +518,15 @@ def test_batches_of_inputs_alone_may_come_as_a_loader_gives_them() -> None:
         diagonal_fisher(layer, layer, [(x, x, x)])
 
 
+@pytest.mark.parametrize(
+    "answer", [lambda y: {"logits": y}, lambda y: y[:, :1], lambda y: y[:, 0], lambda y: y[..., None].expand(-1, -1, 2)]
+)
+def test_answers_that_are_no_logits_are_refused(answer: Callable[[Tensor], Any]) -> None:
+    layer = nn.Linear(4, 3)
+    with pytest.raises(ValueError, match="logits: expected a tensor"):
+        diagonal_fisher(layer, lambda x: answer(layer(x)), [torch.randn(5, 4)])
+
+
 def test_a_misspelled_kind_of_labels_is_refused() -> None:
     layer: Any = nn.Linear(4, 3)
     with pytest.raises(ValueError, match="labels: expected 'sampled' or 'exact', found 'Exact'"):

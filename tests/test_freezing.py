@@ -3,6 +3,8 @@
 import copy
 import math
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import weight_norm as old_weight_norm
-from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from blip import BLIP, UnprotectedWarning, diagonal_fisher
@@ -610,6 +612,94 @@ def test_running_statistics_that_a_further_task_changes_are_named(norm: nn.Modul
     with pytest.raises(ValueError, match="running_mean"):
         learn(strict)
     assert strict.tasks == 1, "nothing was changed"
+
+
+def test_running_statistics_are_known_after_loading_and_those_of_before_are_not() -> None:
+    features = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    fisher = {name: torch.full_like(p, 1e-3) for name, p in features.named_parameters()}
+    first = BLIP(features, 1e-10, strict=True)
+    features(torch.randn(30, 3))
+    first.consolidate(fisher)
+    saved = copy.deepcopy({"features": features.state_dict(), "blip": first.state_dict()})
+    again = BLIP(features, 1e-10, strict=True)
+    again.load_state_dict(saved["blip"])
+    features(torch.randn(30, 3))
+    with pytest.raises(ValueError, match="running_mean"):
+        again.consolidate(fisher)
+    features.load_state_dict(saved["features"])  # back to where the first task ended
+    first.load_state_dict(saved["blip"])
+    first.consolidate(fisher)
+    assert first.tasks == 2
+    with pytest.raises(ValueError, match="statistics: expected tensors by name"):
+        first.load_state_dict(saved["blip"] | {"statistics": {"1.running_mean": 3}})
+
+
+def test_what_spectral_norm_estimates_in_a_further_task_is_named() -> None:
+    layer = spectral_norm(nn.Linear(4, 4))
+    fisher = {name: torch.full_like(p, 1e-3) for name, p in layer.named_parameters()}
+    blip = BLIP(layer, 1e-10, strict=True)
+    blip.consolidate(fisher)
+    layer.eval()(torch.randn(2, 4))
+    blip.consolidate(fisher)
+    layer.train()(torch.randn(2, 4))
+    with pytest.raises(ValueError, match=r"parametrizations\.weight\.0\._u"):
+        blip.consolidate(fisher)
+
+
+def test_parameters_that_no_optimizer_trains_are_named() -> None:
+    backbone, top = nn.Linear(4, 4), nn.Linear(4, 3)
+    features = nn.Sequential(backbone, nn.ReLU(), top)
+    fisher = {name: torch.full_like(p, 1e-3) for name, p in features.named_parameters()}
+    before = backbone.weight.detach().clone()
+    blip = BLIP(features, 1e-2, strict=True)
+    blip.attach(SGD(top.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match=r"quantises 0\.weight, 0\.bias, which no attached optimizer trains"):
+        blip.consolidate(fisher)
+    assert torch.equal(backbone.weight, before)
+    blip.attach(SGD(backbone.parameters(), lr=0.1))
+    blip.consolidate(fisher)
+    assert not torch.equal(backbone.weight, before)
+
+
+LEARN_IN_PARALLEL = """
+import sys
+import torch, torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from blip import BLIP, diagonal_fisher
+rank, average = int(sys.argv[1]), sys.argv[3] == "average"
+torch.set_num_threads(1)
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[2]}", rank=rank, world_size=2)
+torch.manual_seed(0)
+features, head = nn.Linear(8, 16), nn.Linear(16, 3)
+network = nn.Sequential(features, nn.ReLU(), head)
+parallel, x, y = DistributedDataParallel(network), torch.randn(60, 8)[rank::2], torch.randint(0, 3, (60,))[rank::2]
+blip, optimizer = BLIP(features, 1e-6), torch.optim.SGD(network.parameters(), lr=0.1)
+blip.attach(optimizer)
+for _ in range(2):
+    for _ in range(20):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(parallel(x), y).backward()
+        optimizer.step()
+    fisher = diagonal_fisher(features, network, [x])
+    for value in fisher.values() if average else ():
+        dist.all_reduce(value)
+        value /= 2
+    blip.consolidate(fisher)
+print(int(sum(bits.sum() for bits in blip.bits.values())), features.weight.detach().sum().item())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("average", ["average", "apart"])
+def test_processes_that_average_the_fisher_information_stay_one_network(average: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", LEARN_IN_PARALLEL]
+    ranks = [
+        subprocess.Popen([*command, str(r), str(tmp_path / "store"), average], stdout=subprocess.PIPE) for r in (0, 1)
+    ]
+    found = [rank.communicate(timeout=120)[0] for rank in ranks]
+    assert all(found)
+    assert (found[0] == found[1]) == (average == "average")
 
 
 def test_what_says_nothing_returns_to_where_it_says_nothing() -> None:

@@ -1065,6 +1065,37 @@ def test_parts_that_do_not_train_stay_so(name: str) -> None:
 # packnet, hat
 
 
+class Positions(nn.Module):
+    """(n, 1, 2, 3) to (n, 3, 2): positions, and units last."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).view(len(x), 3, 2)
+
+
+def test_hat_gates_units_and_not_positions() -> None:
+    features = nn.Sequential(Positions(), nn.Linear(2, 3), nn.ReLU(), nn.Flatten())
+    method: Any = METHODS["hat"](MultiHeadNetwork(features, 9, CLASSES), METHODS["hat"].Settings(), 0)
+    method.before_task(0)
+    with torch.no_grad():
+        method.e["1"].copy_(torch.tensor([6.0, -6.0, 6.0]))
+    hidden = features.eval()(torch.ones(2, 1, 2, 3)).view(2, 3, 3)
+    assert not hidden[..., 1].any()
+    assert torch.equal(hidden[:, 0], hidden[:, 1])
+
+
+def test_gpm_names_a_layer_that_the_network_does_not_call() -> None:
+    features = nn.Sequential(nn.Flatten(), nn.Linear(16, 3))
+    features.append(nn.Module())
+    features[2].unused = nn.Linear(3, 3)
+    features[2].forward = lambda x: F.linear(x, features[2].unused.weight)
+    method = METHODS["gpm"](MultiHeadNetwork(features, 3, CLASSES), METHODS["gpm"].Settings(), 0)
+    method.before_task(0)
+    with pytest.raises(
+        BlipError, match=r"methods\.gpm: expected layers that the network calls, which 2\.unused is not"
+    ):
+        method.after_task(0, examples("mlp", 0))
+
+
 @pytest.mark.parametrize("network", list(NETWORKS))
 @pytest.mark.parametrize("name", ["packnet", "hat"])
 def test_outputs_for_earlier_tasks_never_change(name: str, network: str) -> None:

@@ -95,6 +95,9 @@ def check_state(
         table = state.get(key, {})
         if not isinstance(table, Mapping) or set(table) != set(names):
             raise ValueError(f"{key}: the state belongs to a network with other layers")
+    statistics = state.get("statistics", {})
+    if not isinstance(statistics, Mapping) or not all(isinstance(value, Tensor) for value in statistics.values()):
+        raise ValueError("statistics: expected tensors by name")
     for name, c in covered.items():
         shape, centre = c.parameter.shape, torch.zeros(())
         _check_tensor(f"bits of {name}", state["bits"][name], shape, torch.uint8, 0, max_bits)

@@ -94,10 +94,17 @@ def _add_batch(
     """Add the squared gradients of a batch, in place; how many samples it has."""
     with _recorded_calls(features, parameters) as calls:
         output = logits(x)
+        _check_logits(output)
         seen = {layer: list(layer_calls) for layer, layer_calls in calls.items()}
         chosen = _weighted_labels(output.detach(), exact, generator) if given is None else [(given, None)]
         _add_squared_gradients(fisher, parameters, seen, output, chosen)
     return len(output)
+
+
+def _check_logits(output: Any) -> None:
+    shape = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+    if not isinstance(output, Tensor) or output.dim() != 2 or output.shape[1] < 2:
+        raise ValueError(f"logits: expected a tensor (samples, classes) of two classes or more, found {shape}")
 
 
 def _checked_batches(

@@ -95,7 +95,9 @@ class BLIP:
             self._say(f"BLIP does not protect {', '.join(self._others)}: freeze them, or name them in `unprotected`", 3)
         self._ranges = self._first_ranges()
         self._statistics: dict[str, Tensor] = {}
-        """Running statistics of norms after the last task, as far as this instance has seen it."""
+        """Running statistics of norms after the last task."""
+        self._attached: set[int] = set()
+        """What optimizers train that clamp."""
 
     def _say(self, unprotected: str, stacklevel: int) -> None:
         if self._strict:
@@ -164,6 +166,7 @@ class BLIP:
             raise ValueError(
                 "optimizer: expected one of the network that BLIP was built with, it has none of its parameters"
             )
+        self._attached |= trained
         return optimizer.register_step_post_hook(lambda *_: self.clamp_())
 
     @torch.no_grad()
@@ -180,13 +183,15 @@ class BLIP:
         `diagonal_fisher` returns it. Raises ValueError, and changes nothing, where it is missing, of another shape,
         negative, not finite, zero everywhere or too large for float32; where weights are not finite or outside of their
         range; and where the network's parameters are others than when this was built. Warns, or with `strict` raises,
-        where running statistics of norms changed since the last task, and with them what earlier ones are answered.
+        where running statistics of norms changed since the last task, and with them what earlier ones are answered, and
+        of parameters that no attached optimizer trains: they are quantised too.
         """
         checks.check_same_parameters(self._features, self.parameters, self._others, self.unprotected)
         checks.check_fisher(fisher, self.parameters)
         checks.check_weights(self.parameters, self._ranges, self.bounds, self.max_bits)
         statistics = running_statistics(self._features, self.unprotected)
         self._check_statistics(statistics)
+        self._check_trained()
         new = {}
         for name, running in self.running_fisher.items():
             task = fisher[name].to(running)
@@ -206,6 +211,15 @@ class BLIP:
                 f"BLIP does not protect {', '.join(moved)}, which this task changed: call eval() of these norms in "
                 "training after the first task, or name them in `unprotected`",
                 stacklevel=5,  # of `consolidate`, which grad mode wraps
+            )
+
+    def _check_trained(self) -> None:
+        idle = [name for name, p in self.parameters.items() if self._attached and id(p) not in self._attached]
+        if idle and not self.tasks:
+            self._say(
+                f"BLIP quantises {', '.join(idle)}, which no attached optimizer trains: turn requires_grad off before "
+                "BLIP is built, or name them in `unprotected`",
+                stacklevel=5,
             )
 
     def _freeze(self, name: str) -> None:
@@ -244,7 +258,8 @@ class BLIP:
             "max_bits": self.max_bits,
             "bounds": dict(self.bounds),
         }
-        return {**state, "centres": dict(self.centres)} if self.centres else state
+        more = {"centres": dict(self.centres), "statistics": dict(self._statistics)}
+        return state | {key: tensors for key, tensors in more.items() if tensors}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state of another instance for the same network; copies nothing that is already in place.
@@ -255,6 +270,7 @@ class BLIP:
         place = {name: parameter.device for name, parameter in self.parameters.items()}
         self.tasks = state["tasks"]
         self.centres = {name: centre.to(place[name]) for name, centre in state.get("centres", {}).items()}
+        self._statistics = dict(state.get("statistics", {}))
         self.bits = {name: state["bits"][name].to(place[name]) for name in place}
         self.running_fisher = {name: state["running_fisher"][name].to(place[name]) for name in place}
         self._ranges = self._first_ranges()

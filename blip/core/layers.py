@@ -69,8 +69,8 @@ def named_layers(module: nn.Module) -> dict[str, Layer]:
 
 
 def along(values: Tensor, other: Tensor, dimension: int) -> Tensor:
-    """`values` (n,) in a shape that is broadcast along all dimensions of `other` but this one."""
-    return values.view([-1 if d == dimension else 1 for d in range(other.dim())])
+    """`values` (n,) in a shape that is broadcast along all dimensions of `other` but this one (-1: the last)."""
+    return values.view([-1 if d == dimension % other.dim() else 1 for d in range(other.dim())])
 
 
 def fan_in(layer: Layer) -> int:
@@ -137,12 +137,14 @@ def other_parameters(module: nn.Module, unprotected: Collection[str] = ()) -> li
 
 
 def running_statistics(module: nn.Module, unprotected: Collection[str] = ()) -> dict[str, Tensor]:
-    """Means and variances that norms keep of what they have seen, by name; copies."""
+    """Means and variances that norms keep of what they have seen, and what parametrisations such as `spectral_norm`
+    keep, by name; copies."""
     norms = [name for name, m in module.named_modules() if isinstance(getattr(m, "running_mean", None), Tensor)]
     return {
         name: buffer.detach().clone()
         for name, buffer in module.named_buffers()
-        if name.endswith(("running_mean", "running_var")) and is_named(name, norms) and not is_named(name, unprotected)
+        if (name.endswith(("running_mean", "running_var")) and is_named(name, norms)) or "parametrizations." in name
+        if not is_named(name, unprotected)
     }
 
 

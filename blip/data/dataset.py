@@ -50,6 +50,8 @@ class Dataset:
             missing = sorted(set(range(len(self.classes))) - set(np.unique(labels).tolist()))
             if missing:
                 raise BlipError(f"{name}: class {self.classes[missing[0]]} has no {part} image")
+        if not {len(self.mean), len(self.std)} <= {1, self.train_images.shape[1]}:
+            raise BlipError(f"{name}: expected mean and std of all channels or of each, found {self.mean}, {self.std}")
         return self
 
 

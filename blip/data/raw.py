@@ -46,17 +46,17 @@ def read_source(source: SourceConfig, raw: Path, prepared: Path) -> Dataset:
         assert folder is not None
         assert source.side is not None  # the configuration asks for it
         return read_image_folder(folder, source.side, source.channels or 3).check(str(folder))
-    builtin = SOURCES[source.name]
+    builtin, where = SOURCES[source.name], source.name
     if folder is not None:
-        data = read_image_folder(folder, builtin.side, builtin.channels).check(str(folder))
+        data, where = read_image_folder(folder, builtin.side, builtin.channels), str(folder)
     elif needs_pickles(source, raw):
         pickles = prepared / "miniimagenet"
         if miniimagenet.find_raw(raw) or not miniimagenet.pickles_are_in(pickles):
             prepare_pickles(source, raw, prepared)
-        data = miniimagenet.read_pickles(pickles).check(str(pickles))
+        data, where = miniimagenet.read_pickles(pickles), str(pickles)
     else:
-        data = builtin.read(raw).check(source.name)
-    return replace(data, mean=builtin.mean, std=builtin.std) if builtin.mean else data
+        data = builtin.read(raw)
+    return (replace(data, mean=builtin.mean, std=builtin.std) if builtin.mean else data).check(where)
 
 
 def raw_identity(source: SourceConfig, raw: Path) -> str | None:

@@ -89,6 +89,8 @@ class GPM(Method):
         self.network.eval()
         with inputs_of(self.layers) as inputs:
             self.network(train.batch(index)[0], task)
+        if unseen := set(self.layers) - set(inputs):
+            raise BlipError(f"methods.gpm: expected layers that the network calls, which {min(unseen)} is not")
         for i, (name, layer) in enumerate(self.layers.items()):
             images = inputs[name][: settings.images[min(i, len(settings.images) - 1)]]
             share = settings.threshold[min(i, len(settings.threshold) - 1)] + task * settings.threshold_step

@@ -21,9 +21,8 @@ from blip.seeding import generator
 class HAT(Method):
     """HAT (Serrà et al., 2018): units are multiplied by gates a = σ(s·e), s rising in each epoch to s_max (Eq. 1, 3).
 
-    A weight's gradient is multiplied by 1 - min(a_out, a_in) of earlier tasks' largest gates (Eq. 2), that of e by
-    what the steep σ has taken from it (Eq. 5), and the loss has λ · the share of free units used (Eq. 6). Gates come
-    after batch-norm. Where layers are not in a row, a_in is taken for 1, which keeps more, and all of a shared head.
+    A weight's gradient is multiplied by 1 - min(a_out, a_in) of earlier tasks' largest gates (Eq. 2; a_in is 1 where
+    layers are not in a row), that of e by what the steep σ took (Eq. 5); the loss has λ · the share used (Eq. 6).
     """
 
     name = "hat"
@@ -47,7 +46,8 @@ class HAT(Method):
         network.embeddings = nn.ParameterDict({f"of {name}".replace(".", "_"): e for name, e in self.e.items()})
         for name, layer in self.layers.items():
             gated: Any = self.norms.get(layer, layer)
-            gated.register_forward_hook(lambda _, inputs, y, name=name: y * along(self.gate(name), y[0], 0))
+            units = -1 if isinstance(gated, nn.Linear) else 1
+            gated.register_forward_hook(lambda _, inputs, y, n=name, d=units: y * along(self.gate(n), y, d))
         self.gates: list[dict[str, Tensor]] = []
         """Of each task learned."""
         self.begun, self.seen = -1, -1
