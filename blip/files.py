@@ -76,6 +76,11 @@ def remove_leftovers(folder: Path) -> None:
                 os.close(descriptor)
 
 
+def is_text(name: str) -> bool:
+    """Whether a name of the file system is UTF-8; Python hands over other bytes in a form that cannot be written."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def regular(path: Path) -> Path:
     """Itself, if it is a file that ends, or is not there. Raises OSError for a pipe, a socket or a device."""
     try:

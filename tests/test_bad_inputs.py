@@ -316,6 +316,8 @@ NAMED = [
     Case("an experiment a pipe", ["experiments", "tiny.yaml"], lambda: fifo("tiny.yaml")),
     Case("an experiment no text", ["experiments", "tiny.yaml"], lambda: write("tiny.yaml", b"\xff\xfe")),
     Case("a class leads nowhere", DATA, lambda: Path("raw/zoo/train/more").symlink_to("gone")),
+    Case("a class that is no text", DATA, lambda: Path("raw/zoo/train/\udcff").mkdir()),
+    Case("out is no text", [*TRAIN[:-1], "o\udcff"]),
     Case("stand-ins beside data", ["stand-in", "raw"]),
     Case("a split a pipe", TRAIN, lambda: fifo("data/splits/tiny/seed0.safetensors")),
     *(

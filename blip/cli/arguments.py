@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from blip.errors import BlipError
+from blip.files import is_text
 
 if TYPE_CHECKING:
     from blip.runs.train import Training
@@ -41,6 +42,8 @@ def argument(*names: str, **how: Any) -> Argument:
 def path(text: str) -> Path:
     if "\0" in text or any(len(os.fsencode(part)) > 255 for part in text.split("/")) or len(text) > 4000:
         raise argparse.ArgumentTypeError("a path cannot have a NUL or be that long")
+    if not is_text(text):  # it becomes a part of records
+        raise argparse.ArgumentTypeError(f"{text!r} is not UTF-8")
     return Path(text)
 
 

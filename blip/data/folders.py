@@ -11,7 +11,7 @@ import numpy as np
 
 from blip.data.dataset import Dataset, Images, Labels
 from blip.errors import BlipError
-from blip.files import matching, regular
+from blip.files import is_text, matching, regular
 from blip.progress import counted
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
@@ -87,6 +87,8 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     for path in paths:
         if path.is_symlink() and not path.exists():
             raise BlipError(f"{path}: leads to {path.readlink()}, which is not there")
+        if not is_text(path.name):
+            raise BlipError(f"{folder}: expected names in UTF-8, found {path.name!r}")
     names = [path.name for path in paths if path.is_dir()]
     if not names:
         raise BlipError(f"{folder}: expected a folder of images for each class, found none")
