@@ -22,10 +22,11 @@ from shell import Shell, interrupt_after, refused
 from blip.data import storage
 from blip.errors import BlipError
 from blip.files import atomic_path, atomic_write
+from blip.images.image_trainer import ImageTrainer
 from blip.plan import check_settings
 from blip.results import load_runs, write_tables
 from blip.results.markup import to_csv
-from blip.runs import provenance
+from blip.runs import provenance, train
 from blip.training.checkpoint import Checkpoint
 
 # Checkpoints
@@ -195,10 +196,10 @@ def test_a_commit_of_a_project_around_the_package_is_not_its_own(
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
     monkeypatch.setattr(provenance, "__file__", str(module))
-    assert provenance._commit().startswith("version ")
+    assert provenance.present_commit().startswith("version ")
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
-    assert len(provenance._commit()) == 12
+    assert len(provenance.present_commit()) == 12
 
 
 def test_two_files_of_one_process_are_written_side_by_side(tmp_path: Path) -> None:
@@ -348,6 +349,21 @@ def test_a_record_has_no_absolute_path(shell: Shell, pictures: Path, monkeypatch
     assert str(shell.folder) not in text
     assert json.loads(text)["provenance"]["command"] == "blip --out=runs --set about=see about [{a: me}]"
     assert '"folder": "zoo"' in text or '"folder":"zoo"' in text
+
+
+def test_the_commit_of_a_run_is_the_one_it_began_with(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    commits = ["before"]
+    monkeypatch.setattr(train, "present_commit", lambda: commits[-1])
+    end = ImageTrainer.run
+
+    def run(trainer: ImageTrainer, name: str) -> None:
+        commits.append("checked out meanwhile")
+        end(trainer, name)
+
+    monkeypatch.setattr(ImageTrainer, "run", run)
+    assert shell.train("sgd", "--set", "training.epochs=1")[0] == 0
+    record = json.loads((shell.runs / "tiny/sgd/seed0/run.json").read_text())
+    assert record["provenance"]["commit"] == "before"
 
 
 def test_markup_and_formulas_from_records_are_neutralised(tmp_path: Path) -> None:

@@ -18,14 +18,16 @@ ABSOLUTE = re.compile(r"(?<![^\s=:,;'\"(\[{])~?/[^\s,;'\")\]}]+")
 """A path within a word of the command, such as that of --out=/home/me/runs."""
 
 
-def provenance(device: torch.device, started: datetime, products: str, packages: tuple[str, ...]) -> Provenance:
-    """Of a run that ends now; no host or user name, no absolute path."""
+def provenance(
+    device: torch.device, started: datetime, commit: str, products: str, packages: tuple[str, ...]
+) -> Provenance:
+    """Of a run that ends now, and began at `commit`; no host or user name, no absolute path."""
     arguments = [
         Path(a).name if Path(a).is_absolute() else ABSOLUTE.sub(lambda path: Path(path.group()).name, a)
         for a in sys.argv
     ]
     return Provenance(
-        commit=_commit(),
+        commit=commit,
         versions={"python": platform.python_version(), **{p: metadata.version(p) for p in packages}},
         cpu=processor_name(),
         gpu=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
@@ -45,7 +47,7 @@ def _peak_memory_mb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def _commit() -> str:
+def present_commit() -> str:
     """The commit of the source tree, with `+` where it was changed; the package's version where there is none."""
     here = Path(__file__).parents[1]
 

@@ -28,7 +28,7 @@ from blip.record import (
     run_folder,
     write_run,
 )
-from blip.runs.provenance import provenance
+from blip.runs.provenance import present_commit, provenance
 from blip.runs.score_text import score_table
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
@@ -75,11 +75,11 @@ def train_run(
         return folder
     keep_freed_memory()
     make_folder(folder)  # where it cannot be made or written to, say so before training
-    started = datetime.now(UTC)
+    started, commit = datetime.now(UTC), present_commit()  # of the code that runs, whatever is checked out meanwhile
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32(method)):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, how.cuda_graphs)
         trainer.run(f"{experiment.name} {method} seed {seed}")
-        made_by = provenance(target, started, library, experiment.packages)
+        made_by = provenance(target, started, commit, library, experiment.packages)
         record = _record(experiment, method, seed, inputs, trainer, key, made_by)
         write_run(folder, record, _weights(trainer) if weights else None, trainer.tables)
         checkpoint.remove()
