@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
 
+from blip.claims.claim import load_claims
 from blip.results import Runs, find_runs, load_runs, run_metrics, summarise, write_tables
 from blip.results.tables import COLUMNS
 
@@ -109,3 +111,17 @@ def test_the_verified_numbers_are_those_of_the_recorded_runs(name: str) -> None:
     for method, found in spread(ROOT / "results/recorded" / name).xs((name, "acc"), level=(0, 2)).iterrows():
         of_method = [number for of, numbers in written if of == method for number in numbers]
         assert any(as_written(found, number) for number in of_method), method
+
+
+def test_what_is_claimed_of_the_published_code_is_its_own_run() -> None:
+    accuracy = 100 * np.loadtxt(ROOT / "results/recorded/mnist5/published/mnist5_blip_0.txt")
+    last, learned = accuracy[-1], accuracy.diagonal()
+    claims = {claim.id: claim for claim in load_claims(ROOT / "config/claims.yaml")}
+    for name, found in (
+        ("mnist5-accuracy", last.mean()),
+        ("mnist5-backward-transfer", (last - learned)[:-1].mean()),
+    ):
+        claimed = claims[name].equals
+        assert claimed is not None
+        assert claimed.value == round(float(found), 2)
+        assert f"({claimed.value:.2f} " in claims[name].sentence
