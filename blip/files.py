@@ -113,9 +113,17 @@ def matching(folder: Path, pattern: str) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it. Raises BlipError naming it where that, or a file in it, is refused."""
+    """Make a folder and those above it. Raises BlipError naming it where that is refused."""
     try:
         path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BlipError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def make_writable_folder(path: Path) -> None:
+    """The same, where files in it will be refused too."""
+    make_folder(path)
+    try:
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise BlipError(f"{path}: cannot be written: {error.strerror}") from None

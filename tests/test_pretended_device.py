@@ -10,7 +10,9 @@ import torch
 from pretended_device import Watched, pretended_device
 from test_gpu import GAME_METHODS, NETWORKS, image_trainer
 from test_image_training import CPU, Killed, make_trainer
+from torch import nn
 
+from blip import BLIP
 from blip.methods import METHODS
 from blip.networks import Dropout, copied
 from blip.seeding import generator
@@ -172,6 +174,18 @@ def game_trainer(method: str, folder: Path, **changes: Any) -> Any:
 
     trainer._fresh_ppo = in_halves  # type: ignore[method-assign]
     return trainer
+
+
+def test_statistics_from_the_host_are_compared_on_the_device() -> None:
+    with pretended_device() as problems:
+        features = nn.Sequential(nn.Linear(3, 4, device=ON_DEVICE), nn.BatchNorm1d(4, device=ON_DEVICE))
+        fisher = {name: torch.ones_like(p) for name, p in features.named_parameters()}
+        blip = BLIP(features, 1e-3, strict=True)
+        blip.consolidate(fisher)
+        state = blip.state_dict()
+        blip.load_state_dict(state | {"statistics": {name: v.cpu() for name, v in state["statistics"].items()}})
+        blip.consolidate(fisher)
+    assert not problems, sorted(set(problems))
 
 
 @pytest.mark.slow

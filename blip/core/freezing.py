@@ -206,7 +206,9 @@ class BLIP:
         self._statistics = statistics
 
     def _check_statistics(self, now: Mapping[str, Tensor]) -> None:
-        if moved := [name for name, old in self._statistics.items() if name in now and not old.equal(now[name])]:
+        # A loaded state may be of another device.
+        known = {name: old.to(now[name].device) for name, old in self._statistics.items() if name in now}
+        if moved := [name for name, old in known.items() if not old.equal(now[name])]:
             self._say(
                 f"BLIP does not protect {', '.join(moved)}, which this task changed: call eval() of these norms in "
                 "training after the first task, or name them in `unprotected`",
@@ -214,8 +216,9 @@ class BLIP:
             )
 
     def _check_trained(self) -> None:
-        idle = [name for name, p in self.parameters.items() if self._attached and id(p) not in self._attached]
-        if idle and not self.tasks:
+        if self.tasks or not self._attached:
+            return
+        if idle := [name for name, p in self.parameters.items() if id(p) not in self._attached]:
             self._say(
                 f"BLIP quantises {', '.join(idle)}, which no attached optimizer trains: turn requires_grad off before "
                 "BLIP is built, or name them in `unprotected`",

@@ -5,7 +5,7 @@ from blip.data.preparation import prepare_dataset, prepare_experiment
 from blip.data.raw import is_present, needs_pickles
 from blip.data.sequences import Examples, Task, TaskSequence, load_sequence
 from blip.data.sources import SOURCES
-from blip.data.splits import Split, split_path
+from blip.data.splits import split_path
 from blip.data.stand_in import write_stand_ins
 from blip.data.storage import dataset_file, dataset_path
 
@@ -14,7 +14,6 @@ __all__ = [
     "DataConfig",
     "Examples",
     "SourceConfig",
-    "Split",
     "Task",
     "TaskSequence",
     "dataset_file",

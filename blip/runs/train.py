@@ -14,7 +14,7 @@ from blip.config import fingerprint
 from blip.devices import keep_freed_memory, pick_device, tensor_float_32
 from blip.errors import BlipError
 from blip.experiment import Experiment, Inputs
-from blip.files import make_folder
+from blip.files import make_writable_folder
 from blip.record import (
     FORMAT,
     RECORD,
@@ -74,7 +74,7 @@ def train_run(
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
     keep_freed_memory()
-    make_folder(folder)  # where it cannot be made or written to, say so before training
+    make_writable_folder(folder)  # where it cannot be made or written to, say so before training
     started, commit = datetime.now(UTC), present_commit()  # of the code that runs, whatever is checked out meanwhile
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32(method)):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, how.cuda_graphs)
