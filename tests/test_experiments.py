@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import ROOT
 from test_data import one_line
 
@@ -17,8 +18,10 @@ from blip.errors import BlipError
 from blip.methods import METHODS
 from blip.record import run_files
 from blip.runs.train import Training, train_run
+from blip.training.checkpoint import Checkpoint
 
 CONFIG = ROOT / "config"
+CPU = torch.device("cpu")
 ALEXNET = {"name": "alexnet", "dropout": (0.2,) * 5, "bias": True, "batch_norm": False}
 
 # From the paper and its published code. Nothing here is read from the configuration.
@@ -247,3 +250,16 @@ def test_stand_ins_are_the_same_every_time(stand_ins: Path, tmp_path: Path) -> N
     assert len(files) == (5 * 10 + 2 * 100) * 12  # five of ten classes, two of a hundred
     for path in files[::97]:
         assert (tmp_path / path).read_bytes() == (stand_ins / path).read_bytes()
+
+
+@pytest.mark.parametrize("method", ["si", "mas"])
+def test_the_penalties_of_digits5_are_weak_enough_for_its_steps(method: str, tmp_path: Path) -> None:
+    """A step of size lr is stable where lr times the penalty's curvature stays below 2; above it roundings, and so the
+    processor, decide which runs of the demo diverge. (EWC clips its gradients.)"""
+    experiment = load_experiment(CONFIG / "experiments/digits5.yaml")
+    inputs = experiment.inputs(4, tmp_path / "raw", tmp_path / "data", CPU)
+    trainer = experiment.trainer(method, 4, inputs, Checkpoint(tmp_path / "checkpoint"), CPU, False)
+    trainer.run(method)
+    penalty = trainer.method.quadratic_penalty()
+    stiffest = max(float(stiffness.max()) for stiffness in penalty.stiffness.values())
+    assert 0 < experiment.training_of(method).lr * penalty.strength * stiffest < 1

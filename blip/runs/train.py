@@ -12,7 +12,7 @@ import torch
 
 from blip.config import fingerprint
 from blip.devices import keep_freed_memory, pick_device, tensor_float_32
-from blip.errors import BlipError
+from blip.errors import BlipError, DivergedError
 from blip.experiment import Experiment, Inputs
 from blip.files import make_writable_folder
 from blip.record import (
@@ -78,7 +78,11 @@ def train_run(
     started, commit = datetime.now(UTC), present_commit()  # of the code that runs, whatever is checked out meanwhile
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32(method)):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, how.cuda_graphs)
-        trainer.run(f"{experiment.name} {method} seed {seed}")
+        title = f"{experiment.name} {method} seed {seed}"
+        try:
+            trainer.run(title)
+        except DivergedError as error:
+            raise DivergedError(f"{title}: {error}") from None
         made_by = provenance(target, started, commit, library, experiment.packages)
         record = _record(experiment, method, seed, inputs, trainer, key, made_by)
         write_run(folder, record, _weights(trainer) if weights else None, trainer.tables)

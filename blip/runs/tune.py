@@ -76,6 +76,6 @@ def _accuracy(experiment: Experiment, method: str, seed: int, out: Path, how: Tr
     try:
         folder = train_run(experiment, method, seed, out, how, weights=False)
     except DivergedError as error:
-        print(f"{experiment.name} {method} seed {seed}: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return 0.0
     return round(float(run_metrics(load_runs([folder]))["acc"].iloc[0]), 6)
