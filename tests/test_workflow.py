@@ -105,6 +105,9 @@ def test_the_demo_plans_every_run(clone: Path) -> None:
         assert asked
         assert sorted(asked[1].split()) == sorted(methods)
     assert "split" not in jobs, "short runs make theirs themselves"
+    lines = [line for line in snakemake(clone, "-n")[1].splitlines() if not line.startswith("  ")]
+    assert "progress in results/demo/logs/train/digits5-seed2.log" in "".join(lines)
+    assert max(map(len, lines)) < 200, "a job's line is to be read, not a list of its files"
     assert jobs["dataset"] == jobs["tables"] == 1
     assert jobs["figures"] == 2
 
@@ -226,6 +229,9 @@ def test_variants_are_trained_apart_and_drawn_together(clone: Path) -> None:
     training = {rule for rule in jobs if "train" in rule}
     assert training == {"train_apart", "train_apart_f_prior_1e_14", "train_apart_f_prior_1e_11"}
     assert "split" not in jobs, "short runs make theirs themselves"
+    lines = [line for line in snakemake(clone, "-n")[1].splitlines() if not line.startswith("  ")]
+    assert "progress in results/demo/logs/train/digits5-seed2.log" in "".join(lines)
+    assert max(map(len, lines)) < 200, "a job's line is to be read, not a list of its files"
     assert jobs["figures"] == 2
     out = clone / "results" / "varied"
     assert {p.name for p in (out / "runs").iterdir()} == {"apart", "apart.f_prior-1e-11", "apart.f_prior-1e-14"}
@@ -249,10 +255,10 @@ def test_training_asks_for_a_gpu_and_claims_one_unless_it_is_for_the_cpu(clone: 
             clone, "-n", "-p", "--config", "suite=small.yaml", f"device={device}", "jobs_per_gpu=3", "results=elsewhere"
         )[1]
         command = re.search(r"^ *(.*blip train .*--method ewc .*)$", output, re.M)
-        job = re.search(r"^rule train_tiny_blip:$.*?^    resources: (.*?)$", output, re.M | re.S)
+        job = re.search(r"^Job \d+: train_tiny_blip, seed 0 \(\d+ min, \d+ MB, (\d) GPU\): ", output, re.M)
         assert command
         assert job
-        asked[device] = "gpu=1," in job[1], "blip on-gpu --jobs-per-gpu 3 -- blip train " in command[1]
+        asked[device] = job[1] == "1", "blip on-gpu --jobs-per-gpu 3 -- blip train " in command[1]
     assert asked == {"auto": (True, True), "cuda:1": (True, False), "cpu": (False, False)}
 
 

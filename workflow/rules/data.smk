@@ -18,6 +18,8 @@ rule miniimagenet:
     params:
         counts=lambda w: PLAN.raw_counts(),
         folder=lambda w, output: parent(output[0]),
+    message:
+        "mini-ImageNet's pickles: progress in {log}"
     shell:
         f"blip miniimagenet {RAW_FOLDER} --out {{params.folder:q}} {{params.counts:q}} > {{log:q}} 2>&1"
 
@@ -44,6 +46,8 @@ rule dataset:
         # Of `output`, so that Snakemake does not look at it: other settings of the experiment leave the data alone.
         arguments=lambda w, output: experiment_arguments(PLAN.datasets[w.dataset][0]),
         data=lambda w, output: parent(output[0]),
+    message:
+        "Data set {wildcards.dataset}: progress in {log}"
     shell:
         f"blip data {{params.arguments:q}} --source {{params.name:q}} {RAW_FOLDER} --data {{params.data:q}} > {{log:q}} 2>&1"
 
@@ -66,5 +70,7 @@ rule split:
         tasks=lambda w: PLAN.splits[w.split].experiment.data.model_dump_json(),
         arguments=lambda w, output: experiment_arguments(PLAN.splits[w.split]),
         data=lambda w, output: parent(output[0], 3),
+    message:
+        "Split {wildcards.split}, seed {wildcards.seed}"
     shell:
         f"blip data {{params.arguments:q}} --seed {{wildcards.seed}} {RAW_FOLDER} --data {{params.data:q}} > {{log:q}} 2>&1"

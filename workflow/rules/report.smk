@@ -24,6 +24,8 @@ rule tables:
     params:
         runs=folders_of(PLAN.results()),
         folders=lambda w, input: folders_of(input),
+    message:
+        "Tables: {output}"
     shell:
         "blip tables {params.folders:q} --out {output:q} > {log:q} 2>&1"
 
@@ -53,6 +55,8 @@ rule figures:
         runs=lambda w: folders_of(PLAN.results(w.drawn)),
         folders=lambda w, input: folders_of(input),
         out=lambda w, output: parent(output[0]),
+    message:
+        "Figures of {wildcards.drawn}: {output}"
     shell:
         "blip figures {params.folders:q} --only {wildcards.drawn:q} --out {params.out:q} > {log:q} 2>&1"
 
@@ -84,6 +88,8 @@ rule games:
         runtime=60,
     params:
         folders=lambda w, input: folders_of(input),
+    message:
+        "Pictures of games: {output}"
     shell:
         "blip games {params.folders:q} --out {output:q} > {log:q} 2>&1"
 
@@ -111,5 +117,7 @@ rule page:
     params:
         folders=lambda w, input: folders_of(input.runs),
         title=PLAN.suite,
+    message:
+        "Page: {output}"
     shell:
         "blip page {params.folders:q} --out {output:q} --title {params.title:q} > {log:q} 2>&1"

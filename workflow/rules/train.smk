@@ -47,6 +47,8 @@ for job in PLAN.training:
                 [] if job.planned.weights else ["--no-weights"]
             ),
             runs=lambda w, output: parent(output[0], 4),
+        message:
+            "{rule}, seed {wildcards.seed} ({resources.runtime} min, {resources.mem_mb} MB, {resources.gpu} GPU): progress in {log}"
         # The checkpoint is no output, which Snakemake would delete when a job fails: a killed run goes on from it.
         # No variable of the loop in here: the text is put together when the job starts, after the loop's last turn.
         shell:

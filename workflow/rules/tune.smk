@@ -32,6 +32,8 @@ for job in PLAN.tuning:
             arguments=job.arguments(),
             data=lambda w, input: parent(input[0]),
             out=lambda w, output: parent(output[0], 2),
+        message:
+            "{rule} ({resources.runtime} min, {resources.mem_mb} MB, {resources.gpu} GPU): progress in {log}"
         # Trials are no outputs, so that a killed job goes on.
         shell:
             f"{ON_GPU}blip tune {{params.arguments:q}} {RAW_FOLDER} --data {{params.data:q}}"
