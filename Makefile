@@ -55,7 +55,9 @@ FROM ?= results/real
 
 recorded: .venv/installed
 	set -e; for runs in $(FROM)/runs/*; do \
-	  out=results/recorded/$${runs##*/}; mkdir -p $$out/runs; cp -R $$runs $$out/runs; \
+	  finished=$$(cd $$runs && ls -d */*/run.json) 2>/dev/null || continue; \
+	  out=results/recorded/$${runs##*/}; \
+	  for run in $$finished; do to=$$out/runs/$${runs##*/}/$${run%/*/*}; mkdir -p $$to; cp -R $$runs/$${run%/*} $$to; done; \
 	  $(BIN)/blip tables $$out/runs --out $$out/tables; $(BIN)/blip figures $$out/runs --out $$out/figures; \
 	  find $$out/figures -name '*.pdf' -delete; \
 	done

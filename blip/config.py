@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -189,6 +189,30 @@ def is_suite(path: Path) -> bool:
     return "experiments" in read_yaml(path)
 
 
+def dotted_key(method: str, key: str) -> str:
+    """The experiment's dotted key of a setting of the method, or of its training: `training.lr` is tried as well."""
+    of_training = key.removeprefix("training.")
+    return f"methods.{method}.{key}" if of_training == key else f"training_changes.{method}.{of_training}"
+
+
+def load_trial(
+    path: Path, overrides: dict[str, Any], method: str, point: Mapping[str, Any], asked: "Tuning"
+) -> Experiment:
+    """The experiment's first tasks with settings of a method at a `point` of what is `asked` of it.
+
+    Raises BlipError for what is wrong with them, and where there are no validation images to choose by.
+    """
+    experiment: Experiment = load_experiment(path, overrides)
+    experiment.run_config(method, 0)  # an unknown method is told before its settings
+    changes = experiment.trial(asked.tasks, asked.validation)
+    if not changes:
+        raise BlipError(f"{path}: settings are chosen by validation images, of which it has none")
+    name = {"name": f"{experiment.name}.trial"}  # its splits are others
+    settings = {dotted_key(method, key): value for key, value in point.items()}
+    trial: Experiment = load_experiment(path, {**overrides, **name, **changes, **settings})
+    return trial
+
+
 def load_suite(path: Path, raw: Path | None) -> tuple[str, dict[str, PlannedExperiment]]:
     """A suite file: its name, and its experiments by name. Entries whose data are not in `raw` may be left out.
 
@@ -269,6 +293,10 @@ def _check_methods(path: Path, entry: SuiteEntry, experiment: Experiment, method
                 raise BlipError(f"{path}: {key}: {method} is not among {among} of {path.parent / entry.config}")
     if entry.vary and entry.tune:
         raise BlipError(f"{path}: vary: settings are either varied or tuned")
+    if entry.tune:
+        for method, grid in entry.tune.grids.items():
+            first = {key: values[0] for key, values in grid.items()}
+            load_trial(path.parent / entry.config, entry.set | entry.tune.set, method, first, entry.tune)
     check_varied(f"{path}: vary.", methods, entry.vary)
 
 

@@ -112,12 +112,15 @@ class Plan:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         check_settings(settings)
-        self.raw, self.prepared = Path(settings["raw"]), Path(settings["data"])
-        self.suite, self.experiments = load_suite(Path(settings["suite"]), self.raw)
+        self.raw, self.prepared = (Path(settings[key]).expanduser() for key in ("raw", "data"))
+        self.suite, self.experiments = load_suite(Path(settings["suite"]).expanduser(), self.raw)
         if not self.experiments:
             raise BlipError(f"{settings['suite']}: {self.raw} has the data of none of its experiments")
-        self.out = f"{settings['results']}/{self.suite}"
-        self.checkpoints = settings.get("checkpoints") or f"{self.out}/checkpoints"
+        self.out = str(Path(settings["results"]).expanduser() / self.suite)
+        self.checkpoints = str(Path(settings.get("checkpoints") or f"{self.out}/checkpoints").expanduser())
+        rules = Counter(job.name for job in [*self.training, *self.tuning])
+        if twice := [name for name, jobs in rules.items() if jobs > 1]:
+            raise BlipError(f"{settings['suite']}: experiments: two have the rule {twice[0]}: expected other names")
 
     @cached_property
     def training(self) -> list[TrainingJob]:
@@ -247,6 +250,8 @@ class Plan:
 
     def raw_counts(self) -> list[str]:
         """What mini-ImageNet's raw images are expected to be, as command-line arguments."""
+        if "miniimagenet" not in self.datasets:
+            return []
         source = self.datasets["miniimagenet"][1]
         counts = {"--classes": source.raw_classes, "--images": source.raw_images_per_class}
         return [text for option, count in counts.items() if count for text in (option, str(count))]
@@ -255,7 +260,9 @@ class Plan:
         """Folders that a container must be shown besides the working directory, as a value of APPTAINER_BIND."""
         before = environment.get("APPTAINER_BIND", "").split(",")
         experiments = [planned.path.parent for planned in self.experiments.values()]
-        needed = [self.raw, self.prepared, Path(self.out).parent, Path(self.checkpoints), *experiments]
+        sources = [source for planned in self.experiments.values() for source in planned.experiment.sources]
+        images = [self.raw / source.folder for source in sources if source.folder]
+        needed = [self.raw, *images, self.prepared, Path(self.out).parent, Path(self.checkpoints), *experiments]
         folders = not_below(Path.cwd(), needed)
         return ",".join(filter(None, dict.fromkeys([*before, *folders])))
 
@@ -265,8 +272,10 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if unknown := set(settings) - set(SETTINGS):
         known = ", ".join(sorted(SETTINGS))
         raise BlipError(f"config/config.yaml or --config: unknown key {min(unknown)} (known: {known})")
+    if missing := set(SETTINGS) - set(settings) - {"checkpoints"}:
+        raise BlipError(f"config/config.yaml: {min(missing)} is missing")
     for key, value in settings.items():
-        empty = value is None and key in ("checkpoints", "container")
+        empty = value in (None, "") and key in ("checkpoints", "container")
         if key not in ("threads", "jobs_per_gpu") and not empty and not _is_plain(value):
             raise BlipError(f"config: {key}: expected a text without braces, quotes and line breaks, found {value!r}")
     for key, meaning in {"threads": "CPU threads", "jobs_per_gpu": "jobs"}.items():
@@ -281,7 +290,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
 
 def _is_plain(value: Any) -> bool:
     """Whether a value can stand in a path or a command of a rule, where braces are wildcards."""
-    return isinstance(value, str) and value.isprintable() and not set(value) & set("{}\"'*")
+    return isinstance(value, str) and value != "" and value.isprintable() and not set(value) & set("{}\"'*")
 
 
 def experiment_arguments(planned: PlannedExperiment) -> list[str]:

@@ -11,11 +11,11 @@ from conftest import ROOT
 from shell import Shell, interrupt_after, refused
 
 from blip import BLIP
-from blip.config import load_experiment, load_suite
+from blip.config import dotted_key, load_experiment, load_suite
 from blip.data import load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.plan import Plan
-from blip.runs.tune import at_the_edge, dotted_key
+from blip.runs.tune import at_the_edge
 
 SETTINGS = {
     "device": "cpu",
@@ -25,6 +25,7 @@ SETTINGS = {
     "raw": "raw",
     "data": "data",
     "results": "results",
+    "container": None,
 }
 
 
@@ -199,6 +200,51 @@ def test_a_suite_has_a_rule_for_each_method_with_a_grid(tmp_path: Path, tiny: Pa
     suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": [entry]}))
     with pytest.raises(BlipError, match=r"tune\.grids: nobody is not among the methods"):
         load_suite(suite, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "asked", "message"),
+    [
+        ("digits5", {"grids": {"ewc": {"strenght": [1]}}}, r"digits5\.yaml, .*: methods\.ewc\.strenght: unknown key"),
+        ("digits5", {"grids": {"si": {"training.lr": [-1]}}}, r"digits5\.yaml, .*: training_changes\.si\.lr: "),
+        (
+            "digits5",
+            {"grids": {"ewc": {"strength": [1]}}, "set": {"trainng.epochs": 1}},
+            r"digits5\.yaml, changed in trainng\.epochs: trainng: unknown key",
+        ),
+        ("atari2", {"grids": {"ewc": {"strength": [1]}}}, r"atari2\.yaml: .*validation images, of which it has none"),
+    ],
+)
+def test_what_a_suite_asks_to_tune_is_checked_before_anything_runs(
+    config: str, asked: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    entry = {"config": str(ROOT / f"config/experiments/{config}.yaml"), "tune": asked}
+    suite = tmp_path / "suite.yaml"
+    suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": [entry]}))
+    with pytest.raises(BlipError, match=message):
+        load_suite(suite, tmp_path)
+
+
+def test_what_the_workflow_is_given_is_as_a_shell_would_have_it(tmp_path: Path, tiny: Path) -> None:
+    suite = tmp_path / "suite.yaml"
+    images = tmp_path / "elsewhere/pets"
+    images.mkdir(parents=True)
+    source = {"name": "pets", "folder": str(images), "side": 8, "classes_per_task": 2}
+    entries: list[dict[str, Any]] = [{"config": str(tiny), "methods": ["sgd"], "set": {"data.sources": [source]}}]
+    suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": entries}))
+    given = SETTINGS | {"suite": str(suite), "raw": "~/raw", "results": "out//"}
+    plan = Plan(given)
+    assert (plan.raw, plan.out) == (Path.home() / "raw", "out/s")
+    assert str(images) in plan.bind({}).split(","), "the images, which lie neither here nor in raw"
+    with pytest.raises(BlipError, match=r"^config: results: expected a text .*found ''"):
+        Plan(given | {"results": ""})
+    with pytest.raises(BlipError, match=r"^config/config\.yaml: products is missing$"):
+        Plan({key: value for key, value in given.items() if key != "products"})
+    for name in ("my-tiny", "my_tiny"):
+        entries.append({"config": str(tiny), "methods": ["sgd"], "set": {"name": name}})
+    suite.write_text(yaml.safe_dump({"name": "s", "seeds": [0], "experiments": entries}))
+    with pytest.raises(BlipError, match=r"two have the rule train_my_tiny"):
+        Plan(given)
 
 
 def test_a_single_variant_is_drawn_as_an_experiment(tmp_path: Path, tiny: Path) -> None:

@@ -343,6 +343,13 @@ exec "$@"
 """
 
 
+def test_every_figure_has_a_caption_in_the_report() -> None:
+    captions = (ROOT / "workflow/report/figure.rst").read_text()
+    drawn = {path.stem for path in (ROOT / "results/recorded").glob("*/figures/*/*.png")}
+    assert len(drawn) > 8
+    assert not [figure for figure in drawn if f'"{figure}": ' not in captions]
+
+
 def test_folders_elsewhere_are_bound_for_apptainer(
     clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

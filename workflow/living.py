@@ -1,7 +1,7 @@
 """Whether a lock of Snakemake's in this folder may be there for a reason.
 
 Exit status 0 where a Snakemake lives here, or there is no lock; 1 where a killed one has left it. Where processes
-cannot be looked at, a lock is left alone.
+cannot be looked at, such as another user's Snakemake, a lock is left alone.
 """
 
 import sys
@@ -9,12 +9,18 @@ from pathlib import Path
 
 
 def lives(process: Path) -> bool:
-    """Whether a process of /proc is a Snakemake in this folder."""
+    """Whether a process of /proc is a Snakemake in this folder, or one that may be."""
     try:
         command = (process / "cmdline").read_bytes().split(b"\0")
-        named = any(word.rpartition(b"/")[2] == b"snakemake" for word in command[:3])
-        return named and (process / "cwd").resolve() == Path.cwd()
     except OSError:
+        return False
+    if not any(word.rpartition(b"/")[2] == b"snakemake" for word in command[:3]):
+        return False
+    try:
+        return (process / "cwd").readlink() == Path.cwd()
+    except PermissionError:
+        return True
+    except OSError:  # it has ended
         return False
 
 

@@ -12,7 +12,7 @@ from blip.errors import BlipError
     "prepare data sets and the splits of an experiment",
     *(arguments.EXPERIMENT, arguments.CHANGES, arguments.VARIATION, arguments.RAW_DATA, arguments.PREPARED_DATA),
     arguments.seeds("one split for each"),
-    argument("--source", help="make this data set alone, anew, and no split"),
+    argument("--source", help="make this data set (or that of this file) alone, anew, and no split"),
     argument("--croissant", action="store_true", help="describe each data set in Croissant, beside its file"),
 )
 def data(options: argparse.Namespace) -> None:
@@ -22,18 +22,20 @@ def data(options: argparse.Namespace) -> None:
     asked = experiment(options, options.experiment)
     if not asked.sources:
         raise BlipError(f"{options.experiment}: it needs no data")
-    sources = {source.name: source for source in asked.sources}
+    sources = {dataset_path(options.data, source): source for source in asked.sources}
     if options.source is None:
         for seed in options.seeds or [0]:
             prepare_experiment(asked.split_name, asked.data, seed, options.raw, options.data)
             print(split_path(options.data, asked.split_name, seed))
-    elif options.source not in sources:
-        raise BlipError(f"--source {options.source}: {options.experiment} has {', '.join(sources)}")
     else:
-        sources = {options.source: sources[options.source]}
-        print(prepare_dataset(sources[options.source], options.raw, options.data))
-    for source in sources.values() if options.croissant else ():
-        print(write_croissant(dataset_path(options.data, source)))
+        sources = {path: s for path, s in sources.items() if options.source in (s.name, path.stem)}
+        if not sources:
+            named = ", ".join(source.name for source in asked.sources)
+            raise BlipError(f"--source {options.source}: {options.experiment} has {named}")
+        for source in sources.values():
+            print(prepare_dataset(source, options.raw, options.data))
+    for file in sources if options.croissant else ():
+        print(write_croissant(file))
 
 
 @command(

@@ -58,8 +58,8 @@ def train(options: argparse.Namespace) -> None:
     *arguments.TRAINING,
 )
 def tune(options: argparse.Namespace) -> None:
-    from blip.config import Tuning, experiment_file
-    from blip.runs.tune import at_the_edge, dotted_key, tune
+    from blip.config import Tuning, dotted_key, experiment_file
+    from blip.runs.tune import at_the_edge, tune
     from blip.schema import validate
 
     grid = _grid(options.grid)

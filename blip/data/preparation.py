@@ -52,9 +52,9 @@ def _check_raw(source: SourceConfig, raw: Path, prepared: Path) -> None:
     """Raise BlipError where a data set was made of other raw files than those that are there; there may be none."""
     path = dataset_path(prepared, source)
     _, record = read_dataset(path)
-    there = raw_identity(source, raw)
+    there, images = raw_identity(source, raw), raw / (source.folder or "")
     if None not in (there, record.raw) and record.folder == source.folder_name and there != record.raw:
         raise BlipError(
-            f"{path}: made of other raw files ({record.raw}) than those in {raw} now ({there}): "
+            f"{path}: made of other raw files ({record.raw}) than those in {images} now ({there}): "
             "delete it and prepare the data again, or give the --raw that it was made of"
         )

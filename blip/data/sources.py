@@ -71,7 +71,8 @@ CIFAR_FILES = {
 
 def read_cifar(name: str, raw: Path) -> Dataset:
     """CIFAR-10 or CIFAR-100 from the published batches, which torchvision checks by MD5 before it unpickles them."""
-    by_hand = f"put {CIFAR_FILES[name][0]} into {raw}, or images into {raw / name}/train/<class>/ and test/<class>/"
+    archive = f"{CIFAR_FILES[name][0]} into {raw} (unpacked, where nothing can be written there)"
+    by_hand = f"put {archive}, or images into {raw / name}/train/<class>/ and test/<class>/"
     train, test = (torchvision_set(raw, name.upper(), by_hand, train=part == "train") for part in ("train", "test"))
     return Dataset(
         np.ascontiguousarray(train.data.transpose(0, 3, 1, 2)),

@@ -152,7 +152,7 @@ def _is_complete(folder: Path, key: str, config: dict[str, Any], data: str, agai
     if record.config == config and record.data != data and not again:
         raise BlipError(
             f"{folder}: a finished run on other data than are prepared now: keep it and give another --out, "
-            "or replace it with --again"
+            "or replace it with --again (in the workflow: another results=, or delete the run)"
         )
     if record.config != config:
         print(f"{folder}: a finished run of another configuration: trained again", file=sys.stderr)

@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 from urllib.parse import quote
 
-from blip.config import Tuning, load_experiment
+from blip.config import Tuning, load_experiment, load_trial
 from blip.errors import BlipError, DivergedError
 from blip.experiment import Experiment
 from blip.files import atomic_write, csv_text
@@ -31,7 +31,7 @@ def tune(
     """
     grid, overrides = asked.grids[method], {**overrides, **asked.set}
     settings = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    experiments = [_trial(path, overrides, method, point, asked) for point in settings]
+    experiments = [load_trial(path, overrides, method, point, asked) for point in settings]
     folder = out / load_experiment(path, overrides).name
     rows = []
     for point, experiment in zip(settings, experiments, strict=True):
@@ -52,24 +52,6 @@ def tune(
 def at_the_edge(grid: Mapping[str, list[Any]], best: Mapping[str, Any]) -> list[str]:
     """Settings whose best value is the first or last of three or more: a better one may lie beyond."""
     return [key for key, values in grid.items() if len(values) > 2 and best[key] in (values[0], values[-1])]
-
-
-def dotted_key(method: str, key: str) -> str:
-    """The experiment's dotted key of a setting of the method, or of its training: `training.lr` is tried as well."""
-    of_training = key.removeprefix("training.")
-    return f"methods.{method}.{key}" if of_training == key else f"training_changes.{method}.{of_training}"
-
-
-def _trial(path: Path, overrides: dict[str, Any], method: str, point: Mapping[str, Any], asked: Tuning) -> Experiment:
-    experiment: Experiment = load_experiment(path, overrides)
-    experiment.run_config(method, 0)  # an unknown method is told before its settings
-    changes = experiment.trial(asked.tasks, asked.validation)
-    if not changes:
-        raise BlipError(f"{path}: settings are chosen by validation images, of which it has none")
-    name = {"name": f"{experiment.name}.trial"}  # its splits are others
-    settings = {dotted_key(method, key): value for key, value in point.items()}
-    trial: Experiment = load_experiment(path, {**overrides, **name, **changes, **settings})
-    return trial
 
 
 def _accuracy(experiment: Experiment, method: str, seed: int, out: Path, how: Training) -> float:

@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 try:
     PLAN = Plan(config)
-except BlipError as error:
+except (BlipError, OSError) as error:
     raise WorkflowError(str(error)) from None
 
 # Where raw data and checkpoints lie and what training runs on. Not params of the rules: they change no number, so they

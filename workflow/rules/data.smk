@@ -13,8 +13,8 @@ rule miniimagenet:
     conda:
         "../../envs/environment.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(60),
     params:
         counts=lambda w: PLAN.raw_counts(),
         folder=lambda w, output: parent(output[0]),
@@ -38,11 +38,12 @@ rule dataset:
     conda:
         "../../envs/environment.yaml"
     resources:
-        mem_mb=6000,
-        runtime=60,
+        # Pickles are read whole, and may be of large images.
+        mem_mb=lambda w, input, attempt: (6000 + input.size_mb) * attempt,
+        runtime=more_each_time(60),
     params:
         source=lambda w: PLAN.datasets[w.dataset][1].of_file(),
-        name=lambda w: PLAN.datasets[w.dataset][1].name,
+        name=lambda w: w.dataset,
         # Of `output`, so that Snakemake does not look at it: other settings of the experiment leave the data alone.
         arguments=lambda w, output: experiment_arguments(PLAN.datasets[w.dataset][0]),
         data=lambda w, output: parent(output[0]),
@@ -64,8 +65,8 @@ rule split:
     conda:
         "../../envs/environment.yaml"
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=more_each_time(4000),
+        runtime=more_each_time(10),
     params:
         tasks=lambda w: PLAN.splits[w.split].experiment.data.model_dump_json(),
         arguments=lambda w, output: experiment_arguments(PLAN.splits[w.split]),

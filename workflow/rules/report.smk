@@ -7,7 +7,7 @@ rule tables:
     output:
         report(
             directory(PLAN.output("tables")),
-            patterns=["{experiment}.csv"],
+            patterns=["tables/{experiment}.csv"],
             caption="../report/table.rst",
             category="Tables",
             labels={"experiment": "{experiment}"},
@@ -19,8 +19,8 @@ rule tables:
     conda:
         "../../envs/environment.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(10),
     params:
         runs=folders_of(PLAN.results()),
         folders=lambda w, input: folders_of(input),
@@ -49,8 +49,8 @@ rule figures:
     conda:
         "../../envs/environment.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(10),
     params:
         runs=lambda w: folders_of(PLAN.results(w.drawn)),
         folders=lambda w, input: folders_of(input),
@@ -84,8 +84,8 @@ rule games:
     conda:
         "../../envs/environment.yaml"
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(60),
     params:
         folders=lambda w, input: folders_of(input),
     message:
@@ -112,8 +112,8 @@ rule page:
     conda:
         "../../envs/environment.yaml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=more_each_time(2000),
+        runtime=more_each_time(10),
     params:
         folders=lambda w, input: folders_of(input.runs),
         title=PLAN.suite,
