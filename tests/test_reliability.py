@@ -317,7 +317,7 @@ def test_a_network_of_which_blip_keeps_nothing_is_told_with_what_to_try(shell: S
     """A prior that nothing comes up to: all weights become 0, and the second task has no gradient."""
     status, lines = shell.train("blip", "--set", "methods.blip.f_prior=1e9")
     assert status == 2
-    assert lines[-1].startswith("blip: blip, task 1: the Fisher information is zero everywhere")
+    assert lines[-1].startswith("blip: tiny blip seed 0: task 1: the Fisher information is zero everywhere")
     assert "try a smaller methods.blip.f_prior (now 1e+09)" in lines[-1]
 
 

@@ -129,7 +129,7 @@ class BitPreserving(Method):
             self.blip.consolidate(fisher)
         except ValueError as error:
             raise DivergedError(
-                f"blip, task {task}: {error}; expected a network that learns: try a smaller methods.blip.f_prior (now "
+                f"task {task}: {error}; expected a network that learns: try a smaller methods.blip.f_prior (now "
                 f"{settings.f_prior:g}), which freezes more, or a lower learning rate"
             ) from None
         self._moves, self._anchors = self._moved(self._anchors, bits), {}
