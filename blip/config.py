@@ -196,7 +196,7 @@ def dotted_key(method: str, key: str) -> str:
 
 
 def load_trial(
-    path: Path, overrides: dict[str, Any], method: str, point: Mapping[str, Any], asked: "Tuning"
+    path: Path, overrides: dict[str, Any], method: str, point: Mapping[str, Any], asked: Tuning
 ) -> Experiment:
     """The experiment's first tasks with settings of a method at a `point` of what is `asked` of it.
 

@@ -229,9 +229,6 @@ def test_variants_are_trained_apart_and_drawn_together(clone: Path) -> None:
     training = {rule for rule in jobs if "train" in rule}
     assert training == {"train_apart", "train_apart_f_prior_1e_14", "train_apart_f_prior_1e_11"}
     assert "split" not in jobs, "short runs make theirs themselves"
-    lines = [line for line in snakemake(clone, "-n")[1].splitlines() if not line.startswith("  ")]
-    assert "progress in results/demo/logs/train/digits5-seed2.log" in "".join(lines)
-    assert max(map(len, lines)) < 200, "a job's line is to be read, not a list of its files"
     assert jobs["figures"] == 2
     out = clone / "results" / "varied"
     assert {p.name for p in (out / "runs").iterdir()} == {"apart", "apart.f_prior-1e-11", "apart.f_prior-1e-14"}

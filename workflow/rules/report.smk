@@ -7,7 +7,7 @@ rule tables:
     output:
         report(
             directory(PLAN.output("tables")),
-            patterns=["tables/{experiment}.csv"],
+            patterns=["{experiment}.csv"],
             caption="../report/table.rst",
             category="Tables",
             labels={"experiment": "{experiment}"},
