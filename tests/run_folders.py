@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from blip import record
+from blip.files import sha256
 from blip.games.game_experiment import GameExperiment
 from blip.games.measurements import MEAN_RETURNS, RANDOM_RETURNS, REPLAYS, RETURNS, UPDATES
 from blip.images.image_experiment import ImageExperiment
@@ -117,6 +118,13 @@ def _write(
     rows = {table.name: [table.row(*row) for row in rows] for table, rows in measured}
     record.write_run(folder, record.RunRecord.model_validate(about), b"", rows)
     return folder
+
+
+def sign(folder: Path) -> None:
+    """Write into run.json the checksums of the folder's files as they are now, as if the run had written them."""
+    known = record.read_record(folder)
+    files = {name: sha256(folder / name) for name in known.files}
+    (folder / record.RECORD).write_text(known.model_copy(update={"files": files}).model_dump_json())
 
 
 def forgetting_matrix(tasks: int, learned: float, drop: float, seed: int) -> list[list[float]]:

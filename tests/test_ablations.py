@@ -113,6 +113,42 @@ def test_the_table_of_a_group_says_what_its_runs_do_not_share(tmp_path: Path) ->
     assert "* Warning: digits5.f_prior mixes 2 commits: abc, c0ffee\n" in text
 
 
+def test_variants_that_differ_in_more_than_they_say_are_told(tmp_path: Path) -> None:
+    for name, prior, lr in (("digits5.f_prior-1", 1, 0.1), ("digits5.f_prior-2", 2, 0.1), ("digits5", 3, 0.9)):
+        variant = {"of": "digits5", "settings": {"methods.blip.f_prior": prior}}
+        config = {"method": {"f_prior": prior}, "training": {"lr": lr}, "name": name, "seed": 0}
+        config |= {"variant": variant} if name != "digits5" else {}
+        write_run(tmp_path / "runs", name, config=config)
+    text = write_tables(load_runs([tmp_path]), tmp_path / "out")
+    assert [line for line in text.splitlines() if "Warning" in line] == [
+        "* Warning: blip of digits5.f_prior mixes 2 values of training.lr: 0.1, 0.9"
+    ]
+
+
+def test_settings_keep_their_column_whatever_they_are_called(tmp_path: Path) -> None:
+    for n, labels in (("fan-in", "exact"), ("outputs", "sampled")):
+        write_variant(tmp_path, {"methods.blip.n": n, "methods.blip.labels": labels}, 0.5)
+    runs = load_runs([tmp_path])
+    table = summary(ablation(runs))
+    assert table[["methods.blip.n", "labels", "n"]].to_numpy().tolist() == [
+        ["fan-in", "exact", 1],
+        ["outputs", "sampled", 1],
+    ]
+
+
+def test_equally_named_settings_of_two_methods_are_two_groups(tmp_path: Path) -> None:
+    for method, strengths in {"ewc": (1, 2), "lwf": (3, -4)}.items():
+        for strength in strengths:
+            write_variant(tmp_path / "runs", {f"methods.{method}.strength": strength}, 0.5, method)
+    runs = load_runs([tmp_path / "runs"])
+    assert sorted(runs.groups()) == [f"digits5.methods.{method}.strength" for method in ("ewc", "lwf")]
+    write_tables(runs, tmp_path / "out")
+    for method, strengths in {"ewc": [1, 2], "lwf": [-4, 3]}.items():
+        table = pd.read_csv(tmp_path / f"out/tables/digits5.methods.{method}.strength.csv")
+        assert table["strength"].tolist() == strengths
+        assert set(table["method"]) == {method}
+
+
 def test_values_without_an_order_and_further_settings(tmp_path: Path) -> None:
     for labels in ("sampled", "exact"):
         for bits in (4, 20):

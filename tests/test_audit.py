@@ -7,11 +7,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from run_folders import sign
 from shell import Shell, interrupt_after, refused
 from torch import Tensor
 
 from blip.core.formulas import allowed_range
-from blip.files import sha256
 
 
 @pytest.fixture
@@ -30,9 +30,7 @@ def change(folder: Path, task: int, column: str, value: float) -> None:
 
 def rewrite(folder: Path, table: pd.DataFrame) -> None:
     table.to_csv(folder / "moves.csv", index=False)
-    record = json.loads((folder / "run.json").read_text())
-    record["files"]["moves.csv"] = sha256(folder / "moves.csv")
-    (folder / "run.json").write_text(json.dumps(record))
+    sign(folder)
 
 
 def test_a_run_of_blip_kept_its_promise_in_every_task_and_layer(shell: Shell, run: Path) -> None:

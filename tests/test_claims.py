@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
-from run_folders import forgetting_matrix, write_game_run, write_run
+from run_folders import forgetting_matrix, sign, write_game_run, write_run
 from shell import Shell, refused
 
 from blip import BLIP, diagonal_fisher
@@ -222,6 +222,7 @@ def test_stand_in_data_show_nothing(tmp_path: Path) -> None:
 
 def rewrite(folder: Path, table: str, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
     change(pd.read_csv(folder / f"{table}.csv")).to_csv(folder / f"{table}.csv", index=False)
+    sign(folder)
 
 
 def value(measure: str, root: Path) -> float:

@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 from matplotlib.colors import to_rgb
 from page_suite import HOSTILE, TITLE, suite_runs, write_suite
-from run_folders import write_run
+from run_folders import sign, write_run
 
 from blip.cli import main
 from blip.errors import BlipError
@@ -180,6 +180,7 @@ def test_losses_of_epochs(tmp_path: Path) -> None:
         frame = pd.DataFrame(rows, columns=["task", "epoch", "valid_loss"])
         path = tmp_path / "mnist5/sgd" / f"seed{seed}" / "history.csv"
         frame.assign(lr=0.1, train_loss=1.0, valid_accuracy=0.5)[pd.read_csv(path).columns].to_csv(path, index=False)
+        sign(path.parent)
     runs = load_runs([tmp_path])
     chart = loss_chart(runs, Palette(runs.methods()))
     assert chart is not None
@@ -194,6 +195,7 @@ def test_epochs_of_which_there_is_one_are_no_curve(tmp_path: Path) -> None:
     write_run(tmp_path, method="sgd")
     path = tmp_path / "mnist5/sgd/seed0/history.csv"
     pd.read_csv(path).query("epoch == 0").to_csv(path, index=False)
+    sign(path.parent)
     runs = load_runs([tmp_path])
     assert loss_chart(runs, Palette(runs.methods())) is None is draw_history(runs)
 

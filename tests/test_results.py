@@ -12,10 +12,11 @@ from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
-from run_folders import forgetting_matrix, write_run
+from run_folders import forgetting_matrix, sign, write_run
 from scipy.stats import ttest_rel
 
 from blip.errors import BlipError
+from blip.record import TaskRecord
 from blip.results import find_runs, load_runs, mixed_runs, run_metrics, write_tables
 from blip.results.bit_string import bit_digits, choose_parameter, draw_bit_string, named_trace, traced_rows
 from blip.results.course import draw_course
@@ -112,6 +113,43 @@ def test_missing_file_and_missing_folder(root: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BlipError, match="no finished runs"):
         load_runs([tmp_path / "empty"])
+
+
+@pytest.mark.parametrize("table", ["bits", "cost", "history"])
+def test_files_that_are_not_as_the_run_wrote_them(root: Path, table: str) -> None:
+    file = root / "mnist5/blip/seed0" / f"{table}.csv"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(BlipError, match=rf"blip/seed0: {table}\.csv was changed: expected what its run wrote"):
+        load_runs([root])
+    sign(file.parent)
+    load_runs([root])
+
+
+def test_times_that_are_no_numbers(root: Path) -> None:
+    file = root / "mnist5/blip/seed0/cost.csv"
+    file.write_text(file.read_text().replace("30.0", "inf"))
+    sign(file.parent)
+    with pytest.raises(BlipError, match=r"blip/seed0/cost\.csv: seconds: expected a number of each phase"):
+        load_runs([root])
+
+
+def test_orders_that_differ_between_seeds_are_said(tmp_path: Path) -> None:
+    pages = []
+    for names in ("abc", "abc"), ("abc", "bca"):
+        for seed, order in enumerate(names):
+            tasks = [TaskRecord(name=name, outputs=2, trained=8) for name in order]
+            write_run(tmp_path / "runs", seed=seed, tasks=tasks)
+        pages.append(write_tables(load_runs([tmp_path / "runs"]), tmp_path / "out"))
+    said = "* Seeds differ in their order of tasks: task 1 is the first that each learned, not one and the same\n"
+    assert [said in page for page in pages] == [False, True]
+
+
+def test_methods_of_one_seed_that_learned_other_data_are_said(tmp_path: Path) -> None:
+    for method, seed, data in (("blip", 0, "a"), ("sgd", 0, "a"), ("ewc", 0, "b"), ("blip", 1, "c"), ("sgd", 1, "c")):
+        write_run(tmp_path / "runs", method=method, seed=seed, data=data)
+    text = write_tables(load_runs([tmp_path / "runs"]), tmp_path / "out")
+    said = [line for line in text.splitlines() if "other data" in line]
+    assert said == ["* Warning: mnist5 has other data of seed 0 for blip, sgd than for ewc"]
 
 
 def test_same_run_twice(tmp_path: Path) -> None:
@@ -266,6 +304,8 @@ def test_bold_is_among_the_methods_with_five_seeds_and_says_so(last: float, many
     table = pd.read_csv(tmp_path / "out/tables/mnist5.csv").set_index("method")
     assert table.index[table["acc_percent_best"]].tolist() == ["blip", "ewc"]
     assert "* Fewer than 5 seeds of lwf: too few for an interval or to be bold, whatever their means\n" in text
+    (said,) = [line for line in text.splitlines() if line.startswith("Of the methods with 5 seeds or more: highest")]
+    assert "lwf" not in said
     assert (
         "bold: the best of a column of methods with 5 seeds or more" in (tmp_path / "out/tables/mnist5.tex").read_text()
     )
@@ -335,6 +375,14 @@ def test_blip_is_compared_with_every_other_method_by_seed(many: Path, tmp_path: 
     }
     assert "| mnist5       | acc        | sgd " in (tmp_path / "out/comparison.md").read_text()
     assert r"mnist5 & acc & sgd & 6 & +" in (tmp_path / "out/comparison.tex").read_text()
+
+
+def test_a_comparison_of_stand_in_data_says_so(tmp_path: Path) -> None:
+    for experiment, method in (("a", "blip"), ("a", "sgd"), ("b", "blip"), ("b", "sgd")):
+        write_run(tmp_path / "runs", experiment, method, stand_in=experiment == "b")
+    write_tables(load_runs([tmp_path / "runs"]), tmp_path / "out")
+    compared = (tmp_path / "out/comparison.md").read_text()
+    assert re.findall(r"^\| (\w+(?: \(stand-in data\))?) +\| acc", compared, re.MULTILINE) == ["a", "b (stand-in data)"]
 
 
 def test_too_few_seeds_to_compare_are_said(root: Path, tmp_path: Path) -> None:
@@ -549,11 +597,13 @@ def test_a_parameter_that_is_not_0_is_shown_rather_than_one_that_grew_more(root:
             shown, columns=["task_learned", "layer", "index", "value", "bound", "frozen_bits", "max_bits"]
         )
         frame.to_csv(root / f"mnist5/blip/seed{seed}/trace.csv", index=False)
+        sign(root / f"mnist5/blip/seed{seed}")
     found = traced_rows(load_runs([root]))
     assert found is not None
     assert (found["parameter"].iloc[0], found["seed"].iloc[0]) == ("fc:2", 1), "of all seeds the one that is never 0"
     for seed in (0, 1):
         frame.assign(value=0.0).to_csv(root / f"mnist5/blip/seed{seed}/trace.csv", index=False)
+        sign(root / f"mnist5/blip/seed{seed}")
     assert draw_bit_string(load_runs([root])) is None, "zeros alone are no picture"
     assert draw_bit_string(load_runs([root]), "fc:0") is not None, "unless asked for"
 
@@ -567,6 +617,7 @@ def test_bit_string_shows_the_run(root: Path, tmp_path: Path) -> None:
     trace.write_text(
         "task_learned,layer,index,value,bound,frozen_bits,max_bits\n0,fc,7,-0.25,0.5,1,20\n1,fc,7,-0.125,0.5,3,20\n"
     )
+    sign(trace.parent)
     figure = draw_bit_string(load_runs([root]), "fc:7")
     assert figure is not None
     shown = texts(figure)
@@ -583,6 +634,7 @@ def test_bit_string_shows_the_run(root: Path, tmp_path: Path) -> None:
     assert len(frames) == 1  # the first bit was frozen as 1 and is 0 after the carry
     assert "seed 0" in figure.get_supxlabel()
     trace.write_text(trace.read_text().replace("-0.125", "-0.13"))
+    sign(trace.parent)
     with pytest.raises(BlipError, match=r"mnist5/blip/seed0/trace.csv: fc:7: -0.13 is no number"):
         draw_bit_string(load_runs([root]), "fc:7")
 

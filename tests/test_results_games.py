@@ -6,7 +6,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pandas as pd
 import pytest
-from run_folders import write_game_run, write_run
+from run_folders import sign, write_game_run, write_run
 
 from blip.errors import BlipError
 from blip.results import load_runs, run_metrics, write_tables
@@ -142,6 +142,14 @@ def test_classification_has_no_learning_curves(tmp_path: Path) -> None:
     write_run(tmp_path)
     runs = load_runs([tmp_path])
     assert draw_returns(runs, method_looks(runs.methods())) is None
+
+
+def test_a_game_without_a_random_agent_is_told(root: Path) -> None:
+    file = next(root.rglob("random_returns.csv"))
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    sign(file.parent)
+    with pytest.raises(BlipError, match=r"random_returns\.csv: return: expected a number of every game, none of 1"):
+        load_runs([root])
 
 
 @pytest.mark.parametrize("table", ["returns", "updates", "replays", "random_returns"])

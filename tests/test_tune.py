@@ -122,6 +122,9 @@ def test_an_end_of_the_grid_is_told() -> None:
     grid = {"strength": [1, 10, 100], "damping": [0.1, 1]}
     assert at_the_edge(grid, {"strength": 100, "damping": 1}) == ["strength"]
     assert at_the_edge(grid, {"strength": 10, "damping": 1}) == []
+    unordered = {"strength": [10, 1, 100], "labels": ["exact", "sampled", "true"]}
+    assert at_the_edge(unordered, {"strength": 10, "labels": "exact"}) == []
+    assert at_the_edge(unordered, {"strength": 1, "labels": "true"}) == ["strength"]
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,23 @@ def test_n_is_of_all_runs_and_pairs_are_those_with_a_seed_in_common(tmp_path: Pa
     assert "| fisher-exact | 6   |" in shell.out
 
 
+def test_pairs_are_counted_where_they_are_fewer_than_the_runs(root: Path, shell: Shell, tmp_path: Path) -> None:
+    write_run(root, "mnist5.fisher-exact", "ewc", 7, **as_variant(EXACT))
+    shell("variants", root, "--out", tmp_path / "out")
+    exact, same = (next(line for line in shell.out.splitlines() if kind in line) for kind in ("exact", "same"))
+    assert exact.count("(5 pairs)") == 2
+    assert "pairs)" not in same
+
+
+def test_what_else_variants_differ_in_is_told(root: Path, shell: Shell, tmp_path: Path) -> None:
+    for seed in range(5):
+        config = {"variant": SAME, "training": {"lr": 0.5}}
+        write_run(root, "mnist5.fisher-same", "ewc", seed, config=config)
+        write_run(root, "mnist5", "ewc", seed, config={"training": {"lr": 0.1}})
+    shell("variants", root, "--out", tmp_path / "out")
+    assert "* Warning: ewc of mnist5.fisher mixes 2 values of training.lr: 0.1, 0.5" in shell.out
+
+
 def test_runs_that_vary_other_settings_are_not_of_one_experiment(tmp_path: Path) -> None:
     write_run(tmp_path, "mnist5.strength-1", "ewc", config={"variant": {"of": "mnist5", "settings": {"a.strength": 1}}})
     write_run(tmp_path, "mnist5.strength-1", "mas", config={"variant": {"of": "mnist5", "settings": {"b.strength": 1}}})

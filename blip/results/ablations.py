@@ -1,6 +1,6 @@
 """What a setting does: runs of one experiment in which settings are varied, as one table."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -39,8 +39,15 @@ def settings_of(frame: pd.DataFrame) -> list[str]:
     return [str(column) for column in frame if column not in (*KEYS, *MEASURES)]
 
 
-def is_number(values: "pd.Series[Any]") -> bool:
-    """Whether a setting's values can be put on an axis."""
+def columns_of(settings: Iterable[str]) -> dict[str, str]:
+    """What the column of each setting is called: its short name, where no other column has it."""
+    short = {key: short_key(key) for key in settings}
+    taken = [*short.values(), *KEYS, "n"]
+    return {key: name if taken.count(name) == 1 else key for key, name in short.items()}
+
+
+def is_number(values: Iterable[Any]) -> bool:
+    """Whether all of a setting's values are numbers, which can be put on an axis."""
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
@@ -53,9 +60,9 @@ def _ranks(values: "pd.Series[Any]") -> "pd.Series[int]":
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and n over seeds: a row for each combination of values and each method."""
-    rows = []
+    rows, columns = [], columns_of(settings_of(frame))
     for (experiment, method), part in frame.groupby(["experiment", "method"], sort=False):
-        row: dict[str, Any] = {short_key(key): short_value(part[key].iloc[0]) for key in settings_of(frame)}
+        row: dict[str, Any] = {name: short_value(part[key].iloc[0]) for key, name in columns.items()}
         row |= {"method": method, "experiment": experiment, "n": len(part)}
         for measure in MEASURES:
             row |= {f"{measure}_percent_{name}": 100 * part[measure].agg(name) for name in ("mean", "std")}

@@ -7,8 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from blip.errors import BlipError
-from blip.record import changed_files, read_record, run_files
-from blip.results.loading import KEYS, Runs, find_runs, load_runs
+from blip.results.loading import KEYS, Runs, load_runs
 
 ALLOWED = 1.0
 """Largest move of an anchor, in units of B·2^-k of the k before (paper, section 3.4)."""
@@ -17,15 +16,11 @@ ALLOWED = 1.0
 def audit(paths: Iterable[Path | str]) -> pd.DataFrame:
     """The moves table of all runs at or below `paths` that freeze bits, with a column `verdict`, PASS or FAIL.
 
-    It fails where an anchor moved by more than it may, or a parameter lost frozen bits. Raises BlipError where a file
-    is not as its run wrote it, no run freezes bits, or one that does has no record of its moves in some task and layer.
+    It fails where an anchor moved by more than it may, or a parameter lost frozen bits. Raises BlipError where runs
+    cannot be loaded (`load_runs`), none freezes bits, or one that does has no record of its moves in some task and
+    layer.
     """
-    folders = find_runs(paths)
-    for folder in folders:
-        record = read_record(folder)
-        if changed := changed_files(folder, record, run_files(record.tables, weights=False)[:-1]):
-            raise BlipError(f"{folder}: {', '.join(changed)}")
-    runs = load_runs(folders)
+    runs = load_runs(paths)
     if "bits" not in runs.tables:
         raise BlipError("no run freezes bits: expected runs of blip")
     moves = _complete_moves(runs)

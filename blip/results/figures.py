@@ -15,7 +15,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from PIL import Image
 
 from blip.errors import BlipError
@@ -131,7 +131,7 @@ def draw_matrices(runs: Runs) -> Figure | None:
         axes[i].tick_params(labelleft=left, labelbottom=bottom)
         axes[i].set(
             title=method,
-            xlabel=f"{result.removeprefix('normalised ')} on {task_name}" if bottom else "",
+            xlabel=f"on {task_name}" if bottom else "",
             ylabel=f"after learning {task_name}" if left else "",
         )
     for ax in axes[len(methods) :]:
@@ -139,6 +139,8 @@ def draw_matrices(runs: Runs) -> Figure | None:
     bar = figure.colorbar(mesh, ax=axes[: len(methods)], aspect=30, shrink=0.8)
     bar.set_label(f"mean {'test ' * (result == 'accuracy')}{result} (%)")
     bar.outline.set_visible(False)
+    if runs.orders:
+        figure.supxlabel(runs.orders, **CAPTION)
     return figure
 
 
@@ -216,7 +218,7 @@ def draw_history(runs: Runs) -> Figure | None:
     if history is None or not history["epoch"].any():  # counted from 0
         return None
     figure = _lines(
-        history.assign(task=history["task"] + 1),
+        history.assign(task=history["task"] + 1, epoch=history["epoch"] + 1),
         ("epoch", "epoch"),
         ("valid_loss", "validation loss"),
         hue="task",
@@ -226,7 +228,13 @@ def draw_history(runs: Runs) -> Figure | None:
         linewidth=0.9,
         **_panels(runs.methods(), 1.9, 1.3),
     )
-    figure.axes[0].set_yscale("log")
+    losses = history["valid_loss"]
+    few = losses.max() < 300 * losses.min()  # powers of ten alone would be too few
+    figure.axes[0].set_yscale("log")  # of all panels
+    figure.axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))
+    figure.axes[0].yaxis.set_major_formatter("{x:g}")
+    figure.axes[0].yaxis.set_minor_locator(NullLocator())
+    figure.supxlabel("With the method's penalty: to be compared within a panel, not between two.", **CAPTION)
     return figure
 
 

@@ -9,11 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pandas as pd
 
 from blip.errors import BlipError
 from blip.files import regular
-from blip.record import COST, RECORD, RunRecord, Score, Table, Variant, read_record
+from blip.record import COST, RECORD, RunRecord, Score, Table, Variant, changed_files, read_record, run_files
 from blip.results.matrix import score_matrix
 
 KEYS = ["experiment", "method", "seed"]
@@ -69,11 +70,21 @@ class Runs:
 
     def groups(self) -> dict[str, list[str]]:
         """Experiments that differ in varied settings alone, two or more, by what they are called together."""
-        groups: dict[str, list[str]] = {}
+        return {group: names for group, names in self.grouped_variants().items() if len(names) > 1}
+
+    def grouped_variants(self) -> dict[str, list[str]]:
+        """All variants by what those of the same settings are called together; where two settings are called the same
+        (the `strength` of two methods), by their whole keys."""
+        groups: dict[tuple[str, ...], list[str]] = {}
         for name in self.experiments():
             if name in self.variants:
-                groups.setdefault(self.variants[name].group, []).append(name)
-        return {group: names for group, names in groups.items() if len(names) > 1}
+                variant = self.variants[name]
+                groups.setdefault((variant.group, variant.of, *variant.settings), []).append(name)
+        short = [group for group, *_ in groups]
+        return {
+            group if short.count(group) == 1 else ".".join([of, *keys]): names
+            for (group, of, *keys), names in groups.items()
+        }
 
     def alone(self) -> list[str]:
         """The experiments in no group: a table and figures are of each, or of a group."""
@@ -111,6 +122,16 @@ class Runs:
     def tasks(self) -> list[str]:
         """Names of one experiment's tasks, in the order of its first run of most tasks; it may differ between seeds."""
         return [task.name for task in max((r.tasks for r in self.records.values()), key=len)]
+
+    @property
+    def orders(self) -> str:
+        """A sentence where the order of one experiment's tasks differs between seeds, else empty: then a task's number
+        does not stand for the same task in all runs."""
+        longest = len(self.tasks)
+        orders = {names for r in self.records.values() if len(names := tuple(t.name for t in r.tasks)) == longest}
+        task = self.score.task
+        said = f"Seeds differ in their order of {task}s: {task} 1 is the first that each learned, not one and the same."
+        return said if len(orders) > 1 else ""
 
     def raw_scores(self) -> pd.DataFrame:
         """Columns task_learned, task, score, n of the runs of one experiment, as they were measured."""
@@ -170,8 +191,8 @@ def _walked(folder: Path) -> Iterator[Path]:
 def load_runs(paths: Iterable[Path | str]) -> Runs:
     """Read every finished run at or below `paths`.
 
-    Raises BlipError where no run is found, a file cannot be read or lacks a column, the scores are incomplete, two
-    folders claim to be the same run, or the runs of one experiment measure different things.
+    Raises BlipError where no run is found, a file cannot be read, lacks a column or is not as its run wrote it, the
+    scores are incomplete, two folders claim to be the same run, or the runs of one experiment measure different things.
     """
     paths = list(paths)
     folders = find_runs(paths)
@@ -199,6 +220,8 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
         for table in record.tables:
             tables.setdefault(table.name, {})[key] = _read_table(folder / table.file, table)
         _check_scores(folder, record, tables)
+        if changed := changed_files(folder, record, run_files(record.tables, weights=False)[:-1]):
+            raise BlipError(f"{folder}: {', '.join(changed)}: expected what its run wrote ({RECORD} has the checksums)")
     long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
     return Runs(records, long)
 
@@ -211,6 +234,20 @@ def mixed_runs(runs: Runs, group: str = "") -> list[str]:
         for experiment, rows in (runs.runs.assign(experiment=group) if group else runs.runs).groupby("experiment")
         for column, plural in SHARED.items()
         if len(values := sorted(rows[column].astype(str).unique())) > 1
+    ]
+
+
+def unlike_data(runs: Runs) -> list[str]:
+    """One warning per experiment and seed of which methods were trained on different data: runs are paired by seed."""
+    sums: dict[tuple[str, int], dict[str, list[str]]] = {}
+    for (experiment, method, seed), record in runs.records.items():
+        if record.data:
+            sums.setdefault((experiment, seed), {}).setdefault(record.data, []).append(method)
+    return [
+        f"{experiment} has other data of seed {seed} for "
+        + " than for ".join(", ".join(method_order(methods)) for methods in by_sum.values())
+        for (experiment, seed), by_sum in sorted(sums.items())
+        if len(by_sum) > 1
     ]
 
 
@@ -255,6 +292,15 @@ def _check_scores(folder: Path, record: RunRecord, tables: dict[str, dict[tuple[
         raise BlipError(f"{file}: {score.column}: expected shares from 0 to 1")
     if found != len(record.tasks):
         raise BlipError(f"{file}: expected {len(record.tasks)} tasks as in {RECORD}, found {found}")
+    seconds = tables[COST.name][key].get("seconds", pd.Series(dtype="float64"))
+    if seconds.empty or not np.isfinite(pd.to_numeric(seconds, errors="coerce")).all():
+        raise BlipError(f"{folder / COST.file}: seconds: expected a number of each phase")
+    if score.chance:
+        by_chance = tables[score.chance][key]
+        known = set(by_chance.loc[np.isfinite(by_chance[score.column]), "task"])
+        if missing := sorted(set(range(found)) - known):
+            file = folder / f"{score.chance}.csv"
+            raise BlipError(f"{file}: {score.column}: expected a number of every {score.task}, none of {missing[0]}")
 
 
 def _read_table(file: Path, table: Table) -> pd.DataFrame:

@@ -164,7 +164,7 @@ def _about(runs: Runs) -> str:
     data = record.config.get("data")
     sources = data.get("sources", []) if isinstance(data, dict) else []
     named = [str(source.get("name")) for source in sources if isinstance(source, dict)]
-    return f"{text}. Data: {', '.join(named)}." if named else f"{text}."
+    return " ".join(filter(None, [f"{text}.", f"Data: {', '.join(named)}." if named else "", runs.orders]))
 
 
 def _rows(runs: Runs, table: pd.DataFrame) -> list[Row]:

@@ -50,6 +50,33 @@ def mixed_settings(runs: Runs) -> list[str]:
     ]
 
 
+def mixed_variants(runs: Runs, group: str) -> list[str]:
+    """One warning per setting that is not varied, but of which a method has several values among a group of variants
+    and the experiment as it is: what is seen is then not the varied settings' doing alone."""
+    names = runs.grouped_variants()[group]
+    variant = runs.variants[names[0]]
+    settings = _settings(runs.of(*names, variant.of))
+    varied = [*map(_as_recorded, variant.settings), "name"]
+    beside = [key for key in settings["key"].unique() if not any(_within(key, other) for other in varied)]
+    return [
+        f"{method} of {group} mixes {len(values)} values of {key}: {', '.join(sorted(values))}"
+        for (method, key), rows in settings[settings["key"].isin(beside)].groupby(["method", "key"])
+        if len(values := set(rows["value"])) > 1
+    ]
+
+
+def _as_recorded(key: str) -> str:
+    """An experiment's dotted key as the configuration of a run, which is of one method, has it."""
+    first, *rest = key.split(".")
+    own = {"methods": "method", "network_changes": "network", "training_changes": "training"}
+    return ".".join([own[first], *rest[1:]] if first in own else [first, *rest])
+
+
+def _within(key: str, other: str) -> bool:
+    """Whether one of two dotted keys is the other or below it."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
+
+
 def settings_by_method(runs: Runs) -> list[str]:
     """One note per setting of data, network or training that is not the same for all methods."""
     settings = _settings(runs)

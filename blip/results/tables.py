@@ -13,10 +13,10 @@ from blip.files import atomic_write
 from blip.results import ablations, currency
 from blip.results.comparison import best_of, compare, interquartile_means
 from blip.results.comparison_table import comparison_latex, comparison_markdown
-from blip.results.loading import REFERENCES, Runs, mixed_runs
+from blip.results.loading import REFERENCES, Runs, mixed_runs, unlike_data
 from blip.results.markup import latex_escape, latex_table, markdown_table, plain, to_csv
 from blip.results.metrics import ALONE, run_metrics, score_name, scores_kept, summarise
-from blip.results.scenario import mixed_settings, scenario, settings_by_method
+from blip.results.scenario import mixed_settings, mixed_variants, scenario, settings_by_method
 from blip.results.statistics import SEEDS_OF_INTERVAL
 
 
@@ -71,7 +71,8 @@ tasks so far together) are references, not continual learning, and never bold.
   a method that keeps everything by learning nothing new is far below 0.
 * **Capacity**: share of all bits that are frozen after the last task, for methods that freeze bits.
 * **Memory**: what the method keeps beside the network after the last task, in 10⁶ bytes; not of
-  joint, which keeps all images.
+  joint, which keeps all images. Of single-task the last network is in it too, and the initial one,
+  which the bits below leave out.
 * **Minutes** (or seconds): time of a whole run, evaluation included.
 
 Games have returns instead of accuracies. The normalised return is 0 % for an agent that acts at
@@ -112,12 +113,13 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     for group, names in runs.groups().items():
         varied = ablations.summary(ablations.ablation(runs.of(*names)))
         files[out_dir / "tables" / f"{group}.csv"] = to_csv(varied)
-        listed = "".join(f"* {plain(warning)}\n" for warning in _warnings(runs.of(*names), group))
+        listed = "".join(f"* {plain(warning)}\n" for warning in warnings_of_group(runs, group))
         sections.append(ablations.section(runs.of(*names), group, varied) + (listed and f"\n{listed}"))
         files[out_dir / "tables" / f"{group}.md"] = sections[-1]
     if len(compared := compare(runs)):
-        sections.append(comparison_markdown(compared))
-        comparison = {"csv": to_csv(compared), "md": sections[-1], "tex": comparison_latex(compared)}
+        titled = compared.assign(experiment=[runs.of(name).title() for name in compared["experiment"]])
+        sections.append(comparison_markdown(titled))
+        comparison = {"csv": to_csv(compared), "md": sections[-1], "tex": comparison_latex(titled)}
         files |= {out_dir / f"comparison.{kind}": text for kind, text in comparison.items()}
     text = "\n".join([GUIDE, *sections])
     for path, content in {**files, out_dir / "tables.md": text}.items():  # all or nothing
@@ -229,6 +231,9 @@ def sentence(runs: Runs, table: pd.DataFrame) -> str:
     tasks = int(runs.runs["tasks"].max())
     compared = ~table.index.isin(REFERENCES)
     table = table[compared] if compared.any() else table
+    enough = table["n"] >= SEEDS_OF_INTERVAL
+    few = enough.sum() > 1 and not enough.all()  # one seed does not make a method the best
+    table, among = (table[enough], f"Of the methods with {SEEDS_OF_INTERVAL} seeds or more: ") if few else (table, "")
     acc, bwt = (table[f"{metric}_percent_mean"].dropna().round(2) for metric in ("acc", "bwt"))
     if acc.empty:
         return f"In some {task} no method did better than chance, so nothing can be said of all {task}s together."
@@ -241,7 +246,8 @@ def sentence(runs: Runs, table: pd.DataFrame) -> str:
         parts.append(f"{best}: {_names(bwt, bwt.max())} ({change})")
         if bwt.min() < min(bwt.max(), 0):
             parts.append(f"forgets most: {_names(bwt, bwt.min())} ({bwt.min():+.2f} points)")
-    return "; ".join(parts) + "."
+    text = "; ".join(parts) + "."
+    return f"{among}{text[0].lower()}{text[1:]}" if among else text
 
 
 def notes(runs: Runs) -> list[str]:
@@ -264,13 +270,20 @@ def notes(runs: Runs) -> list[str]:
         *scenario(runs),
         *settings_by_method(runs),
         *_of_fewer_seeds({method: set(seeds.get_group(method)) for method in runs.methods()}),
-        *_warnings(runs),
+        *([runs.orders.removesuffix(".")] if runs.orders else []),
+        *_warnings([*mixed_settings(runs), *mixed_runs(runs), *unlike_data(runs)]),
     ]
 
 
-def _warnings(runs: Runs, group: str = "") -> list[str]:
-    """What the runs of an experiment, or of a group of variants, do not share and should."""
-    return [f"Warning: {warning}" for warning in [*mixed_settings(runs), *mixed_runs(runs, group)]]
+def warnings_of_group(runs: Runs, group: str) -> list[str]:
+    """What a group of variants do not share, but should: with each other, or with the experiment as it is."""
+    varied = runs.of(*runs.grouped_variants()[group])
+    found = [*mixed_settings(varied), *mixed_variants(runs, group), *mixed_runs(varied, group), *unlike_data(varied)]
+    return _warnings(found)
+
+
+def _warnings(texts: list[str]) -> list[str]:
+    return [f"Warning: {text}" for text in texts]
 
 
 def _of_fewer_seeds(seeds: dict[str, set[int]]) -> list[str]:

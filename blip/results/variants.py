@@ -1,5 +1,6 @@
 """What a changed setting changes: variants of an experiment beside it, run by run with one seed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from blip.results.loading import Runs, method_order
 from blip.results.markup import markdown_table, p_phrase, plain, points, to_csv
 from blip.results.metrics import run_metrics
 from blip.results.statistics import holm, paired
+from blip.results.tables import warnings_of_group
 
 SHOWN = {"acc": "ACC %", "bwt": "BWT %", "bwt_published": "BWT (published ÷T) %", "forgetting": "forgetting %"}
 COMPARED = ("acc", "forgetting")
@@ -57,8 +59,8 @@ def _row(whole: str, method: str, name: str, runs: pd.DataFrame, originals: pd.D
     return row
 
 
-def variants_markdown(table: pd.DataFrame) -> str:
-    """The table for reading."""
+def variants_markdown(table: pd.DataFrame, warnings: Iterable[str] = ()) -> str:
+    """The table for reading, with `warnings` below it."""
     rows = [
         [*(plain(row[name]) for name in ("experiment", "method", "variant")), str(row["n"])]
         + ["–" if pd.isna(row[name]) else f"{100 * row[name]:z.2f}" for name in SHOWN]
@@ -66,7 +68,8 @@ def variants_markdown(table: pd.DataFrame) -> str:
         for row in table.to_dict("records")
     ]
     headings = ["experiment", "method", "variant", "n", *SHOWN.values(), "ACC, difference", "forgetting, difference"]
-    return f"{GUIDE}\n{markdown_table(rows, headings)}\n"
+    listed = [f"* {plain(warning)}" for warning in warnings]
+    return "\n".join([GUIDE, markdown_table(rows, headings), "", *listed, *([""] if listed else [])])
 
 
 def _difference(row: dict[Any, Any], metric: str) -> str:
@@ -75,13 +78,16 @@ def _difference(row: dict[Any, Any], metric: str) -> str:
         return ""
     if pd.isna(low):
         return f"{points(difference)}; too few seeds in common ({row['pairs']}) to tell"
-    return f"{points(difference)} [{points(low)}, {points(high)}], {p_phrase(row[f'{metric}_p'])}"
+    of = f" ({row['pairs']} pairs)" if row["pairs"] < row["n"] else ""
+    return f"{points(difference)} [{points(low)}, {points(high)}], {p_phrase(row[f'{metric}_p'])}{of}"
 
 
 def write_variants(runs: Runs, out: Path) -> str:
     """Write variants.csv and variants.md; the Markdown."""
     table = variants(runs)
-    text = variants_markdown(table)
+    compared = [group for group, names in runs.grouped_variants().items() if runs.variants[names[0]].of in runs.scores]
+    titled = table.assign(experiment=[runs.of(name).title() for name in table["experiment"]])
+    text = variants_markdown(titled, [warning for group in compared for warning in warnings_of_group(runs, group)])
     atomic_write(out / "variants.csv", to_csv(table))
     atomic_write(out / "variants.md", text)
     return text

@@ -14,6 +14,7 @@ from blip.experiment import Experiment
 from blip.files import atomic_write, csv_text
 from blip.record import tuned_table
 from blip.results import load_runs, run_metrics
+from blip.results.ablations import is_number
 from blip.runs.train import Training, train_run
 
 
@@ -50,8 +51,12 @@ def tune(
 
 
 def at_the_edge(grid: Mapping[str, list[Any]], best: Mapping[str, Any]) -> list[str]:
-    """Settings whose best value is the first or last of three or more: a better one may lie beyond."""
-    return [key for key, values in grid.items() if len(values) > 2 and best[key] in (values[0], values[-1])]
+    """Settings whose best value is the least or the largest of three numbers or more: a better one may lie beyond."""
+    return [
+        key
+        for key, values in grid.items()
+        if len(values) > 2 and is_number(values) and best[key] in (min(values), max(values))
+    ]
 
 
 def _accuracy(experiment: Experiment, method: str, seed: int, out: Path, how: Training) -> float:
