@@ -315,6 +315,26 @@ def test_a_loss_that_is_not_finite_ends_the_run_in_one_line(shell: Shell) -> Non
     assert shell.train("sgd")[0] == 0, "the same run with the settings of the file"
 
 
+def test_of_several_runs_the_others_go_on_where_one_diverges(shell: Shell) -> None:
+    status, lines = shell.train("ewc sgd", "--seed", "0", "1", "--set", "training_changes.ewc.lr=1e20")
+    assert status == 2
+    said = [line for line in lines if "the loss is" in line]
+    assert [line.split(":")[0] for line in said] == ["tiny ewc seed 0", "tiny ewc seed 1", "blip"]
+    assert said[-1].startswith("blip: 2 of 4 runs diverged, the first: tiny ewc seed 0: task 0")
+    assert sorted(path.parent.name for path in shell.runs.rglob("run.json")) == ["seed0", "seed1"]
+    assert shell.out.split() == [str(shell.runs / f"tiny/sgd/seed{seed}") for seed in (0, 1)]
+
+
+def test_a_folder_in_a_file_s_place_is_told_before_training(shell: Shell) -> None:
+    for name in ("run.json", "cost.csv"):
+        (shell.runs / "tiny/sgd/seed0" / name).mkdir(parents=True)
+        status, lines = shell.train("sgd")
+        assert status == 2
+        assert lines[-1].endswith(f"tiny/sgd/seed0/{name}: a folder, expected a file or none")
+        assert not [line for line in lines if "epoch" in line]
+        (shell.runs / "tiny/sgd/seed0" / name).rmdir()
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as context:
         interrupt_after(4, context)

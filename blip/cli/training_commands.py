@@ -2,11 +2,12 @@
 
 import argparse
 import sys
+from itertools import product
 from typing import Any
 
 from blip.cli import arguments
 from blip.cli.arguments import argument, changes, command, count, experiment, folder, once, several, training, varied
-from blip.errors import BlipError
+from blip.errors import BlipError, DivergedError
 
 
 @command(
@@ -29,9 +30,18 @@ def train(options: argparse.Namespace) -> None:
         asked.run_config(method, 0)  # an unknown one is an error before the first is trained
     check_effect(options.experiment, asked, options.method, changes(options), varied(options))
     check_varied("--vary ", options.method, varied(options))
-    for method in options.method:
-        for seed in options.seeds or [0]:
+    runs = list(product(options.method, options.seeds or [0]))
+    diverged = []
+    for method, seed in runs:
+        try:
             print(train_run(asked, method, seed, options.out, how, weights=not options.no_weights))
+        except DivergedError as error:
+            if len(runs) == 1:
+                raise
+            diverged.append(error)
+            print(f"{error}; going on with the next run", file=sys.stderr)
+    if diverged:
+        raise DivergedError(f"{len(diverged)} of {len(runs)} runs diverged, the first: {diverged[0]}")
 
 
 @command(

@@ -292,8 +292,8 @@ def _check_scores(folder: Path, record: RunRecord, tables: dict[str, dict[tuple[
         raise BlipError(f"{file}: {score.column}: expected shares from 0 to 1")
     if found != len(record.tasks):
         raise BlipError(f"{file}: expected {len(record.tasks)} tasks as in {RECORD}, found {found}")
-    seconds = tables[COST.name][key].get("seconds", pd.Series(dtype="float64"))
-    if seconds.empty or not np.isfinite(pd.to_numeric(seconds, errors="coerce")).all():
+    seconds = tables[COST.name][key].get("seconds")
+    if seconds is None or seconds.dtype != "float64" or not np.isfinite(seconds).all():
         raise BlipError(f"{folder / COST.file}: seconds: expected a number of each phase")
     if score.chance:
         by_chance = tables[score.chance][key]

@@ -75,6 +75,9 @@ def train_run(
         return folder
     keep_freed_memory()
     make_writable_folder(folder)  # where it cannot be made or written to, say so before training
+    for name in [*expected, RECORD]:
+        if (folder / name).is_dir():
+            raise BlipError(f"{folder / name}: a folder, expected a file or none")
     started, commit = datetime.now(UTC), present_commit()  # of the code that runs, whatever is checked out meanwhile
     with checkpoint.held(), computed_by(library), tensor_float_32(target, experiment.tf32(method)):
         trainer = experiment.trainer(method, seed, inputs, checkpoint, target, how.cuda_graphs)
