@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from PIL import Image
 from shell import Shell, interrupt_after, refused
 
 import blip.training.loop
@@ -167,6 +168,20 @@ def test_data_of_one_source_makes_it_anew_and_no_split(shell: Shell) -> None:
     assert shell.prepare("--source", "digits") == (0, [])
     assert shell.files(shell.data) == ["digits.safetensors"]
     assert (shell.data / "digits.safetensors").stat().st_size > 100_000
+
+
+def test_of_two_sources_of_one_name_one_is_made_by_its_file(shell: Shell) -> None:
+    for part in ("train", "test"):
+        for name in ("bee", "cat"):
+            (shell.folder / "raw/zoo" / part / name).mkdir(parents=True)
+            Image.new("L", (8, 8), len(part) * len(name)).save(shell.folder / "raw/zoo" / part / name / "0.png")
+    sources = ", ".join(f"{{name: zoo, folder: zoo, channels: 1, side: {side}}}" for side in (4, 8))
+    shell.config.write_text(shell.config.read_text().replace("{name: digits, classes_per_task: 5}", sources))
+    assert shell.prepare("--source", "zoo-8x8x1")[0] == 0
+    assert shell.files(shell.data) == ["zoo-8x8x1.safetensors"]
+    assert shell.prepare("--source", "zoo")[0] == 0
+    assert shell.files(shell.data) == ["zoo-4x4x1.safetensors", "zoo-8x8x1.safetensors"]
+    assert "--source zoo-2x2x1: " in refused(shell.prepare("--source", "zoo-2x2x1"))
 
 
 def test_train_writes_a_run_folder_and_a_second_time_does_nothing(shell: Shell) -> None:

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -345,6 +346,35 @@ def test_every_figure_has_a_caption_in_the_report() -> None:
     drawn = {path.stem for path in (ROOT / "results/recorded").glob("*/figures/*/*.png")}
     assert len(drawn) > 8
     assert not [figure for figure in drawn if f'"{figure}": ' not in captions]
+
+
+def test_finished_runs_alone_are_recorded(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin/blip"  # draws a table and two pictures where it is told to
+    program.write_text('#!/bin/sh\ntest "$3" = --out && mkdir -p "$4" && touch "$4/$1" "$4/a.pdf" "$4/a.png"\n')
+    program.chmod(0o755)
+    for run, finished in {
+        "a/blip/seed0": True,
+        "a/blip/seed1": False,
+        "b/ewc/seed0": False,
+        "c/ewc/seed0": True,
+    }.items():
+        (tmp_path / "out/runs" / run).mkdir(parents=True)
+        (tmp_path / "out/runs" / run / "cost.csv").touch()
+        if finished:
+            (tmp_path / "out/runs" / run / "run.json").touch()
+    make = ["make", "-o", ".venv/installed", "recorded", "FROM=out", "BIN=bin"]
+    for _ in range(2):  # a second time it takes the same
+        subprocess.run(make, cwd=tmp_path, check=True, capture_output=True)
+        kept = sorted(str(p.relative_to(tmp_path / "results/recorded")) for p in tmp_path.glob("results/**/*.*"))
+        files = [f"{e}/{file}" for e in "ac" for file in ("figures/a.png", "tables/a.pdf", "tables/a.png")]
+        runs = [
+            f"{run}/{file}"
+            for run in ("a/runs/a/blip/seed0", "c/runs/c/ewc/seed0")
+            for file in ("cost.csv", "run.json")
+        ]
+        assert kept == sorted(files + runs)
 
 
 def test_folders_elsewhere_are_bound_for_apptainer(
