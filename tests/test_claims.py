@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -212,9 +213,31 @@ def test_only_runs_with_the_wanted_settings_count(tmp_path: Path) -> None:
     assert of_runs(tmp_path, claim(runs=needs, at_least=0)) == [(PASS, 1)]
 
 
+def test_runs_of_a_published_experiment_must_be_as_it_is(tmp_path: Path) -> None:
+    for seed, epochs in enumerate((20, 3)):
+        write_run(tmp_path, "digits5", seed=seed, config={"training": {"epochs": epochs}, "seed": seed})
+    for epochs, settings in ((20, {}), (3, {"training.epochs": 3}), (None, {"training.epochs": True})):
+        needs = {"experiment": "digits5", "method": "blip", "settings": settings}
+        assert of_runs(tmp_path, claim(runs=needs, at_least=0)) == [(PASS, 1) if epochs else (NOT_RUN, 0)]
+    needs = {"experiment": "digits5", "method": "blip", "seeds": 2}
+    (verdict,) = judge([claim(runs=needs, at_least=0)], [tmp_path])
+    assert verdict.note == "needs 2 runs of blip on digits5, found 1; others differ in training.epochs"
+
+
+def test_runs_that_learned_other_data_are_no_pair(tmp_path: Path) -> None:
+    for seed in range(6):
+        write_run(tmp_path, method="blip", seed=seed, data=f"data {seed}")
+        write_run(tmp_path, method="sgd", seed=seed, data=f"data {seed}" if seed else "others", R=[[0.9], [0.1, 0.9]])
+    (verdict,) = judge([claim(less_than={"method": "sgd"})], [tmp_path])
+    assert (verdict.verdict, verdict.n) == (PASS, 5)
+
+
 def test_stand_in_data_show_nothing(tmp_path: Path) -> None:
     write_run(tmp_path, stand_in=True)
     assert of_runs(tmp_path, claim(at_least=0)) == [(NOT_RUN, 0)]
+    write_run(tmp_path, method="single-task", seed=1, stand_in=True)
+    write_run(tmp_path, seed=1)
+    assert of_runs(tmp_path, claim(measure="plasticity", at_least=-100)) == [(NOT_RUN, 0)], "nor as a reference"
 
 
 # Measures of runs
@@ -252,11 +275,28 @@ def test_measures_of_memory_and_moves(shell: Shell) -> None:
     assert value("lost bits", shell.runs) == 3 * len(pd.read_csv(folder / "moves.csv"))
     broken = claim(runs={"experiment": "tiny", "method": "blip"}, measure="largest move", at_most=1)
     assert of_runs(shell.runs, broken) == [(FAIL, 1)]
+    whole = (folder / "moves.csv").read_text()
+    for damage in (
+        lambda t: t.assign(largest_move=[0.5, *[None] * (len(t) - 1)]),
+        lambda t: t[:1].assign(largest_move=0.5),
+    ):
+        (folder / "moves.csv").write_text(whole)
+        rewrite(folder, "moves", damage)
+        assert value("largest move", shell.runs) == math.inf
+        assert of_runs(shell.runs, broken) == [(FAIL, 1)]
+    rewrite(folder, "memory", lambda t: t.assign(bytes=[0, 250]))
+    growing = claim(runs={"experiment": "tiny", "method": "blip"}, measure="memory growth", at_least=1)
+    assert of_runs(shell.runs, growing) == [(FAIL, 1)]
 
 
 def test_measures_of_games(tmp_path: Path) -> None:
     write_game_run(tmp_path, R=[[50.0], [20.0, 90.0]], random=[10.0, 30.0])
     assert value("over chance", tmp_path) == 3
+    write_game_run(tmp_path / "more", seed=1, R=[[50.0], [20.0, 20.0]], random=[10.0, 30.0])
+    needs = claim(runs={"experiment": "atari", "method": "blip", "seeds": 2}, measure="over chance", at_least=1)
+    (verdict,) = judge([needs], [tmp_path])
+    assert (verdict.verdict, verdict.measured) == (FAIL, pytest.approx(2 / 3)), "with each seed"
+    shutil.rmtree(tmp_path / "more")
     # Three steps of a game, which end at 0, and say of themselves that they ended at R.
     assert value("wrong replays", tmp_path) == 3
     rewrite(tmp_path / "atari" / "blip" / "seed0", "replays", lambda t: t.assign(**{"return": [0.0, 5.0, 0.0]}))
@@ -318,6 +358,15 @@ def scaled(factor: float, **when: object) -> Callable[..., dict[str, torch.Tenso
     return fisher
 
 
+def reversed_where_sampled(*arguments: Any, **options: Any) -> dict[str, torch.Tensor]:
+    """The right numbers in the wrong places."""
+    right = diagonal_fisher(*arguments, **options)
+    return {
+        name: value.flatten().flip(0).view_as(value) if "generator" in options else value
+        for name, value in right.items()
+    }
+
+
 def wide_range(anchor: torch.Tensor, bits: torch.Tensor, bound: float, max_bits: int) -> tuple[torch.Tensor, ...]:
     """A range that gives every parameter a bit too many."""
     return allowed_range(anchor, (bits.int() - 1).clamp(0).to(torch.uint8), bound, max_bits)
@@ -335,6 +384,7 @@ BREAKS: list[tuple[str, str, object]] = [
     ("fisher against autograd", FISHER, scaled(1.0001)),
     ("fisher against autograd", FISHER, scaled(100, loss_batch_size=100)),
     ("fisher of sampled labels", FISHER, scaled(1.1, labels="exact")),
+    ("fisher of sampled labels", FISHER, reversed_where_sampled),
     ("move under any optimizer", "blip.core.formulas.allowed_range", wide_range),
     ("bytes per parameter", "blip.core.freezing.BLIP.state_dict", growing_state),
     ("bytes after 100 tasks", "blip.core.freezing.BLIP.state_dict", growing_state),
@@ -380,6 +430,10 @@ def test_published_numbers_are_compared_where_they_are(tmp_path: Path, monkeypat
     monkeypatch.setenv(GOLDEN, str(tmp_path / "golden.npz"))
     write_golden(tmp_path / "golden.npz")
     assert [(of_check(name).verdict, of_check(name).n) for name in both] == [(PASS, 8), (PASS, 8)]
+    np.savez(tmp_path / "empty.npz", x=np.zeros(1))
+    with monkeypatch.context() as context:
+        context.setenv(GOLDEN, str(tmp_path / "empty.npz"))
+        assert [of_check(name).verdict for name in both] == [FAIL, FAIL], "nothing was compared"
     write_golden(tmp_path / "golden.npz", t0_bits_weight=torch.tensor([[1, 0, 0], [0, 0, 0]]))
     assert [of_check(name).measured for name in both] == [1, 0]
     write_golden(tmp_path / "golden.npz", t0_quantised_bias=torch.tensor([0.0, 1e-3]))

@@ -10,11 +10,11 @@ import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from run_folders import sign
 from shell import Shell, refused
 
 from blip.config import load_experiment
 from blip.errors import BlipError
-from blip.files import sha256
 from blip.results.export import MAGIC, MOST_NUMBERS, read_export
 from blip.training.checkpoint import Checkpoint
 
@@ -83,13 +83,42 @@ def test_runs_without_frozen_bits_are_refused(shell: Shell, run: Path) -> None:
     assert "run.json: cannot be read" in refused(shell("export", shell.folder / "nowhere", "--out", shell.folder / "x"))
 
 
+def test_a_file_of_the_run_is_no_place_for_its_export(shell: Shell, run: Path) -> None:
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    for name in before:
+        assert f"{name}: a file of the run itself" in refused(shell("export", run, "--out", run / name))
+    file = export(shell, run)
+    assert "network.bits: the exported file itself" in refused(shell("import", file, "--out", file))
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+    read_export(file)
+
+
+def test_weights_that_are_none_are_told(shell: Shell, run: Path) -> None:
+    state = safetensors.torch.load_file(run / "weights.safetensors")
+    state.pop("bound.features.1.bias")
+    for content, said in (
+        (safetensors.torch.save(state), "features.1.bias: expected its weights and range beside its frozen bits"),
+        (b"no network at all", "expected the network of a run: "),
+    ):
+        (run / "weights.safetensors").write_bytes(content)
+        sign(run)
+        assert f"weights.safetensors: {said}" in refused(shell("export", run, "--out", shell.folder / "x"))
+        assert not (shell.folder / "x").exists()
+
+
+def test_a_network_that_would_not_come_back_is_not_written(
+    shell: Shell, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blip.results.export.MOST_NUMBERS", 10)
+    assert "numbers, expected at most 10" in refused(shell("export", run, "--out", shell.folder / "x"))
+    assert not (shell.folder / "x").exists()
+
+
 def test_a_weight_that_was_not_consolidated_is_told(shell: Shell, run: Path) -> None:
     state = safetensors.torch.load_file(run / "weights.safetensors")
     state["features.1.weight"][0, 0] += 1e-3
     (run / "weights.safetensors").write_bytes(safetensors.torch.save(state))
-    record = json.loads((run / "run.json").read_text())
-    record["files"]["weights.safetensors"] = sha256(run / "weights.safetensors")
-    (run / "run.json").write_text(json.dumps(record))
+    sign(run)
     assert "weights.safetensors: " in (line := refused(shell("export", run, "--out", shell.folder / "x")))
     assert "is no number of" in line
 
@@ -162,12 +191,18 @@ def test_damaged_files_are_one_line(data: st.DataObject, exported: bytes, tmp_pa
         ({"shape": [-1]}, b"", "tensors.0.shape.0"),
         ({"shape": [1], "dtype": "object"}, b"", "tensors.0.dtype"),
         ({"shape": [1], "code": "x"}, b"", "tensors.0.code"),
+        ({"shape": [1], "name": "__metadata__"}, b"\0" * 4, "tensors.0.name"),
+        ({"shape": [1], "name": "a\n\u001b"}, b"\0" * 4, "tensors.0.name"),
+        ({"shape": [1], "name": "\ud800"}, b"\0" * 4, "expected"),
+        ({"shape": [1], "name": "again"}, b"\0" * 8, "tensors.again: there twice"),
+        ({"shape": [1], "bound": 1.0, "dtype": "int64"}, b"\x01\0", "tensors.0.dtype: packed, expected float32"),
     ],
 )
 def test_headers_that_promise_what_is_not_there(
     tensor: dict[str, object], payload: bytes, expected: str, tmp_path: Path
 ) -> None:
     header = {"experiment": "e", "method": "blip", "seed": 0, "key": "k", "tensors": [{"name": "a"} | tensor]}
+    header["tensors"] = [{"name": "a"} | tensor] * (2 if tensor.get("name") == "again" else 1)
     (tmp_path / "file").write_bytes(wrapped(header, payload))
     with pytest.raises(BlipError, match="expected a network written by blip export") as error:
         read_export(tmp_path / "file")

@@ -1,7 +1,9 @@
 """PASS, FAIL or NOT RUN: each claim, with what was measured, from how many, and how sure that is."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -10,7 +12,11 @@ from typing import Any
 from blip.claims.claim import Claim, Needs
 from blip.claims.library_checks import CHECKS
 from blip.claims.measures import MEASURES, NotThereError, PerRun
-from blip.results.loading import load_runs
+from blip.config import load_experiment, published
+from blip.errors import BlipError
+from blip.record import read_record
+from blip.results.loading import find_runs, load_runs
+from blip.results.scenario import leaves
 from blip.results.statistics import (
     LEVEL,
     NONE,
@@ -32,8 +38,8 @@ class Verdict:
     claim: Claim
     verdict: str
     measured: float = math.nan
-    """Of runs the mean (or largest) over seeds; of a comparison the mean difference, the claim's runs minus the others;
-    in `unit`."""
+    """Of runs the mean (or largest, or least) over seeds; of a comparison the mean difference, the claim's runs minus
+    the others; in `unit`."""
     unit: str = ""
     n: int = 0
     """Seeds, or pairs of runs with one seed; of a check what it counts."""
@@ -48,9 +54,11 @@ class Evidence:
     """Run folders, and the configuration of each run. Without paths, none."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self.runs = load_runs(paths) if paths else None
+        folders = find_runs(paths)
+        real = [folder for folder in folders if not read_record(folder).stand_in]  # others are no reference either
+        self.runs = load_runs(real or folders or paths) if paths else None
         records = self.runs.records if self.runs else {}
-        self.configs = {key: record.config for key, record in records.items() if not record.stand_in}
+        self.records = {key: record for key, record in records.items() if not record.stand_in}
         self.measured = cache(self._measured)
 
     def _measured(self, measure: str, experiment: str) -> PerRun:
@@ -59,27 +67,55 @@ class Evidence:
 
     def values(self, measure: str, needs: Needs) -> "dict[int, float]":
         """The measure by seed, of the runs that a claim needs, as far as they are there and as it wants them."""
-        seeds = [
-            seed
-            for (experiment, method, seed), config in self.configs.items()
-            if (experiment, method) == (needs.experiment, needs.method) and _has(config, needs.settings)
-        ]
+        seeds = [seed for seed, departures in self.departures(needs).items() if not departures]
         if not seeds:
             return {}
         of_runs = self.measured(measure, needs.experiment).to_dict()
         keys = {seed: (needs.experiment, needs.method, seed) for seed in sorted(seeds)}
         return {seed: float(of_runs[key]) for seed, key in keys.items() if key in of_runs}
 
+    def departures(self, needs: Needs) -> dict[int, list[str]]:
+        """In which settings each run, by seed, of the method on the experiment is not as the claim wants it, or where
+        that says nothing of them as the published experiment has them."""
+        as_published = _as_published(needs.experiment, needs.method)
+        return {
+            seed: [key for key, expected in needs.settings.items() if not _has(record.config, key, expected)]
+            + [
+                key
+                for key, value in leaves(record.config)
+                if as_published.get(key, value) != value and key not in needs.settings and not NO_SETTING.search(key)
+            ]
+            for (experiment, method, seed), record in self.records.items()
+            if (experiment, method) == (needs.experiment, needs.method)
+        }
 
-def _has(config: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Whether a run's configuration has these values at these dotted keys."""
-    for key, expected in settings.items():
-        value: Any = config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value != expected:
-            return False
-    return True
+    def on_other_data(self, needs: Needs, other: Needs, seed: int) -> bool:
+        """Whether two methods' runs on one experiment, with one seed, did not see the same."""
+        ours, theirs = (self.records[of.experiment, of.method, seed].data for of in (needs, other))
+        return needs.experiment == other.experiment and ours != theirs
+
+
+NO_SETTING = re.compile("^(name|seed|stand_in)$|version$")
+"""What of a run's configuration is none of the experiment's, but of the run or the code."""
+
+
+@cache
+def _as_published(experiment: str, method: str) -> dict[str, str]:
+    """The settings of a method on an experiment that comes with the package; none where it is another's, or cannot be
+    read for want of a package."""
+    try:
+        loaded = load_experiment(published()[experiment])
+        return dict(leaves(loaded.run_config(method, 0)))
+    except (KeyError, ImportError, BlipError):
+        return {}
+
+
+def _has(config: Mapping[str, Any], key: str, expected: Any) -> bool:
+    """Whether a run's configuration has this value at this dotted key."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return bool(value == expected) and isinstance(value, bool) == isinstance(expected, bool)
 
 
 def judge(claims: Iterable[Claim], paths: Sequence[Path], *, checks: bool = True) -> list[Verdict]:
@@ -114,6 +150,8 @@ def _checked(claim: Claim) -> Verdict:
         raise
     except Exception as error:  # a check that breaks has shown nothing
         return Verdict(claim, FAIL, note=" ".join(f"{type(error).__name__}: {error}".split()))
+    if found.n == 0:
+        return Verdict(claim, FAIL, found.value, found.unit, note="nothing was compared")
     verdict = _as_expected(claim, found.value, found.interval)
     return Verdict(claim, verdict, found.value, found.unit, found.n, found.interval)
 
@@ -126,31 +164,36 @@ def _of_runs(claim: Claim, evidence: Evidence) -> Verdict:
     needed = claim.runs.seeds
     if not claim.other:
         if len(ours) < needed:
-            return Verdict(claim, NOT_RUN, n=len(ours), note=_missing(claim.runs, len(ours)))
+            return Verdict(claim, NOT_RUN, n=len(ours), note=_missing(evidence, claim.runs, len(ours)))
         value = _over_seeds(list(ours.values()), MEASURES[claim.measure].over_seeds)
         interval = bootstrap_interval(list(ours.values())) if MEASURES[claim.measure].over_seeds == "mean" else NONE
         return Verdict(claim, _as_expected(claim, value, interval), value, unit, len(ours), interval)
     unit = "points" if unit == "%" else unit  # a difference
     changed = {"method": claim.other.method, "experiment": claim.other.experiment or claim.runs.experiment}
-    theirs = evidence.values(claim.measure, claim.runs.model_copy(update=changed))
-    found = paired([ours[seed] - theirs[seed] for seed in ours if seed in theirs])
+    other = claim.runs.model_copy(update=changed)
+    theirs = evidence.values(claim.measure, other)
+    pairs = [seed for seed in ours if seed in theirs and not evidence.on_other_data(claim.runs, other, seed)]
+    found = paired([ours[seed] - theirs[seed] for seed in pairs])
     least = SEEDS_OF_SIGN_FLIP if claim.other.test == "sign flip" else SEEDS_OF_INTERVAL
     if found.n < max(needed, least):
         beside = f" beside those of {claim.other.method}"
-        note = _missing(claim.runs, found.n, beside, max(needed, least))
+        note = _missing(evidence, claim.runs, found.n, beside, max(needed, least))
         return Verdict(claim, NOT_RUN, found.mean, unit, found.n, note=note)
     p = found.p_sign_flip if claim.other.test == "sign flip" else found.p_t
     return Verdict(claim, FAIL, found.mean, unit, found.n, found.interval, p)
 
 
-def _missing(needs: Needs, found: int, beside: str = "", least: int = 0) -> str:
+def _missing(evidence: Evidence, needs: Needs, found: int, beside: str = "", least: int = 0) -> str:
     wanted = f" with {', '.join(f'{k}={v}' for k, v in needs.settings.items())}" if needs.settings else ""
     what = f"runs of {needs.method} on {needs.experiment}{wanted}{beside}"
-    return f"needs {max(needs.seeds, least)} {what}, found {found}"
+    others = sorted({key for departures in evidence.departures(needs).values() for key in departures})
+    departing = f"; others differ in {', '.join(others)}" if others else ""
+    return f"needs {max(needs.seeds, least)} {what}, found {found}{departing}"
 
 
 def _over_seeds(values: Sequence[float], how: str) -> float:
-    return max(values) if how == "max" else math.fsum(values) / len(values)
+    how_many: dict[str, Callable[[Sequence[float]], float]] = {"max": max, "min": min, "mean": statistics.fmean}
+    return how_many[how](values)
 
 
 def _as_expected(claim: Claim, value: float, interval: Interval) -> str:
@@ -160,7 +203,7 @@ def _as_expected(claim: Claim, value: float, interval: Interval) -> str:
     if claim.equals is not None:
         least, most = claim.equals.value - claim.equals.within, claim.equals.value + claim.equals.within
     kept = (least is None or min(low, value) >= least) and (most is None or max(high, value) <= most)
-    return PASS if kept else FAIL
+    return PASS if kept and math.isfinite(value) else FAIL
 
 
 def _compared(verdict: Verdict) -> Verdict:

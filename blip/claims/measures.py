@@ -1,10 +1,12 @@
 """What claims say of runs: a number for each run, from its folder alone."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import pandas as pd
 
+from blip.results.audit import untold_moves
 from blip.results.loading import KEYS, Runs
 from blip.results.metrics import last_scores, newest_scores, run_metrics
 
@@ -21,7 +23,7 @@ class Measure(NamedTuple):
 
     of: Callable[[Runs], PerRun]
     unit: str
-    over_seeds: Literal["mean", "max"] = "mean"
+    over_seeds: Literal["mean", "max", "min"] = "mean"
 
 
 def metric(name: str, factor: float = 100) -> Callable[[Runs], PerRun]:
@@ -44,13 +46,25 @@ def memory_growth(runs: Runs) -> PerRun:
 
 
 def largest_move(runs: Runs) -> PerRun:
-    """Largest move of an anchor when a task was consolidated, in units of what its frozen bits allow."""
-    return _table(runs, "moves").groupby(KEYS)["largest_move"].max()
+    """Largest move of an anchor when a task was consolidated, in units of what its frozen bits allow.
+
+    Infinite where a run that freezes bits does not say it of every task and layer.
+    """
+    moves = _table(runs, "moves")
+    told = moves["largest_move"].where(moves["largest_move"] >= 0, math.inf)
+    return _all_told(runs, told.groupby([moves[key] for key in KEYS]).max())
 
 
 def lost_bits(runs: Runs) -> PerRun:
     """Parameters that had fewer frozen bits after a task than before."""
-    return _table(runs, "moves").groupby(KEYS)["lost_bits"].sum()
+    return _all_told(runs, _table(runs, "moves").groupby(KEYS)["lost_bits"].sum())
+
+
+def _all_told(runs: Runs, values: PerRun) -> PerRun:
+    """Infinite where some of the moves are missing."""
+    untold = untold_moves(runs)
+    broken = pd.Series([key in untold for key in values.index], values.index, dtype=bool)
+    return values.astype(float).mask(broken, math.inf)
 
 
 def over_chance(runs: Runs) -> PerRun:
@@ -108,6 +122,6 @@ MEASURES = {
     "memory growth": Measure(memory_growth, "×"),
     "largest move": Measure(largest_move, "× allowed", "max"),
     "lost bits": Measure(lost_bits, "parameters", "max"),
-    "over chance": Measure(over_chance, "× chance"),
+    "over chance": Measure(over_chance, "× chance", "min"),
     "wrong replays": Measure(wrong_replays, "games", "max"),
 }

@@ -8,6 +8,7 @@ file and takes no more memory than its header says.
 import json
 import lzma
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -15,15 +16,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 import safetensors.torch
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveFloat, ValidationError, field_validator, model_validator
+from safetensors import SafetensorError
 from torch import Tensor
 
 from blip.core.packing import pack, unpack
 from blip.errors import BlipError
 from blip.files import atomic_write, read_bytes
-from blip.record import BOUND, FROZEN_BITS, WEIGHTS, changed_files, read_record
+from blip.record import BOUND, FROZEN_BITS, RECORD, WEIGHTS, changed_files, read_record
 from blip.results.markup import markdown_table
-from blip.schema import Schema, first_problem
+from blip.schema import Schema, first_problem, wrong
 
 MAGIC = b"BLIP bits 2\n"
 LARGEST_HEADER = 2**20
@@ -36,11 +38,19 @@ MOST_BYTES = {"float32": 4, "int64": 8}
 class Stored(Schema):
     """A tensor in the file."""
 
-    name: str
+    name: str = Field(pattern=r"^[\w.-]+$")
     shape: list[NonNegativeInt] = Field(max_length=8)
     dtype: Literal["float32", "int64"] = "float32"
     bound: PositiveFloat | None = None
     """B of a packed one, which lies in ±B; None where it is stored as it is."""
+
+    @model_validator(mode="after")
+    def _can_be_packed(self) -> "Stored":
+        if self.name == "__metadata__":
+            raise wrong("expected another name", "name")
+        if self.bound is not None and self.dtype != "float32":
+            raise wrong("packed, expected float32", "dtype")
+        return self
 
     @property
     def count(self) -> int:
@@ -56,6 +66,14 @@ class Header(Schema):
     seed: NonNegativeInt
     key: str
     tensors: list[Stored]
+
+    @field_validator("tensors")
+    @classmethod
+    def _each_once(cls, tensors: list[Stored]) -> list[Stored]:
+        (name, count), *_ = [*Counter(tensor.name for tensor in tensors).most_common(1), ("", 0)]
+        if count > 1:
+            raise wrong("there twice", name)
+        return tensors
 
 
 class Size(NamedTuple):
@@ -77,10 +95,17 @@ def export_run(folder: Path, out: Path) -> list[Size]:
     record = read_record(folder)
     if changed := changed_files(folder, record, [WEIGHTS]):
         raise BlipError(f"{folder}: {', '.join(changed)}")
-    state = safetensors.torch.load(read_bytes(folder / WEIGHTS))
+    if out.resolve() in [(folder / name).resolve() for name in (RECORD, *record.files)]:
+        raise BlipError(f"{out}: a file of the run itself, expected another one")
+    try:
+        state = safetensors.torch.load(read_bytes(folder / WEIGHTS))
+    except SafetensorError as error:
+        raise BlipError(f"{folder / WEIGHTS}: expected the network of a run: {error}") from None
     bits = {name.removeprefix(FROZEN_BITS): k for name, k in state.items() if name.startswith(FROZEN_BITS)}
     if not bits:
         raise BlipError(f"{folder}: no frozen bits in {WEIGHTS}: expected a run of blip, and older ones trained again")
+    if alone := [name for name in bits if f"{BOUND}{name}" not in state or name not in state]:
+        raise BlipError(f"{folder / WEIGHTS}: {alone[0]}: expected its weights and range beside its frozen bits")
     bounds = {name: float(state[f"{BOUND}{name}"]) for name in bits}
     weights = {name: value for name, value in sorted(state.items()) if not name.startswith((FROZEN_BITS, BOUND))}
     about = {name: getattr(record, name) for name in ("experiment", "method", "seed", "key")}
@@ -89,23 +114,28 @@ def export_run(folder: Path, out: Path) -> list[Size]:
     except ValueError as error:
         raise BlipError(f"{folder / WEIGHTS}: {error}") from None
     content = MAGIC + lzma.compress(_with_header(header, payload), preset=9)
-    atomic_write(out, content)
-    back = read_export(out)
+    back = _read(content, out)
     if not (back.keys() == weights.keys() and all(_identical(back[name], weights[name]) for name in weights)):
-        raise BlipError(f"{out}: what was written is not what comes back: expected the same weights")
+        raise BlipError(f"{out}: what would be written is not what comes back: expected the same weights")
+    atomic_write(out, content)
     return _sizes(weights, bits, len(payload), len(content))
 
 
 def import_weights(file: Path, out: Path) -> Path:
     """Write the weights of an exported file as safetensors, float32, for `network.load_state_dict`; their path."""
+    if out.resolve() == file.resolve():
+        raise BlipError(f"{out}: the exported file itself, expected another one")
     atomic_write(out, safetensors.torch.save(read_export(file)))
     return out
 
 
 def read_export(file: Path) -> dict[str, Tensor]:
     """The network's weights in an exported file. Raises BlipError, one line, where it is none or damaged."""
+    return _read(read_bytes(file), file)
+
+
+def _read(content: bytes, file: Path) -> dict[str, Tensor]:
     expected = f"{file}: expected a network written by blip export"
-    content = read_bytes(file)
     if not content.startswith(MAGIC):
         raise BlipError(expected)
     try:

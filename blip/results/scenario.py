@@ -91,17 +91,17 @@ def settings_by_method(runs: Runs) -> list[str]:
 
 def _settings(runs: Runs) -> pd.DataFrame:
     """Columns experiment, method, key, value: each once, without those that make a run one of several."""
-    rows = [(r.experiment, r.method, *leaf) for r in runs.records.values() for leaf in _leaves(r.config)]
+    rows = [(r.experiment, r.method, *leaf) for r in runs.records.values() for leaf in leaves(r.config)]
     settings = pd.DataFrame(rows, columns=["experiment", "method", "key", "value"]).drop_duplicates()
     return settings[(settings["key"] != "seed") & ~settings["key"].str.startswith("variant.")]
 
 
-def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
+def leaves(values: Any, key: str = "") -> Iterator[tuple[str, str]]:
     """Dotted keys of nested mappings and lists of them, and the values there as text."""
     if isinstance(values, list) and any(isinstance(value, dict) for value in values):
         values = dict(enumerate(values))
     if isinstance(values, dict):
         for part, value in values.items():
-            yield from _leaves(value, f"{key}.{part}" if key else str(part))
+            yield from leaves(value, f"{key}.{part}" if key else str(part))
     else:
         yield key, str(values)
