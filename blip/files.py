@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import io
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -53,6 +54,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.close(descriptor)
 
 
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """The same of a folder, which is not there yet, or is empty."""
+    make_folder(path.absolute().parent)
+    remove_leftovers(path.absolute().parent)
+    temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=TEMPORARY))
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        made = temporary / path.name
+        made.mkdir()
+        yield made
+        made.replace(path)
+    except OSError as error:
+        raise BlipError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(temporary)
+
+
 def _temporary_file(path: Path) -> tuple[int, Path]:
     """A new file beside `path`, open, and locked for as long as it is: its process lives."""
     while True:
@@ -65,13 +87,13 @@ def _temporary_file(path: Path) -> tuple[int, Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files in a folder that no living process holds."""
+    """Remove the temporary files and folders in a folder that no living process holds."""
     for path in folder.glob(f".*{TEMPORARY}"):
         with suppress(OSError):  # held, gone meanwhile, another user's, or on a file system without locks
             descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             finally:
                 os.close(descriptor)
 

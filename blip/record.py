@@ -241,6 +241,11 @@ def changed_files(folder: Path, record: RunRecord, expected: Iterable[str]) -> l
     names = dict.fromkeys([*expected, *record.files])
     if WEIGHTS not in expected and not (folder / WEIGHTS).exists():
         names.pop(WEIGHTS, None)
+    return unlike_written(folder, record, names)
+
+
+def unlike_written(folder: Path, record: RunRecord, names: Iterable[str]) -> list[str]:
+    """What of these files of a run folder is missing, or is not as it was written."""
     return [
         f"{name} is missing" if not (folder / name).is_file() else f"{name} was changed"
         for name in names

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 from page_suite import write_suite
-from run_folders import write_run
+from run_folders import sign, write_run
 
 from blip.errors import BlipError
 from blip.results.crate import COMPLETED, PROCESS, WORKFLOW, write_crate
@@ -147,6 +148,71 @@ def test_the_same_results_give_the_same_bytes_and_no_path_of_the_machine(
             for folder in (results, tmp_path, ROOT, Path.home()):
                 assert f"{folder}/".encode() not in content, path
     assert [path.name for path in tmp_path.iterdir()] == ["again"]
+
+
+def test_seeds_with_other_settings_have_their_own(tmp_path: Path) -> None:
+    for seed, lr in enumerate((0.2, 0.7, 0.2)):
+        write_run(tmp_path / "results", seed=seed, config={"training": {"lr": lr}, "seed": seed})
+    found = entities(write_crate(tmp_path / "results", tmp_path / "crate"))
+    settings = [ids(found[f"#mnist5-blip-seed{seed}"]["object"])[0] for seed in range(3)]
+    own = "configuration/mnist5/blip-seed1.json"
+    assert settings == ["configuration/mnist5/blip.json", own, "configuration/mnist5/blip.json"]
+    assert json.loads((tmp_path / "crate" / own).read_text()) == {"training": {"lr": 0.7}}
+
+
+def test_runs_that_are_damaged_or_there_twice_are_refused(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "results")
+    weights = run / "weights.safetensors"
+    weights.write_bytes(b"other")
+    write_crate(tmp_path / "results", tmp_path / "crate")
+    with pytest.raises(BlipError, match=r"weights\.safetensors was changed"):
+        write_crate(tmp_path / "results", tmp_path / "more", weights=True)
+    sign(run)
+    shutil.copytree(run, tmp_path / "results/again/seed0")
+    with pytest.raises(BlipError, match="the same run as"):
+        write_crate(tmp_path / "results", tmp_path / "more")
+    shutil.rmtree(tmp_path / "results/again")
+    (run / "bits.csv").unlink()
+    with pytest.raises(BlipError, match=r"bits\.csv"):
+        write_crate(tmp_path / "results", tmp_path / "more")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crate", "results"]
+
+
+def test_the_recipe_is_what_is_under_version_control(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = tmp_path / "clone"
+    for name in ("Snakefile", "workflow/Snakefile", "config/a.yaml", "config/README.md"):
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text(name)
+    git = ["git", "-C", clone, "-c", "user.name=x", "-c", "user.email=x@y"]
+    for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *words], check=True)
+    (clone / "config/.secret").write_text("secret")
+    monkeypatch.setattr("blip.results.crate.REPOSITORY", clone)
+    for changed in ("", "+"):
+        crate = write_crate(results, tmp_path / f"crate{changed}")
+        packed = {str(path.relative_to(crate / "recipe")) for path in (crate / "recipe").rglob("*") if path.is_file()}
+        assert packed == {"Snakefile", "workflow/Snakefile", "config/a.yaml"}
+        found = entities(crate)
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], check=True, capture_output=True, text=True)
+        assert found[found["./"]["mainEntity"]["@id"]]["version"] == commit.stdout.strip() + changed
+        (clone / "workflow/Snakefile").write_text("changed")
+
+
+def test_what_a_killed_one_left_is_removed(tmp_path: Path) -> None:
+    write_run(tmp_path / "results")
+    script = """
+import os, signal, sys
+from pathlib import Path
+import blip.results.crate as crate
+crate._Crate._run = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+crate.write_crate(Path(sys.argv[1]), Path(sys.argv[2]))
+"""
+    subprocess.run([sys.executable, "-c", script, tmp_path / "results", tmp_path / "crate"], check=False)
+    assert len([path for path in tmp_path.iterdir() if path.name.startswith(".crate.")]) == 1
+    write_crate(tmp_path / "results", tmp_path / "crate")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["crate", "results"]
 
 
 def test_what_is_refused(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

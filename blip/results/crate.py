@@ -5,15 +5,16 @@ Where the workflow made the folder it is a Workflow Run RO-Crate, otherwise a Pr
 """
 
 import json
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from blip.errors import BlipError
-from blip.files import make_folder, sha256
-from blip.record import RECORD, WEIGHTS, RunRecord, read_record
-from blip.results.loading import find_runs
+from blip.files import atomic_folder, sha256
+from blip.record import RECORD, WEIGHTS, RunRecord, changed_files, read_record
+from blip.results.loading import find_runs, load_runs
 from blip.results.needed import needed
 
 PROCESS, WORKFLOW = "https://w3id.org/ro/wfrun/process/0.5", "https://w3id.org/ro/wfrun/workflow/0.5"
@@ -56,23 +57,21 @@ def write_crate(results: Path, out: Path, *, author: str | None = None, weights:
     """Write the RO-Crate of a results folder to `out`, a folder that there is not yet, or an empty one.
 
     `author` is who ran it. Networks' weights come along only where asked: the rest is small. The same results give the
-    same bytes. Raises BlipError where there is no finished run, `out` holds something, or the package that writes it is
-    missing.
+    same bytes. Raises BlipError where there is no finished run, one is not as it was written, or is there twice, `out`
+    holds something, or the package that writes it is missing.
     """
     folders = find_runs([results])
     if not folders:
         raise BlipError(f"{results}: no finished runs, expected a results folder with {RECORD} in it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BlipError(f"{out}: expected a folder that is not there yet, or is empty")
-    make_folder(out.absolute().parent)
-    with tempfile.TemporaryDirectory(dir=out.absolute().parent, prefix=f".{out.name}.") as temporary:
-        _Crate(results, {folder: read_record(folder) for folder in folders}, author, weights).write(
-            Path(temporary) / "crate"
-        )
-        try:
-            (Path(temporary) / "crate").replace(out)
-        except OSError as error:
-            raise BlipError(f"{out}: cannot be written: {error.strerror}") from None
+    load_runs(folders)
+    records = {folder: read_record(folder) for folder in folders}
+    for folder, record in records.items() if weights else ():
+        if changed := changed_files(folder, record, []):
+            raise BlipError(f"{folder}: {', '.join(changed)}")
+    with atomic_folder(out) as made:
+        _Crate(results, records, author, weights).write(made)
     return out
 
 
@@ -82,11 +81,12 @@ class _Crate:
     def __init__(self, results: Path, runs: dict[Path, RunRecord], author: str | None, weights: bool) -> None:
         self.results, self.runs, self.weights = results, runs, weights
         self.made = [record.provenance for record in runs.values()]
-        self.by_workflow = (results / "benchmarks").is_dir() and (REPOSITORY / "workflow/Snakefile").is_file()
+        self.by_workflow = any((results / "benchmarks").glob("*")) and (REPOSITORY / "workflow/Snakefile").is_file()
         self.crate: Any = needed("rocrate.rocrate").ROCrate(version="1.1")
         self.context: Any = needed("rocrate.model").ContextEntity
         self.author: Any = self._thing("#author", "Person", name=author) if author else None
-        self.configurations: dict[str, Any] = {}
+        self.configurations: dict[tuple[str, str, int], Any] = {}
+        """Of each run, by experiment, method and seed."""
 
     def write(self, folder: Path) -> None:
         """Add everything, and write it."""
@@ -151,16 +151,22 @@ class _Crate:
         return sorted(path for path in found if not path.name.startswith("."))
 
     def _configure(self, folder: Path) -> None:
-        """The settings of each experiment and method, without the seed, as files."""
+        """The settings of each experiment and method, without the seed, as files; those of a seed where they differ."""
+        known: dict[tuple[str, str, str], Any] = {}
         for record in self.runs.values():
-            place = f"configuration/{record.experiment}/{record.method}.json"
-            if place not in self.configurations:
+            settings = {key: value for key, value in record.config.items() if key != "seed"}
+            text = json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+            what = (record.experiment, record.method, text)
+            if what not in known:
+                first = all(other[:2] != what[:2] for other in known)
+                name = record.method if first else f"{record.method}-seed{record.seed}"
+                place = f"configuration/{record.experiment}/{name}.json"
                 path = folder / place
                 path.parent.mkdir(parents=True, exist_ok=True)
-                settings = {key: value for key, value in record.config.items() if key != "seed"}
-                path.write_text(json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+                path.write_text(text)
                 about = f"What all numbers of {record.method} on {record.experiment} depend on but the seed."
-                self.configurations[place] = self._file(path, place, description=about)
+                known[what] = self._file(path, place, description=about)
+            self.configurations[record.experiment, record.method, record.seed] = known[what]
 
     def _run(self, folder: Path, record: RunRecord) -> Any:
         """The action of a run: from its settings and data, by the software of that time, to its measurements."""
@@ -172,7 +178,7 @@ class _Crate:
             if (folder / name).is_file() and (self.weights or name != WEIGHTS)
         ]
         seed = self._thing(f"#seed-{record.seed}", "PropertyValue", name="seed", value=str(record.seed))
-        inputs = [self.configurations[f"configuration/{record.experiment}/{record.method}.json"], seed]
+        inputs = [self.configurations[record.experiment, record.method, record.seed], seed]
         made, run = record.provenance, f"{record.experiment}-{record.method}-seed{record.seed}"
         action = self._thing(
             f"#{run}", "CreateAction", name=f"{record.method} on {record.experiment}, seed {record.seed}"
@@ -219,26 +225,44 @@ class _Crate:
 
     def _workflow_run(self, shown: list[Any]) -> Any:
         """The action of the whole workflow, which is the crate's main entity."""
-        paths = [path for name in RECIPE for path in _files(REPOSITORY / name)]
+        paths = _recipe()
         recipe = [self._file(path, f"recipe/{path.relative_to(REPOSITORY).as_posix()}") for path in paths]
         workflow = self.crate.add_workflow(
             REPOSITORY / "workflow/Snakefile", "recipe/workflow/Snakefile", main=True, lang="snakemake"
         )
         workflow["name"] = "From raw data to tables and figures"
-        workflow["version"] = ", ".join(sorted({made.commit for made in self.made}))
+        workflow["version"] = _commit() or ", ".join(sorted({made.commit for made in self.made}))
         workflow["encodingFormat"], workflow["sha256"] = "text/plain", sha256(REPOSITORY / "workflow/Snakefile")
         workflow["conformsTo"] = {"@id": BIOSCHEMAS}
         workflow["hasPart"] = [file for file in recipe if file.id != workflow.id]
         action = self._thing("#workflow", "CreateAction", name="The workflow", description="snakemake")
         action["instrument"] = workflow
-        action["object"] = list(self.configurations.values())
+        action["object"] = list({file.id: file for file in self.configurations.values()}.values())
         action["result"] = shown or [self.crate.root_dataset]
         action["startTime"] = min(made.started for made in self.made)
         action["endTime"] = max(made.finished for made in self.made)
         return action
 
 
-def _files(path: Path) -> list[Path]:
-    """A file, or all files below a folder but its documentation."""
-    found = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    return [p for p in found if p.suffix != ".md" and "__pycache__" not in p.parts]
+def _git(*words: str) -> str:
+    """What git says of the repository; nothing where it knows none."""
+    try:
+        return subprocess.run(["git", "-C", REPOSITORY, *words], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _commit() -> str:
+    """The commit whose recipe is packed, with `+` where it was changed since; empty where there is none."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *RECIPE)
+    return _git("rev-parse", "--short=12", "HEAD").strip() + "+" * bool(changed)
+
+
+def _recipe() -> list[Path]:
+    """The files of the workflow and its configuration, but documentation; in a clone those that are under version
+    control."""
+    if tracked := _git("ls-files", "-z", "--", *RECIPE):
+        found = [REPOSITORY / name for name in tracked.split("\0") if name]
+    else:
+        found = [path for name in RECIPE for path in (REPOSITORY / name, *(REPOSITORY / name).rglob("*"))]
+    return sorted(path for path in found if path.is_file() and path.suffix not in (".md", ".pyc"))

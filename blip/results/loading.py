@@ -14,7 +14,7 @@ import pandas as pd
 
 from blip.errors import BlipError
 from blip.files import regular
-from blip.record import COST, RECORD, RunRecord, Score, Table, Variant, changed_files, read_record, run_files
+from blip.record import COST, RECORD, RunRecord, Score, Table, Variant, read_record, unlike_written
 from blip.results.matrix import score_matrix
 
 KEYS = ["experiment", "method", "seed"]
@@ -220,7 +220,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
         for table in record.tables:
             tables.setdefault(table.name, {})[key] = _read_table(folder / table.file, table)
         _check_scores(folder, record, tables)
-        if changed := changed_files(folder, record, run_files(record.tables, weights=False)[:-1]):
+        if changed := unlike_written(folder, record, [table.file for table in record.tables]):
             raise BlipError(f"{folder}: {', '.join(changed)}: expected what its run wrote ({RECORD} has the checksums)")
     long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
     return Runs(records, long)

@@ -1,5 +1,6 @@
 """Texts as CSV, Markdown and LaTeX, in which nothing that came from a file is taken for markup or a formula."""
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
+NEGATIVE = re.compile(r"-[0-9.]+(e-?[0-9]+)?")
 LATEX_ESCAPES = str.maketrans(
     {sign: "\\" + sign for sign in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -76,8 +78,4 @@ def measured(value: float, unit: str, sign: str = "") -> str:
 def _no_formula(value: Any) -> Any:
     if not isinstance(value, str) or not value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return value
-    try:
-        float(value)
-    except ValueError:
-        return f"'{value}"
-    return value  # a negative number
+    return value if NEGATIVE.fullmatch(value) else f"'{value}"
