@@ -45,7 +45,7 @@ def report(raw: Path) -> str:
         ("SLURM", _answer("sbatch", "--version") or "not here"),
         *_data(raw),
     ]
-    width = max(len(name) for name, _ in rows)
+    width = min(WIDTH // 2, max(len(name) for name, _ in rows))
     lines = []
     for name, value in rows:
         first, *more = wrap(value, WIDTH - width - 2)

@@ -104,8 +104,12 @@ class Experiment(Schema):
         return False
 
     def tables_of(self, method: str) -> list[Table]:
-        """What a run of a method measures."""
-        return [*self.kind_tables, COST, MEMORY, *METHODS[method].tables]
+        """What a run of a method measures. Raises BlipError where two tables have one name."""
+        tables = [*self.kind_tables, COST, MEMORY, *METHODS[method].tables]
+        names = [table.name for table in tables]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise BlipError(f"method {method}: tables: {twice[0]}: the name of another table, expected one of its own")
+        return tables
 
     def run_config(self, method: str, seed: int) -> dict[str, Any]:
         """Everything that a run's numbers depend on, as plain values. Raises BlipError for an unknown method."""

@@ -1,6 +1,7 @@
 """What a run folder holds: its tables with types and units, its record `run.json`, and where each of its files lies."""
 
 import json
+import numbers
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ class Column(Schema):
     unit: str = ""
 
 
+TYPES: dict[str, type] = {"int64": numbers.Integral, "float64": numbers.Real, "str": str}
 NUMBER, TEXT = Column(type="float64"), Column(type="str")
 INDEX, COUNT = Column(type="int64", unit="from 0"), Column(type="int64")
 SHARE = Column(type="float64", unit="share in [0, 1]")
@@ -52,6 +54,15 @@ class Table(Schema):
     def row(self, *values: float | int | str) -> Row:
         """The values of all columns, in their order."""
         return dict(zip(self.columns, values, strict=True))
+
+    def checked(self, row: Row) -> Row:
+        """The row itself. Raises BlipError where it has other columns, or a value of another type."""
+        if row.keys() != self.columns.keys():
+            raise BlipError(f"table {self.name}: expected {', '.join(self.columns)} in a row, found {', '.join(row)}")
+        for name, value in row.items():
+            if not isinstance(value, TYPES[kind := self.columns[name].type]):
+                raise BlipError(f"table {self.name}: {name}: expected {kind}, found {value!r}")
+        return row
 
     def to_csv(self, rows: Iterable[Row]) -> str:
         """The file's content."""

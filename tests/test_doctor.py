@@ -38,6 +38,12 @@ def test_a_machine_with_two_gpus(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "recorded as CUDA graphs" in screen
 
 
+def test_a_long_path_is_no_obstacle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = tmp_path / ("a" * 200)
+    assert main(["doctor", "--raw", str(raw)]) == 0
+    assert f"raw data in {raw}" in capsys.readouterr().out
+
+
 def test_data_that_are_missing_are_told_with_the_experiments_that_wait_for_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -649,7 +649,7 @@ def test_what_spectral_norm_estimates_in_a_further_task_is_named() -> None:
 def test_parameters_that_no_optimizer_trains_are_named() -> None:
     backbone, top = nn.Linear(4, 4), nn.Linear(4, 3)
     features = nn.Sequential(backbone, nn.ReLU(), top)
-    fisher = {name: torch.full_like(p, 1e-3) for name, p in features.named_parameters()}
+    fisher = {name: torch.ones_like(p) for name, p in features.named_parameters()}  # enough to freeze bits
     before = backbone.weight.detach().clone()
     blip = BLIP(features, 1e-2, strict=True)
     blip.attach(SGD(top.parameters(), lr=0.1))
@@ -700,6 +700,34 @@ def test_processes_that_average_the_fisher_information_stay_one_network(average:
     found = [rank.communicate(timeout=120)[0] for rank in ranks]
     assert all(found)
     assert (found[0] == found[1]) == (average == "average")
+
+
+def test_freezing_no_bit_at_all_is_said() -> None:
+    features = nn.Linear(3, 4)
+    nothing = {name: torch.full_like(p, 1e-9) for name, p in features.named_parameters()}
+    with pytest.warns(
+        UnprotectedWarning, match="freezes no bit of this task, so all parameters return to their"
+    ) as said:
+        BLIP(features, 1e-3).consolidate(nothing)
+    assert said[0].filename == __file__
+    nn.init.ones_(features.weight)
+    strict = BLIP(features, 1e-3, strict=True)
+    before = features.weight.detach().clone()
+    with pytest.raises(ValueError, match="freezes no bit"):
+        strict.consolidate(nothing)
+    assert torch.equal(features.weight, before)
+    assert strict.tasks == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = nothing | {"bias": torch.tensor([1.0, 0, 0, 0])}
+        strict.consolidate(one)
+        strict.consolidate(nothing)  # bits of earlier tasks stay
+
+
+@pytest.mark.parametrize("changes", [{"f_prior": "1e-9"}, {"max_bits": 3.5}, {"weight_range": None}, {"max_bits": 25}])
+def test_numbers_that_are_none_are_value_errors(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="max_bits"):
+        BLIP(nn.Linear(2, 2), **({"f_prior": 1e-9} | changes))
 
 
 def test_what_says_nothing_returns_to_where_it_says_nothing() -> None:

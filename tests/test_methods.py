@@ -1,14 +1,17 @@
 """Every method on every network, and the effect that each method is for."""
 
+import re
 from collections.abc import Iterable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
+from shell import Shell, refused
 from torch import Tensor, nn
 from torch.optim import SGD
 
@@ -17,9 +20,11 @@ from blip.core.fisher import batch_gradient_fisher
 from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples
 from blip.errors import BlipError
-from blip.methods import METHODS, Method
+from blip.methods import METHODS, Method, register
 from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, MultiHeadNetwork, ResNet18Config, build_network
+from blip.record import INDEX, NUMBER, Table
 from blip.seeding import generator
+from blip.training.checkpoint import Checkpoint
 from blip.training.loop import tensor_bytes
 
 CLASSES = [2, 3, 2]
@@ -1240,3 +1245,97 @@ def test_what_a_method_keeps_is_counted_in_bytes(name: str) -> None:
     else:
         assert kept[0] > 0
         assert (kept[0] == kept[1]) == (name != "imm-mode"), "which keeps a head, and heads differ in size here"
+
+
+# Methods of one's own
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"),
+    [
+        ({"name": "ewc"}, "name: ewc is that of blip.methods.ewc.EWC, expected another"),
+        ({"name": "L2 last"}, "name: expected letters, digits and -, found 'L2 last'"),
+        ({"name": "../x"}, "name: expected letters"),
+        ({}, "name: expected letters, digits and -, found None"),
+        ({"name": "mine", "__doc__": None}, "expected a docstring"),
+        ({"name": "mine", "remembered": "old"}, "remembered: expected a tuple of names, such as ('old',)"),
+        (
+            {"name": "mine", "tables": (Table(name="of-mine", about="", columns={"a": NUMBER}),)},
+            "task_learned as the first",
+        ),
+    ],
+)
+def test_what_a_method_must_say_of_itself_is_told_when_it_is_registered(says: dict[str, Any], expected: str) -> None:
+    before = dict(METHODS)
+    with pytest.raises(BlipError, match=re.escape(expected)):
+        register(type("Mine", (Method,), {"__doc__": "Mine.", **says}))
+    assert before == METHODS
+
+
+def test_a_method_may_be_registered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blip.methods.base.METHODS", {})
+    for _ in range(2):  # as where its module is loaded anew
+        assert register(type("Mine", (Method,), {"__doc__": "Mine.", "name": "mine"})).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("old", "found"),
+    [(np.zeros(3), "ndarray"), ({"a": [torch.Generator()]}, "Generator"), ({1: {"b": (1, "c", None, {2.0})}}, None)],
+)
+def test_what_cannot_be_remembered_is_told(old: Any, found: str | None, tmp_path: Path) -> None:
+    method = make("sgd")
+    method.remembered = ("old",)  # type: ignore[misc]
+    with pytest.raises(BlipError, match="method sgd: remembered: old: no such attribute"):
+        method.state_dict()
+    method.old = old  # type: ignore[attr-defined]
+    if found:
+        with pytest.raises(BlipError, match=f"method sgd: remembered: old: expected .*, found {found}$"):
+            method.state_dict()
+        return
+    checkpoint = Checkpoint(tmp_path)
+    checkpoint.save(method.state_dict())
+    assert checkpoint.load(torch.device("cpu")) == {"old": old}
+
+
+def test_hat_refuses_what_it_would_not_keep() -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.LayerNorm(8))
+    network = MultiHeadNetwork(layers, 8, [2, 2])
+    with pytest.raises(BlipError, match=r"methods\.hat: 2\.weight, 2\.bias: expected linear"):
+        METHODS["hat"](network, METHODS["hat"].Settings(), 0)
+    layers[2].requires_grad_(False)
+    METHODS["hat"](MultiHeadNetwork(layers, 8, [2, 2]), METHODS["hat"].Settings(), 0)
+
+
+OWN = Table(name="own", about="", columns={"task_learned": INDEX, "share": NUMBER})
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"own": [{"share": "x"}]}, "table own: share: expected float64, found 'x'"),
+        ({"own": [{"shares": 1.0}]}, "table own: expected task_learned, share in a row, found task_learned, shares"),
+        ({"other": []}, "method sgd: measurements: other: not among its tables"),
+        ({"own": [{"share": np.float32(0.5)}, {"share": 1}]}, ""),
+    ],
+)
+def test_what_a_method_measures_is_checked_when_it_does(
+    rows: dict[str, Any], said: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METHODS["sgd"], "tables", (OWN,))
+    monkeypatch.setattr(METHODS["sgd"], "measurements", lambda _: rows)
+    status, lines = shell.train("sgd", "--set", "training.epochs=1")
+    assert status == (2 if said else 0)
+    assert said in lines[-1]
+    assert not [line for line in lines if "task 2" in line and said], "not after the first task"
+    assert bool(shell.files(shell.runs)) == (not said)
+
+
+def test_a_table_or_a_weight_of_a_name_that_is_taken_is_told(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as context:
+        context.setattr(METHODS["sgd"], "tables", (OWN.model_copy(update={"name": "accuracy"}),))
+        assert "method sgd: tables: accuracy: the name of another table" in refused(shell.train("sgd"))
+    monkeypatch.setattr(METHODS["sgd"], "beside_weights", lambda _: {"features.1.weight": torch.zeros(1)})
+    status, lines = shell.train("sgd", "--set", "training.epochs=1")
+    assert status == 2
+    assert "method sgd: beside_weights: features.1.weight: a weight of the network" in lines[-1]

@@ -296,6 +296,25 @@ def test_claims_and_their_verdicts(text: str, tmp_path: Path) -> None:
         with pytest.raises(BlipError, match=r"claims.json: expected what `blip claims` writes") as error:
             read_claims(tmp_path / "claims.json")
         assert "\n" not in str(error.value)
+    whole = {
+        **{
+            "id": "a",
+            "sentence": "A.",
+            "verdict": "PASS",
+            "measured": 1.0,
+            "unit": "%",
+            "n": 2,
+            "low": None,
+            "high": None,
+        },
+        **{"p": None, "expected": "1", "source": "ours", "note": "", "core_minutes": 1},
+    }
+    (tmp_path / "claims.json").write_text(json.dumps({"claims": [whole]}))
+    assert read_claims(tmp_path / "claims.json")[0].measured == 1
+    for key, bad in (("measured", "abc"), ("n", "x"), ("sentence", None), ("verdict", "<b>"), ("p", float("inf"))):
+        (tmp_path / "claims.json").write_text(json.dumps({"claims": [whole | {key: bad}]}))
+        with pytest.raises(BlipError, match=rf"claims.json: expected what `blip claims` writes: {key}"):
+            read_claims(tmp_path / "claims.json")
     with pytest.raises(BlipError, match="cannot be read"):
         read_claims(tmp_path / "none.json")
 

@@ -321,6 +321,14 @@ def test_a_network_of_which_blip_keeps_nothing_is_told_with_what_to_try(shell: S
     assert "try a smaller methods.blip.f_prior (now 1e+09)" in lines[-1]
 
 
+def test_what_the_parser_prints_may_have_no_reader() -> None:
+    for command, status in (("--print-completion bash | head -c 1", 0), ("--version >/dev/full", 2)):
+        script = f"set -o pipefail; {sys.executable} -m blip.cli {command}"
+        run = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+        assert run.returncode in (status, 141 if "|" in command else status), run
+        assert "Traceback" not in run.stderr
+
+
 @pytest.mark.parametrize("redirected", [">&-", ">/dev/full", ">&- 2>&-"])
 def test_output_that_goes_nowhere_leaves_no_traceback(redirected: str) -> None:
     code = "import sys; from blip.cli import main; sys.exit(main(['methods']))"

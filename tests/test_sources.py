@@ -25,6 +25,7 @@ from blip.data.dataset import Dataset
 from blip.data.idx import FASHION_MNIST
 from blip.data.pickles import dump_images, load_plain
 from blip.data.raw import read_source
+from blip.data.sources import CIFAR_FILES
 from blip.errors import BlipError
 
 REAL = ROOT.parent / "shared" / "data"
@@ -78,6 +79,9 @@ def test_cifar_is_read_from_its_batches(
     name: str, classes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert not is_present(SourceConfig(name=name), tmp_path)
+    (tmp_path / CIFAR_FILES[name][1]).mkdir()
+    assert not is_present(SourceConfig(name=name), tmp_path), "an empty folder is none"
+    (tmp_path / CIFAR_FILES[name][1]).rmdir()
     written = write_cifar(tmp_path, name.upper(), monkeypatch)
     data = read(name, tmp_path)
     np.testing.assert_array_equal(data.train_images, written["train_list"])

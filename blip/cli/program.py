@@ -24,8 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     Whatever goes wrong is told in one line; with BLIP_TRACEBACK in the environment by a traceback.
     """
     _complete_streams()
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         status: int | None = options.run(options)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader has seen enough, as `head` has

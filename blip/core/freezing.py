@@ -72,8 +72,9 @@ class BLIP:
     ) -> None:
         if n not in ("fan-in", "max-fan-in-outputs"):
             raise ValueError(f"n: expected 'fan-in' or 'max-fan-in-outputs', found {n!r}")
-        if not all(0 < v < math.inf for v in (f_prior, weight_range, bias_range)) or not 1 <= max_bits <= 24:
-            raise ValueError("f_prior and ranges must be positive and finite, max_bits between 1 and 24")
+        numbers = (f_prior, weight_range, bias_range, max_bits)
+        if not all(isinstance(v, int | float) and 0 < v < math.inf for v in numbers) or max_bits not in range(1, 25):
+            raise ValueError("f_prior and ranges must be positive and finite, max_bits whole and between 1 and 24")
         self.max_bits = max_bits
         self.tasks = 0
         self.parameters: dict[str, nn.Parameter] = {}
@@ -183,8 +184,9 @@ class BLIP:
         `diagonal_fisher` returns it. Raises ValueError, and changes nothing, where it is missing, of another shape,
         negative, not finite, zero everywhere or too large for float32; where weights are not finite or outside of their
         range; and where the network's parameters are others than when this was built. Warns, or with `strict` raises,
-        where running statistics of norms changed since the last task, and with them what earlier ones are answered, and
-        of parameters that no attached optimizer trains: they are quantised too.
+        where no bit at all is frozen, which undoes what was learned; where running statistics of norms changed since
+        the last task, and with them what earlier ones are answered; and of parameters that no attached optimizer
+        trains: they are quantised too.
         """
         checks.check_same_parameters(self._features, self.parameters, self._others, self.unprotected)
         checks.check_fisher(fisher, self.parameters)
@@ -199,6 +201,12 @@ class BLIP:
             average = q.update_running_fisher(task, running, self.tasks)
             checks.check_average(name, gain, average)
             new[name] = q.grow_bits(self.bits[name], gain, self.max_bits), average
+        if not any(bits.any() for bits, _ in new.values()):
+            self._say(
+                "BLIP freezes no bit of this task, so all parameters return to their middle: a smaller f_prior freezes "
+                "more, and so does training that ends before the network is sure of every label",
+                stacklevel=4,
+            )
         for name, (bits, average) in new.items():
             self.bits[name], self.running_fisher[name] = bits, average
             self._freeze(name)

@@ -33,13 +33,15 @@ def decode_image(content: bytes, where: str, side: int | None = None, channels: 
     Grey, palette and transparent images are converted. Raises BlipError naming `where` for anything else, such as 16
     bits a channel, which Pillow would cut to black and white.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(content)) as image:
             if image.mode in ("I", "F") or image.mode.startswith("I;"):
                 raise ValueError(f"expected 8 bits a channel, found Pillow's mode {image.mode}")
             converted = image.convert("RGB" if channels == 3 else "L")
+    except UnidentifiedImageError:
+        raise BlipError(f"{where}: not a readable image: of no format that Pillow knows") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BlipError(f"{where}: not a readable image: {str(error).replace(chr(10), ' ')}") from None
     array = np.asarray(converted, dtype=np.uint8)

@@ -85,7 +85,8 @@ def read_cifar(name: str, raw: Path) -> Dataset:
 
 def cifar_is_present(name: str, raw: Path) -> bool:
     """Whether the published batches are there, packed or not."""
-    return any((raw / path).exists() for path in CIFAR_FILES[name])
+    archive, *unpacked = CIFAR_FILES[name]
+    return (raw / archive).is_file() or any(next(iter((raw / path).glob("*")), None) for path in unpacked)
 
 
 SVHN_FILES = ("train_32x32.mat", "test_32x32.mat")

@@ -208,11 +208,12 @@ class ImageTrainer(Trainer):
 
     def _record_epoch(self, lr: float, train_loss: float, loss: float, accuracy: float) -> None:
         if not math.isfinite(train_loss) or not math.isfinite(loss):
-            strength = getattr(self.method.settings, "strength", 0.0)
-            penalty = f" or methods.{self.method.name}.strength (now {strength:g})" if strength else ""
+            strength = getattr(self.method.settings, "strength", None)
+            strength = strength if isinstance(strength, int | float) else 0
+            named = f" or methods.{self.method.name}.strength (now {strength:g})" if strength else ""
             raise DivergedError(
                 f"task {self.task}, epoch {self.done}: the loss is {train_loss} in training and {loss} in "
-                f"validation; expected finite numbers: try a lower training.lr (now {lr:g}){penalty}"
+                f"validation; expected finite numbers: try a lower training.lr (now {lr:g}){named}"
             )
         self._record(HISTORY, self.task, self.done, lr, train_loss, loss, accuracy)
         if loss < self.best_loss:

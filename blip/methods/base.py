@@ -1,5 +1,6 @@
 """What a method is: a few hooks around anybody's training loop."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
@@ -12,7 +13,7 @@ from blip.data import Examples, Task, TaskSequence
 from blip.errors import BlipError
 from blip.networks import MultiHeadNetwork
 from blip.record import Table
-from blip.schema import Schema
+from blip.schema import NAME, Schema
 
 METHODS: dict[str, type["Method"]] = {}
 """All registered methods by name."""
@@ -21,9 +22,34 @@ M = TypeVar("M", bound=type["Method"])
 
 
 def register(method: M) -> M:
-    """Class decorator: make a method known by its name."""
-    METHODS[method.name] = method
+    """Class decorator: make a method known by its name.
+
+    Raises BlipError for a name that is none or another's, and where the class lacks what it must say of itself.
+    """
+    where, name = f"{method.__module__}.{method.__qualname__}", getattr(method, "name", None)
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise BlipError(f"{where}: name: expected letters, digits and -, found {name!r}")
+    known = METHODS.get(name, method)
+    if (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
+        raise BlipError(f"{where}: name: {name} is that of {known.__module__}.{known.__qualname__}, expected another")
+    if not (method.__doc__ or "").strip():
+        raise BlipError(f"{where}: expected a docstring, whose first line `blip methods` prints")
+    if isinstance(method.remembered, str):
+        raise BlipError(f"{where}: remembered: expected a tuple of names, such as ({method.remembered!r},)")
+    for table in method.tables:
+        if next(iter(table.columns), "") != "task_learned":
+            raise BlipError(f"{where}: tables: {table.name}: expected task_learned as the first column")
+    METHODS[name] = method
     return method
+
+
+def _not_kept(value: Any) -> str | None:
+    """The type of what in a nested value cannot be loaded back without running code; None where there is none."""
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list | tuple | set):
+        return next((kind for part in value if (kind := _not_kept(part)) is not None), None)
+    return None if isinstance(value, Tensor | int | float | str | None) else type(value).__name__
 
 
 class Method:
@@ -122,9 +148,27 @@ class Method:
         """What the file of a run's weights holds besides, by names that the network's state has none of."""
         return {}
 
+    def expect_all_known(self, known: Iterable[Tensor]) -> None:
+        """Raises BlipError where tasks share a parameter that trains and is none of these: nothing would keep it."""
+        ids = {id(parameter) for parameter in known}
+        shared = self.network.shared.named_parameters()
+        if lost := [name for name, p in shared if p.requires_grad and id(p) not in ids]:
+            raise BlipError(
+                f"methods.{self.name}: {', '.join(lost)}: expected linear layers, convolutions and their norms alone"
+            )
+
     def state_dict(self) -> dict[str, Any]:
-        """What the method remembers."""
-        return {name: getattr(self, name) for name in self.remembered}
+        """What the method remembers. Raises BlipError where a checkpoint could not give it back."""
+        if lacking := [name for name in self.remembered if not hasattr(self, name)]:
+            raise BlipError(f"method {self.name}: remembered: {lacking[0]}: no such attribute after __init__")
+        state = {name: getattr(self, name) for name in self.remembered}
+        for name, value in state.items():
+            if (kind := _not_kept(value)) is not None:
+                raise BlipError(
+                    f"method {self.name}: remembered: {name}: expected tensors, numbers and strings, or dicts and "
+                    f"lists of them, found {kind}"
+                )
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take back what `state_dict` handed out."""

@@ -48,6 +48,7 @@ class HAT(Method):
             gated: Any = self.norms.get(layer, layer)
             units = -1 if isinstance(gated, nn.Linear) else 1
             gated.register_forward_hook(lambda _, inputs, y, n=name, d=units: y * along(self.gate(n), y, d))
+        self.expect_all_known([*network.embeddings.parameters(), *(p for p, _ in self._movable({}))])
         self.gates: list[dict[str, Tensor]] = []
         """Of each task learned."""
         self.begun, self.seen = -1, -1
@@ -65,8 +66,7 @@ class HAT(Method):
             random, self.begun = generator(self.seed, "gates", task), task
             for e in self.e.values():
                 e.data.copy_(torch.randn(e.shape, generator=random))
-        none = {name: torch.zeros_like(e) for name, e in self.e.items()}
-        used = {name: torch.stack([gates[name] for gates in [none, *self.gates]]).amax(0) for name in self.layers}
+        used = {n: torch.stack([torch.zeros_like(e), *(g[n] for g in self.gates)]).amax(0) for n, e in self.e.items()}
         self.free = 1 - torch.cat(list(used.values()))
         self.movable = list(self._movable(used)) if self.gates else []
 

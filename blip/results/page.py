@@ -7,9 +7,10 @@ import os
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 import pandas as pd
+from pydantic import FiniteFloat, NonNegativeInt, ValidationError
 
 from blip.errors import BlipError
 from blip.files import atomic_write, read_bytes
@@ -20,24 +21,25 @@ from blip.results.markup import measured
 from blip.results.needed import needed
 from blip.results.page_sections import Beside, duration, experiment_section, group_section, links, minus
 from blip.results.page_style import HEAT_STEPS, page_colours
+from blip.schema import Schema, first_problem
 
 TEMPLATES = Path(__file__).parent / "templates"
 BUNDLE = "window.vegaEmbed = vegaEmbed;"
 """What the page needs of Vega, Vega-Lite and Vega-Embed."""
 
 
-class JudgedClaim(NamedTuple):
+class JudgedClaim(Schema):
     """A claim and what became of it (`blip.claims`); a number that there is not is None."""
 
     id: str
     sentence: str
-    verdict: str
-    measured: float | None
+    verdict: Literal["PASS", "FAIL", "NOT RUN"]
+    measured: FiniteFloat | None
     unit: str
-    n: int
-    low: float | None
-    high: float | None
-    p: float | None
+    n: NonNegativeInt
+    low: FiniteFloat | None
+    high: FiniteFloat | None
+    p: FiniteFloat | None
     expected: str
     source: str
     note: str
@@ -100,7 +102,9 @@ def read_claims(path: Path) -> list[JudgedClaim]:
     """The claims and their verdicts in a file that `blip claims` wrote."""
     try:
         rows = json.loads(read_bytes(path))["claims"]
-        return [JudgedClaim(**{name: row[name] for name in JudgedClaim._fields}) for row in rows]
+        return [JudgedClaim.model_validate({name: row[name] for name in JudgedClaim.model_fields}) for row in rows]
+    except ValidationError as error:
+        raise BlipError(f"{path}: expected what `blip claims` writes: {first_problem(error)}") from None
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BlipError(f"{path}: expected what `blip claims` writes, in JSON: {error!r}") from None
 

@@ -119,7 +119,10 @@ def _record(
 
 
 def _weights(trainer: Trainer) -> bytes:
-    state = trainer.network.state_dict() | trainer.method.beside_weights()
+    weights, beside = trainer.network.state_dict(), trainer.method.beside_weights()
+    if both := weights.keys() & beside.keys():
+        raise BlipError(f"method {trainer.method.name}: beside_weights: {min(both)}: a weight of the network")
+    state = weights | beside
     tensors = {name: value.cpu().clone(memory_format=torch.contiguous_format) for name, value in state.items()}
     content: bytes = safetensors.torch.save(tensors)
     return content

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from blip.errors import BlipError
+from blip.errors import BlipError, printable
 from blip.files import atomic_write, make_folder, read_bytes
 
 MAGIC = b"blip checkpoint 1 "
@@ -65,7 +65,7 @@ class Checkpoint:
             state: dict[str, Any] = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
             return state
         except Exception as error:  # not of the file: too little memory, say
-            reason = (str(error).splitlines() or [""])[0].strip()
+            reason = printable((str(error).splitlines() or [""])[0].strip())
             raise BlipError(
                 f"{self.path}: cannot be loaded ({type(error).__name__}: {reason}); it is not damaged and stays: run "
                 "again, or delete it to start this run from its beginning"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from blip.data import Examples
+from blip.errors import BlipError
 from blip.methods import Method
 from blip.networks import MultiHeadNetwork
 from blip.progress import Progress
@@ -77,6 +78,7 @@ class Trainer(ABC):
         """Learn all tasks, from the checkpoint on where there is one."""
         saved, learning = self.checkpoint.load(self.device), None
         with Progress(title, len(self.names), self.units, unit=self.unit, left=self.left) as progress:
+            self.method.state_dict()  # what it cannot remember is told now, and not hours later
             if saved:
                 with self.checkpoint.restoring():
                     self._restore(saved)
@@ -108,8 +110,12 @@ class Trainer(ABC):
         with self._timed("consolidate"):
             self.method.after_task(self.task, self._examples())
         result = self._test()
-        for table, rows in self.method.measurements().items():
-            self.tables[table].extend({"task_learned": self.task, **row} for row in rows)
+        declared = {table.name: table for table in self.method.tables}
+        for name, rows in self.method.measurements().items():
+            if name not in declared:
+                raise BlipError(f"method {self.method.name}: measurements: {name}: not among its tables")
+            for row in rows:
+                self.tables[name].append(declared[name].checked({"task_learned": self.task, **row}))
         self._record(MEMORY, self.task, tensor_bytes(self.method.state_dict()))
         for phase, seconds in self._seconds.items():
             self._record(COST, self.task, phase, round(seconds, 3))
