@@ -102,6 +102,10 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None, 
     if first["type"] == "extra_forbidden":
         known = ", ".join(sorted(_fields(model, first["loc"][:-1]))) if model else ""
         expected = "unknown key" + (f" (known: {known})" if known else "")
+    elif "expected_tags" in (about := first.get("ctx", {})):
+        expected = f"name: expected one of {about['expected_tags']} (found {about['tag']!r})"
+    elif first["type"] == "union_tag_not_found":
+        expected = "name: this key is missing"
     elif first["type"] == "missing":
         expected = "this key is missing"
     else:
@@ -114,15 +118,17 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None, 
 
 def _fields(model: type[BaseModel], location: Key) -> Iterable[str]:
     """Known keys at a place below a model; none where it could be of several models."""
+    kinds = [model]
     for part in location:
-        if part in model.model_fields:
-            below = [kind for kind in _kinds(model.model_fields[str(part)].annotation) if issubclass(kind, BaseModel)]
-            if len(below) != 1:
-                return ()
-            model = below[0]
+        if len(kinds) > 1:  # of a union, of which pydantic names the chosen member
+            kinds = [kind for kind in kinds if part in get_args(kind.model_fields["name"].annotation)]
+        elif part in kinds[0].model_fields:
+            kinds = [kind for kind in _kinds(kinds[0].model_fields[str(part)].annotation) if issubclass(kind, BaseModel)]
         elif not isinstance(part, int):
             return ()
-    return model.model_fields
+        if not kinds or (len(kinds) > 1 and not all("name" in kind.model_fields for kind in kinds)):
+            return ()
+    return kinds[0].model_fields if len(kinds) == 1 else ()
 
 
 def _kinds(annotation: Any) -> list[type]:
