@@ -123,7 +123,8 @@ def _fields(model: type[BaseModel], location: Key) -> Iterable[str]:
         if len(kinds) > 1:  # of a union, of which pydantic names the chosen member
             kinds = [kind for kind in kinds if part in get_args(kind.model_fields["name"].annotation)]
         elif part in kinds[0].model_fields:
-            kinds = [kind for kind in _kinds(kinds[0].model_fields[str(part)].annotation) if issubclass(kind, BaseModel)]
+            named = _kinds(kinds[0].model_fields[str(part)].annotation)
+            kinds = [kind for kind in named if issubclass(kind, BaseModel)]
         elif not isinstance(part, int):
             return ()
         if not kinds or (len(kinds) > 1 and not all("name" in kind.model_fields for kind in kinds)):
