@@ -59,8 +59,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """The same of a folder, which is not there yet, or is empty."""
     make_folder(path.absolute().parent)
     remove_leftovers(path.absolute().parent)
-    temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=TEMPORARY))
-    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=TEMPORARY))
+        descriptor = os.open(temporary, os.O_RDONLY)
+    except OSError as error:
+        raise BlipError(f"{path}: cannot be written: {error.strerror}") from None
     try:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -132,6 +135,14 @@ def matching(folder: Path, pattern: str) -> Iterator[Path]:
             yield path
         elif path.is_dir():
             yield from matching(path, rest)
+
+
+def expect_writable(folder: Path) -> None:
+    """Raises BlipError where files could not be written to a folder that is there, or is to be made; makes nothing."""
+    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
+        raise BlipError(f"{folder}: cannot be written: {reason}")
 
 
 def make_folder(path: Path) -> None:

@@ -350,6 +350,19 @@ def test_a_folder_in_a_file_s_place_is_told_before_training(shell: Shell) -> Non
         (shell.runs / "tiny/sgd/seed0" / name).rmdir()
 
 
+@pytest.mark.parametrize("command", ["figures", "games", "page", "claims", "crate"])
+def test_where_nothing_can_be_written_is_told_at_once(
+    command: str, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell.train("sgd", "--set", "training.epochs=1")
+    (shell.folder / "file").touch()
+    monkeypatch.setattr("blip.results.loading.read_record", None)  # no run is read before
+    before = shell.files(shell.folder)
+    said = refused(shell(command, shell.runs, "--out", shell.folder / "file" / "out"))
+    assert "file/out: cannot be written: Not a directory" in said or "file: cannot be written" in said
+    assert shell.files(shell.folder) == before
+
+
 def test_an_interrupted_run_goes_on_where_it_stopped(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as context:
         interrupt_after(4, context)

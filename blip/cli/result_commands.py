@@ -3,6 +3,7 @@
 import argparse
 
 from blip.cli.arguments import RUNS, argument, command, folder, path
+from blip.files import expect_writable
 
 OUT_FOLDER = argument("--out", type=path, required=True, help="folder to write to")
 
@@ -33,6 +34,7 @@ def figures(options: argparse.Namespace) -> None:
     from blip.results import load_runs
     from blip.results.figures import write_figures
 
+    expect_writable(options.out)  # before what takes a while
     for figure in write_figures(load_runs(options.runs), options.out, options.parameter, options.only):
         print(figure)
 
@@ -42,6 +44,7 @@ def games(options: argparse.Namespace) -> None:
     from blip.results import load_runs
     from blip.results.game_pictures import write_game_pictures
 
+    expect_writable(options.out)
     for picture in write_game_pictures(load_runs(options.runs), options.out):
         print(picture)
 
@@ -64,6 +67,7 @@ def page(options: argparse.Namespace) -> None:
     from blip.results import load_runs
     from blip.results.page import write_page
 
+    expect_writable(options.out.parent)
     print(write_page(load_runs(options.runs), options.out, options.title, options.claims, options.beside))
 
 
@@ -78,6 +82,7 @@ def page(options: argparse.Namespace) -> None:
 def crate(options: argparse.Namespace) -> None:
     from blip.results.crate import write_crate
 
+    expect_writable(options.out.absolute().parent)
     print(write_crate(options.results, options.out, author=options.author, weights=options.weights))
 
 
@@ -114,6 +119,7 @@ def claims(options: argparse.Namespace) -> int:
     from blip.claims import PUBLISHED, judge, load_claims
     from blip.claims.report import text, write_report
 
+    expect_writable(options.out)
     torch.set_num_threads(1)
     verdicts = judge(load_claims(options.claims or PUBLISHED), options.runs, checks=not options.no_checks)
     write_report(verdicts, options.out)

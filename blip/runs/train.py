@@ -74,7 +74,8 @@ def train_run(
         checkpoint.remove()  # still there where the run was killed right after its last file
         return folder
     keep_freed_memory()
-    make_writable_folder(folder)  # where it cannot be made or written to, say so before training
+    for needed in (how.checkpoints, folder):  # where one cannot be made or written to, say so before training
+        make_writable_folder(needed)
     for name in [*expected, RECORD]:
         if (folder / name).is_dir():
             raise BlipError(f"{folder / name}: a folder, expected a file or none")
