@@ -263,7 +263,11 @@ def run_shortly(words: list[str], folder: Path) -> None:
     trains = options.run.__name__ in ("train", "tune")
     if trains:
         asked = _asked(options, options.experiment)
-        words = [*words, "--set", *(["stand_in=true", *_small(asked.name)] if asked.sources else SHORT_GAMES)]
+        short = ["stand_in=true", *_small(asked.name)] if asked.sources else SHORT_GAMES
+        instead = {word.partition("=")[0]: word for word in short}  # a key is given once
+        own = {word.partition("=")[0] for word in words}
+        words = [instead.get(word.partition("=")[0], word) for word in words]
+        words += ["--set", *(word for key, word in instead.items() if key not in own)]
     out = "trained" if trains else getattr(options, "out", "")
     places = {"out": out, "raw": "raw", "data": "data", "checkpoints": "checkpoints"}
     if options.run.__name__ == "stand_in":
