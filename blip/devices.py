@@ -27,7 +27,7 @@ def pick_device(name: str) -> torch.device:
         if device.type == "meta":
             raise RuntimeError("it holds no numbers")
     except (RuntimeError, AssertionError, ImportError) as error:
-        raise BlipError(f"--device {name}: not available: {str(error).splitlines()[0]}") from None
+        raise BlipError(f"--device {name}: not available: {str(error).splitlines()[0].partition('. ')[0]}") from None
     if device.type == "cuda":
         if device.index is None:
             device = torch.device("cuda", torch.cuda.current_device())

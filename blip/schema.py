@@ -52,7 +52,8 @@ class Schema(BaseModel):
     def _can_be_computed(cls, value: Any) -> Any:
         for number in _items(value):
             if isinstance(number, float) and number and not SMALLEST <= abs(number) <= LARGEST:
-                raise ValueError(f"expected 0 or a number from {SMALLEST:g} to {LARGEST:g} (found {number:g})")
+                found = f" (found {number:g})" if isinstance(value, list | dict) else ""  # a value alone is told anyway
+                raise ValueError(f"expected 0 or a number from {SMALLEST:g} to {LARGEST:g}{found}")
             if isinstance(number, int) and abs(number) > WHOLE:
                 raise ValueError(f"expected a number of at most {WHOLE}")
         return value
