@@ -59,23 +59,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """The same of a folder, which is not there yet, or is empty."""
     make_folder(path.absolute().parent)
     remove_leftovers(path.absolute().parent)
+    descriptor, temporary = _temporary_folder(path)
     try:
-        temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=TEMPORARY))
-        descriptor = os.open(temporary, os.O_RDONLY)
-    except OSError as error:
-        raise BlipError(f"{path}: cannot be written: {error.strerror}") from None
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         made = temporary / path.name
         made.mkdir()
         yield made
-        made.replace(path)
-    except OSError as error:
-        raise BlipError(f"{path}: cannot be written: {error.strerror or error}") from error
+        try:
+            made.replace(path)
+        except OSError as error:
+            raise BlipError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
+        shutil.rmtree(temporary, ignore_errors=True)
         os.close(descriptor)
-        shutil.rmtree(temporary)
 
 
 def _temporary_file(path: Path) -> tuple[int, Path]:
@@ -87,6 +82,22 @@ def _temporary_file(path: Path) -> tuple[int, Path]:
         if os.fstat(descriptor).st_nlink:
             return descriptor, Path(name)
         os.close(descriptor)  # taken for a leftover, between being made and being locked
+
+
+def _temporary_folder(path: Path) -> tuple[int, Path]:
+    """The same of a folder."""
+    while True:
+        try:
+            temporary = Path(tempfile.mkdtemp(dir=path.absolute().parent, prefix=f".{path.name}.", suffix=TEMPORARY))
+        except OSError as error:
+            raise BlipError(f"{path}: cannot be written: {error.strerror}") from None
+        with suppress(FileNotFoundError):  # taken for a leftover, between being made and being locked
+            descriptor = os.open(temporary, os.O_RDONLY)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if temporary.exists():
+                return descriptor, temporary
+            os.close(descriptor)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -139,10 +150,14 @@ def matching(folder: Path, pattern: str) -> Iterator[Path]:
 
 def expect_writable(folder: Path) -> None:
     """Raises BlipError where files could not be written to a folder that is there, or is to be made; makes nothing."""
-    there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
-        reason = os.strerror(errno.EACCES if there.is_dir() else errno.ENOTDIR)
-        raise BlipError(f"{folder}: cannot be written: {reason}")
+    try:
+        there = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+        if not there.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(there, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise BlipError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
 def make_folder(path: Path) -> None:

@@ -60,7 +60,8 @@ class Table(Schema):
         if row.keys() != self.columns.keys():
             raise BlipError(f"table {self.name}: expected {', '.join(self.columns)} in a row, found {', '.join(row)}")
         for name, value in row.items():
-            if not isinstance(value, TYPES[kind := self.columns[name].type]):
+            kind = self.columns[name].type
+            if not isinstance(value, TYPES[kind]) and not (kind == "float64" and value is None):  # an empty cell
                 raise BlipError(f"table {self.name}: {name}: expected {kind}, found {value!r}")
         return row
 

@@ -104,9 +104,10 @@ def first_problem(error: ValidationError, model: type[BaseModel] | None = None, 
         known = ", ".join(sorted(_fields(model, first["loc"][:-1]))) if model else ""
         expected = "unknown key" + (f" (known: {known})" if known else "")
     elif "expected_tags" in (about := first.get("ctx", {})):
-        expected = f"name: expected one of {about['expected_tags']} (found {about['tag']!r})"
+        by = about["discriminator"].strip("'")
+        expected = f"{by}: expected one of {about['expected_tags']} (found {about['tag']!r})"
     elif first["type"] == "union_tag_not_found":
-        expected = "name: this key is missing"
+        expected = f"{about['discriminator']}: this key is missing".replace("'", "") if about else first["msg"]
     elif first["type"] == "missing":
         expected = "this key is missing"
     else:

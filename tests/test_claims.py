@@ -26,7 +26,7 @@ from blip.claims.judging import FAIL, NOT_RUN, PASS, Verdict
 from blip.claims.library_checks import CHECKS, GOLDEN, Measured
 from blip.claims.measures import MEASURES, over_chance
 from blip.claims.timing import paired_ratios
-from blip.config import load_experiment
+from blip.config import load_experiment, published
 from blip.core import formulas
 from blip.errors import BlipError
 from blip.record import read_record
@@ -213,15 +213,52 @@ def test_only_runs_with_the_wanted_settings_count(tmp_path: Path) -> None:
     assert of_runs(tmp_path, claim(runs=needs, at_least=0)) == [(PASS, 1)]
 
 
+def configured(method: str, changes: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The configuration of a run on digits5, with changes."""
+    config: dict[str, Any] = load_experiment(published()["digits5"], changes).run_config(method, 0)
+    return config
+
+
 def test_runs_of_a_published_experiment_must_be_as_it_is(tmp_path: Path) -> None:
     for seed, epochs in enumerate((20, 3)):
-        write_run(tmp_path, "digits5", seed=seed, config={"training": {"epochs": epochs}, "seed": seed})
+        write_run(
+            tmp_path, "digits5", seed=seed, config=configured("blip", {"training.epochs": epochs}) | {"seed": seed}
+        )
     for epochs, settings in ((20, {}), (3, {"training.epochs": 3}), (None, {"training.epochs": True})):
         needs = {"experiment": "digits5", "method": "blip", "settings": settings}
         assert of_runs(tmp_path, claim(runs=needs, at_least=0)) == [(PASS, 1) if epochs else (NOT_RUN, 0)]
+    training = configured("blip", {"training.epochs": 3})["training"]
+    whole = {"experiment": "digits5", "method": "blip", "settings": {"training": training}}
+    assert of_runs(tmp_path, claim(runs=whole, at_least=0)) == [(PASS, 1)], "all of a mapping at once"
     needs = {"experiment": "digits5", "method": "blip", "seeds": 2}
     (verdict,) = judge([claim(runs=needs, at_least=0)], [tmp_path])
     assert verdict.note == "needs 2 runs of blip on digits5, found 1; others differ in training.epochs"
+
+
+def test_settings_that_the_published_experiment_leaves_out_are_seen(tmp_path: Path) -> None:
+    """Such as the order of tasks, which is in a run's configuration where it is not the plain one alone."""
+    needs = {"experiment": "digits5", "method": "blip"}
+    for changes, verdict in (({"data.task_order": [1, 0, 2, 3, 4]}, (NOT_RUN, 0)), (None, (PASS, 1))):
+        write_run(tmp_path, "digits5", config=configured("blip", changes))
+        assert of_runs(tmp_path, claim(runs=needs, at_least=0)) == [verdict]
+
+
+def test_a_reference_must_be_as_published_too(tmp_path: Path) -> None:
+    wanted = claim(runs={"experiment": "digits5", "method": "blip"}, measure="plasticity", at_least=-100)
+    for epochs, verdict in ((1, (NOT_RUN, 0)), (20, (PASS, 1))):
+        write_run(tmp_path, "digits5", "blip", config=configured("blip"))
+        write_run(tmp_path, "digits5", "single-task", config=configured("single-task", {"training.epochs": epochs}))
+        assert of_runs(tmp_path, wanted) == [verdict]
+
+
+def test_what_the_other_method_lacks_is_said(tmp_path: Path) -> None:
+    for seed in range(5):
+        write_run(tmp_path, "digits5", "blip", seed, config=configured("blip"))
+        write_run(tmp_path, "digits5", "sgd", seed, config=configured("sgd", {"training.epochs": 3}))
+    (verdict,) = judge(
+        [claim(runs={"experiment": "digits5", "method": "blip"}, less_than={"method": "sgd"})], [tmp_path]
+    )
+    assert verdict.note.endswith("found 0; others differ in training.epochs")
 
 
 def test_runs_that_learned_other_data_are_no_pair(tmp_path: Path) -> None:

@@ -1254,9 +1254,9 @@ def test_what_a_method_keeps_is_counted_in_bytes(name: str) -> None:
     ("says", "expected"),
     [
         ({"name": "ewc"}, "name: ewc is that of blip.methods.ewc.EWC, expected another"),
-        ({"name": "L2 last"}, "name: expected letters, digits and -, found 'L2 last'"),
+        ({"name": "L2 last"}, "name: expected letters, digits, -, _ and ., found 'L2 last'"),
         ({"name": "../x"}, "name: expected letters"),
-        ({}, "name: expected letters, digits and -, found None"),
+        ({}, "name: expected letters, digits, -, _ and ., found None"),
         ({"name": "mine", "__doc__": None}, "expected a docstring"),
         ({"name": "mine", "remembered": "old"}, "remembered: expected a tuple of names, such as ('old',)"),
         (

@@ -105,6 +105,14 @@ def test_what_else_variants_differ_in_is_told(root: Path, shell: Shell, tmp_path
     assert "* Warning: ewc of mnist5.fisher mixes 2 values of training.lr: 0.1, 0.5" in shell.out
 
 
+def test_variants_on_other_data_than_the_experiment_as_it_is_are_told(tmp_path: Path, shell: Shell) -> None:
+    write_run(tmp_path, "mnist5", "ewc", data="a")
+    write_run(tmp_path, "mnist5.fisher-exact", "ewc", data="b", stand_in=True, **as_variant(EXACT))
+    shell("variants", tmp_path, "--out", tmp_path / "out")
+    assert "* Warning: mnist5.fisher mixes 2 kinds of data: real, stand-in" in shell.out
+    assert "* Warning: mnist5.fisher has other data than mnist5: ewc seed 0" in shell.out
+
+
 def test_runs_that_vary_other_settings_are_not_of_one_experiment(tmp_path: Path) -> None:
     write_run(tmp_path, "mnist5.strength-1", "ewc", config={"variant": {"of": "mnist5", "settings": {"a.strength": 1}}})
     write_run(tmp_path, "mnist5.strength-1", "mas", config={"variant": {"of": "mnist5", "settings": {"b.strength": 1}}})

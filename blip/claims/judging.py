@@ -16,7 +16,7 @@ from blip.config import load_experiment, published
 from blip.errors import BlipError
 from blip.record import read_record
 from blip.results.loading import find_runs, load_runs
-from blip.results.scenario import leaves
+from blip.results.scenario import leaves, within
 from blip.results.statistics import (
     LEVEL,
     NONE,
@@ -61,17 +61,24 @@ class Evidence:
         self.records = {key: record for key, record in records.items() if not record.stand_in}
         self.measured = cache(self._measured)
 
-    def _measured(self, measure: str, experiment: str) -> PerRun:
+    def _measured(self, measure: str, experiment: str, keys: tuple[tuple[str, str, int], ...]) -> PerRun:
         assert self.runs is not None
-        return MEASURES[measure].of(self.runs.of(experiment)).dropna()
+        return MEASURES[measure].of(self.runs.only(keys)).dropna()
 
     def values(self, measure: str, needs: Needs) -> "dict[int, float]":
         """The measure by seed, of the runs that a claim needs, as far as they are there and as it wants them."""
-        seeds = [seed for seed, departures in self.departures(needs).items() if not departures]
-        if not seeds:
+        methods = {method for experiment, method, _ in self.records if experiment == needs.experiment}
+        kept = tuple(  # of other methods too, to which a measure may refer
+            (needs.experiment, method, seed)
+            for method in sorted(methods)
+            for seed, departures in self.departures(needs.model_copy(update={"method": method})).items()
+            if not departures
+        )
+        if not any(method == needs.method for _, method, _ in kept):
             return {}
-        of_runs = self.measured(measure, needs.experiment).to_dict()
-        keys = {seed: (needs.experiment, needs.method, seed) for seed in sorted(seeds)}
+        of_runs = self.measured(measure, needs.experiment, kept).to_dict()
+        seeds = sorted(seed for _, method, seed in kept if method == needs.method)
+        keys = {seed: (needs.experiment, needs.method, seed) for seed in seeds}
         return {seed: float(of_runs[key]) for seed, key in keys.items() if key in of_runs}
 
     def departures(self, needs: Needs) -> dict[int, list[str]]:
@@ -79,11 +86,9 @@ class Evidence:
         that says nothing of them as the published experiment has them."""
         as_published = _as_published(needs.experiment, needs.method)
         return {
-            seed: [key for key, expected in needs.settings.items() if not _has(record.config, key, expected)]
-            + [
-                key
-                for key, value in leaves(record.config)
-                if as_published.get(key, value) != value and key not in needs.settings and not NO_SETTING.search(key)
+            seed: [
+                *(key for key, expected in needs.settings.items() if not _has(record.config, key, expected)),
+                *_unlike(dict(leaves(record.config)), as_published, needs.settings),
             ]
             for (experiment, method, seed), record in self.records.items()
             if (experiment, method) == (needs.experiment, needs.method)
@@ -92,11 +97,22 @@ class Evidence:
     def on_other_data(self, needs: Needs, other: Needs, seed: int) -> bool:
         """Whether two methods' runs on one experiment, with one seed, did not see the same."""
         ours, theirs = (self.records[of.experiment, of.method, seed].data for of in (needs, other))
-        return needs.experiment == other.experiment and ours != theirs
+        return needs.experiment == other.experiment and bool(ours and theirs) and ours != theirs
 
 
 NO_SETTING = re.compile("^(name|seed|stand_in)$|version$")
 """What of a run's configuration is none of the experiment's, but of the run or the code."""
+
+
+def _unlike(recorded: Mapping[str, str], published: Mapping[str, str], named: Iterable[str]) -> list[str]:
+    """Keys of recorded settings that are not as published, but for those that a claim has `named`; none where nothing
+    is published."""
+    return [
+        key
+        for key, value in recorded.items()
+        if published and published.get(key) != value and not NO_SETTING.search(key)
+        if not any(within(key, other) for other in named)
+    ]
 
 
 @cache
@@ -177,18 +193,22 @@ def _of_runs(claim: Claim, evidence: Evidence) -> Verdict:
     least = SEEDS_OF_SIGN_FLIP if claim.other.test == "sign flip" else SEEDS_OF_INTERVAL
     if found.n < max(needed, least):
         beside = f" beside those of {claim.other.method}"
-        note = _missing(evidence, claim.runs, found.n, beside, max(needed, least))
+        note = _missing(evidence, claim.runs, found.n, beside, max(needed, least), other)
+        note += f"; {n} on other data" if (n := len(ours.keys() & theirs.keys()) - len(pairs)) else ""
         return Verdict(claim, NOT_RUN, found.mean, unit, found.n, note=note)
     p = found.p_sign_flip if claim.other.test == "sign flip" else found.p_t
     return Verdict(claim, FAIL, found.mean, unit, found.n, found.interval, p)
 
 
-def _missing(evidence: Evidence, needs: Needs, found: int, beside: str = "", least: int = 0) -> str:
+def _missing(
+    evidence: Evidence, needs: Needs, found: int, beside: str = "", least: int = 0, other: Needs | None = None
+) -> str:
     wanted = f" with {', '.join(f'{k}={v}' for k, v in needs.settings.items())}" if needs.settings else ""
     what = f"runs of {needs.method} on {needs.experiment}{wanted}{beside}"
-    others = sorted({key for departures in evidence.departures(needs).values() for key in departures})
-    departing = f"; others differ in {', '.join(others)}" if others else ""
-    return f"needs {max(needs.seeds, least)} {what}, found {found}{departing}"
+    departing = [*evidence.departures(needs).values(), *(evidence.departures(other).values() if other else ())]
+    others = sorted({key for departures in departing for key in departures})
+    why = f"; others differ in {', '.join(others)}" if others else ""
+    return f"needs {max(needs.seeds, least)} {what}, found {found}{why}"
 
 
 def _over_seeds(values: Sequence[float], how: str) -> float:

@@ -48,7 +48,7 @@ def memory_growth(runs: Runs) -> PerRun:
 def largest_move(runs: Runs) -> PerRun:
     """Largest move of an anchor when a task was consolidated, in units of what its frozen bits allow.
 
-    Infinite where a run that freezes bits does not say it of every task and layer.
+    Infinite where a run says it of some tasks and layers alone; without a run that says nothing of them.
     """
     moves = _table(runs, "moves")
     told = moves["largest_move"].where(moves["largest_move"] >= 0, math.inf)

@@ -19,7 +19,7 @@ def methods(options: argparse.Namespace) -> None:
     from blip.methods import METHODS
 
     for name, method in METHODS.items():
-        print(f"{name}\n    {str(method.__doc__).strip().splitlines()[0]}")
+        print(f"{name}\n    {(method.__doc__ or '-').strip().splitlines()[0]}")
         for key, field in method.Settings.model_fields.items():
             default = "required" if field.is_required() else f"default {field.default}"
             others = [str(value) for value in _choices(field.annotation) if value != field.default]

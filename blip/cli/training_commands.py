@@ -39,7 +39,7 @@ def train(options: argparse.Namespace) -> None:
             if len(runs) == 1:
                 raise
             diverged.append(error)
-            print(f"{error}; going on with the next run", file=sys.stderr)
+            print(f"{error}; runs beside it go on", file=sys.stderr)
     if diverged:
         raise DivergedError(f"{len(diverged)} of {len(runs)} runs diverged, the first: {diverged[0]}")
 

@@ -1,6 +1,8 @@
 """What a method is: a few hooks around anybody's training loop."""
 
 import re
+import sys
+from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
@@ -28,11 +30,11 @@ def register(method: M) -> M:
     """
     where, name = f"{method.__module__}.{method.__qualname__}", getattr(method, "name", None)
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
-        raise BlipError(f"{where}: name: expected letters, digits and -, found {name!r}")
+        raise BlipError(f"{where}: name: expected letters, digits, -, _ and ., found {name!r}")
     known = METHODS.get(name, method)
     if (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
         raise BlipError(f"{where}: name: {name} is that of {known.__module__}.{known.__qualname__}, expected another")
-    if not (method.__doc__ or "").strip():
+    if not (method.__doc__ or "").strip() and sys.flags.optimize < 2:  # which leaves out all docstrings
         raise BlipError(f"{where}: expected a docstring, whose first line `blip methods` prints")
     if isinstance(method.remembered, str):
         raise BlipError(f"{where}: remembered: expected a tuple of names, such as ({method.remembered!r},)")
@@ -43,13 +45,17 @@ def register(method: M) -> M:
     return method
 
 
+KEPT = (int, float, bool, complex, str, bytes, type(None), torch.device, torch.dtype, torch.Size)
+"""What a checkpoint gives back as it was, beside tensors; no subclasses of them, such as numpy's float64."""
+
+
 def _not_kept(value: Any) -> str | None:
     """The type of what in a nested value cannot be loaded back without running code; None where there is none."""
-    if isinstance(value, Mapping):
+    if type(value) in (dict, OrderedDict, Counter):
         value = [*value.keys(), *value.values()]
-    if isinstance(value, list | tuple | set):
+    if type(value) in (list, tuple, set):
         return next((kind for part in value if (kind := _not_kept(part)) is not None), None)
-    return None if isinstance(value, Tensor | int | float | str | None) else type(value).__name__
+    return None if isinstance(value, Tensor) or type(value) in KEPT else type(value).__name__
 
 
 class Method:
@@ -154,7 +160,8 @@ class Method:
         shared = self.network.shared.named_parameters()
         if lost := [name for name, p in shared if p.requires_grad and id(p) not in ids]:
             raise BlipError(
-                f"methods.{self.name}: {', '.join(lost)}: expected linear layers, convolutions and their norms alone"
+                f"methods.{self.name}: {', '.join(lost)}: expected linear layers, convolutions, and norms right after "
+                "one in an nn.Sequential, alone"
             )
 
     def state_dict(self) -> dict[str, Any]:

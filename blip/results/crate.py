@@ -253,9 +253,10 @@ def _git(*words: str) -> str:
 
 
 def _commit() -> str:
-    """The commit whose recipe is packed, with `+` where it was changed since; empty where there is none."""
+    """The commit whose recipe is packed, with `+` where it was changed since; empty where git does not know it."""
+    commit = _git("rev-parse", "--short=12", "HEAD").strip() if _git("ls-files", "--", *RECIPE) else ""
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", *RECIPE)
-    return _git("rev-parse", "--short=12", "HEAD").strip() + "+" * bool(changed)
+    return commit + "+" * bool(commit and changed)
 
 
 def _recipe() -> list[Path]:

@@ -38,7 +38,7 @@ MOST_BYTES = {"float32": 4, "int64": 8}
 class Stored(Schema):
     """A tensor in the file."""
 
-    name: str = Field(pattern=r"^[\w.-]+$")
+    name: str
     shape: list[NonNegativeInt] = Field(max_length=8)
     dtype: Literal["float32", "int64"] = "float32"
     bound: PositiveFloat | None = None
@@ -46,7 +46,7 @@ class Stored(Schema):
 
     @model_validator(mode="after")
     def _can_be_packed(self) -> "Stored":
-        if self.name == "__metadata__":
+        if self.name == "__metadata__" or not self.name.isprintable():  # nor what cannot be encoded
             raise wrong("expected another name", "name")
         if self.bound is not None and self.dtype != "float32":
             raise wrong("packed, expected float32", "dtype")
@@ -106,12 +106,14 @@ def export_run(folder: Path, out: Path) -> list[Size]:
         raise BlipError(f"{folder}: no frozen bits in {WEIGHTS}: expected a run of blip, and older ones trained again")
     if alone := [name for name in bits if f"{BOUND}{name}" not in state or name not in state]:
         raise BlipError(f"{folder / WEIGHTS}: {alone[0]}: expected its weights and range beside its frozen bits")
-    bounds = {name: float(state[f"{BOUND}{name}"]) for name in bits}
     weights = {name: value for name, value in sorted(state.items()) if not name.startswith((FROZEN_BITS, BOUND))}
     about = {name: getattr(record, name) for name in ("experiment", "method", "seed", "key")}
     try:
+        bounds = {name: float(state[f"{BOUND}{name}"]) for name in bits}
         header, payload = _packed(about, weights, bits, bounds)
-    except ValueError as error:
+    except ValidationError as error:
+        raise BlipError(f"{folder / WEIGHTS}: {first_problem(error)}") from None
+    except (ValueError, RuntimeError) as error:
         raise BlipError(f"{folder / WEIGHTS}: {error}") from None
     content = MAGIC + lzma.compress(_with_header(header, payload), preset=9)
     back = _read(content, out)

@@ -66,7 +66,7 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None, only:
     for name in names if only is None else [only]:
         with mpl.rc_context(STYLE):
             if name in groups:
-                figures = _figures_of_group(runs, groups[name], looks)
+                figures = _figures_of_group(runs, name, groups[name], looks)
             else:
                 figures = _figures_of(runs.of(name), looks, parameter)
             for kind, figure in figures.items():
@@ -96,7 +96,7 @@ def _figures_of(runs: Runs, looks: dict[str, Look], parameter: str | None) -> di
     return figures
 
 
-def _figures_of_group(runs: Runs, names: list[str], looks: dict[str, Look]) -> dict[str, Figure | None]:
+def _figures_of_group(runs: Runs, group: str, names: list[str], looks: dict[str, Look]) -> dict[str, Figure | None]:
     """Of variants of one experiment, beside the experiment as it is without."""
     varied = runs.of(*names)
     variant = varied.variants[names[0]]
@@ -107,7 +107,7 @@ def _figures_of_group(runs: Runs, names: list[str], looks: dict[str, Look]) -> d
         figures["course"] = draw_course(together, looks)
     for figure in filter(None, figures.values()):
         if varied.stand_in():
-            figure.suptitle(f"{variant.group} (stand-in data)", size=9)
+            figure.suptitle(f"{group} (stand-in data)", size=9)
     return figures
 
 
@@ -228,7 +228,7 @@ def draw_history(runs: Runs) -> Figure | None:
         linewidth=0.9,
         **_panels(runs.methods(), 1.9, 1.3),
     )
-    losses = history["valid_loss"]
+    losses = history["valid_loss"][history["valid_loss"] > 0]
     few = losses.max() < 300 * losses.min()  # powers of ten alone would be too few
     figure.axes[0].set_yscale("log")  # of all panels
     figure.axes[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if few else (1,)))

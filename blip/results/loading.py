@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,6 +104,12 @@ class Runs:
             self.selected_from or self,
         )
 
+    def only(self, keys: Collection[tuple[str, str, int]]) -> "Runs":
+        """These runs, by experiment, method and seed, as if no others had been loaded."""
+        kept = {name: t[[key in keys for key in t[KEYS].itertuples(index=False)]] for name, t in self.tables.items()}
+        records = {key: record for key, record in self.records.items() if key in keys}
+        return Runs(records, {name: table for name, table in kept.items() if len(table)})
+
     def reference(self) -> "Runs":
         """The runs that relative scores of one experiment are relative to: its own, or of a variant those of the
         experiment as it is, so that all variants are on one scale; where there are none, those of all its variants."""
@@ -125,12 +131,12 @@ class Runs:
 
     @property
     def orders(self) -> str:
-        """A sentence where the order of one experiment's tasks differs between seeds, else empty: then a task's number
-        does not stand for the same task in all runs."""
-        longest = len(self.tasks)
+        """A sentence where one experiment's tasks, or their order, differ between seeds, else empty: a task's number
+        does then not stand for the same task in all runs."""
+        longest, task = len(self.tasks), self.score.task
         orders = {names for r in self.records.values() if len(names := tuple(t.name for t in r.tasks)) == longest}
-        task = self.score.task
-        said = f"Seeds differ in their order of {task}s: {task} 1 is the first that each learned, not one and the same."
+        what = f"their order of {task}s" if len({frozenset(names) for names in orders}) == 1 else f"their {task}s"
+        said = f"Seeds differ in {what}: {task} 1 is the first that each learned, not one and the same."
         return said if len(orders) > 1 else ""
 
     def raw_scores(self) -> pd.DataFrame:
@@ -249,6 +255,24 @@ def unlike_data(runs: Runs) -> list[str]:
         for (experiment, seed), by_sum in sorted(sums.items())
         if len(by_sum) > 1
     ]
+
+
+def unlike_variants(runs: Runs, group: str) -> list[str]:
+    """A warning where runs of a group of variants learned other data than those of the experiment as it is, with the
+    same method and seed, though no setting of the data is varied."""
+    names = runs.grouped_variants()[group]
+    variant = runs.variants[names[0]]
+    if any(key.split(".")[0] == "data" for key in variant.settings):
+        return []
+    other = [
+        f"{method} seed {seed}"
+        for (experiment, method, seed), record in runs.records.items()
+        if experiment in names
+        and (whole := runs.records.get((variant.of, method, seed)))
+        and record.data
+        and whole.data not in ("", record.data)
+    ]
+    return [f"{group} has other data than {variant.of}: {', '.join(sorted(set(other)))}"] if other else []
 
 
 def _row(record: RunRecord) -> dict[str, Any]:

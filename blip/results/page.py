@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
-from pydantic import FiniteFloat, NonNegativeInt, ValidationError
+from pydantic import BaseModel, FiniteFloat, NonNegativeInt, ValidationError
 
 from blip.errors import BlipError
 from blip.files import atomic_write, read_bytes
@@ -21,14 +21,15 @@ from blip.results.markup import measured
 from blip.results.needed import needed
 from blip.results.page_sections import Beside, duration, experiment_section, group_section, links, minus
 from blip.results.page_style import HEAT_STEPS, page_colours
-from blip.schema import Schema, first_problem
+from blip.results.tables import warnings_of_group
+from blip.schema import first_problem
 
 TEMPLATES = Path(__file__).parent / "templates"
 BUNDLE = "window.vegaEmbed = vegaEmbed;"
 """What the page needs of Vega, Vega-Lite and Vega-Embed."""
 
 
-class JudgedClaim(Schema):
+class JudgedClaim(BaseModel):
     """A claim and what became of it (`blip.claims`); a number that there is not is None."""
 
     id: str
@@ -76,7 +77,8 @@ def render(runs: Runs, title: str, beside: Beside, claims: Sequence[JudgedClaim]
         for name in runs.alone()
     ]
     sections += [
-        group_section(runs.of(*names), group, palette, charts, beside) for group, names in runs.groups().items()
+        group_section(runs.of(*names), group, warnings_of_group(runs, group), palette, charts, beside)
+        for group, names in runs.groups().items()
     ]
     light, dark = page_colours(runs.methods())
     bundle, script = _bundle(), (TEMPLATES / "page.js").read_text()

@@ -95,7 +95,9 @@ def experiment_section(
     }
 
 
-def group_section(runs: Runs, group: str, palette: Palette, charts: list[Spec], beside: Beside) -> dict[str, Any]:
+def group_section(
+    runs: Runs, group: str, warnings: list[str], palette: Palette, charts: list[Spec], beside: Beside
+) -> dict[str, Any]:
     """Of experiments that differ in varied settings alone: one table, and charts where a single setting is varied."""
     frame = ablations.ablation(runs)
     table = ablations.summary(frame)
@@ -109,11 +111,12 @@ def group_section(runs: Runs, group: str, palette: Palette, charts: list[Spec], 
     drawn = variation_charts(frame, [m for m in VARIED if m in measures], palette)
     charts += drawn.values()
     numbers = range(len(charts) - len(drawn), len(charts))
+    of_seeds = "Mean ± standard deviation over n seeds" if table["n"].max() > 1 else "Of one seed"
     return {
         "name": group,
         "stand_in": runs.stand_in(),
         "about": f"{ablations.about(runs, [first, *others])}.",
-        "note": "Mean ± standard deviation over n seeds." if table["n"].max() > 1 else "Of one seed.",
+        "note": _note([of_seeds, *warnings]),
         "band": band(runs),
         "headings": [first, *others, *(ablations.MEASURES[m] for m in measures)],
         "rows": rows,

@@ -57,7 +57,7 @@ def mixed_variants(runs: Runs, group: str) -> list[str]:
     variant = runs.variants[names[0]]
     settings = _settings(runs.of(*names, variant.of))
     varied = [*map(_as_recorded, variant.settings), "name"]
-    beside = [key for key in settings["key"].unique() if not any(_within(key, other) for other in varied)]
+    beside = [key for key in settings["key"].unique() if not any(within(key, other) for other in varied)]
     return [
         f"{method} of {group} mixes {len(values)} values of {key}: {', '.join(sorted(values))}"
         for (method, key), rows in settings[settings["key"].isin(beside)].groupby(["method", "key"])
@@ -72,7 +72,7 @@ def _as_recorded(key: str) -> str:
     return ".".join([own[first], *rest[1:]] if first in own else [first, *rest])
 
 
-def _within(key: str, other: str) -> bool:
+def within(key: str, other: str) -> bool:
     """Whether one of two dotted keys is the other or below it."""
     return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
 

@@ -13,7 +13,7 @@ from blip.files import atomic_write
 from blip.results import ablations, currency
 from blip.results.comparison import best_of, compare, interquartile_means
 from blip.results.comparison_table import comparison_latex, comparison_markdown
-from blip.results.loading import REFERENCES, Runs, mixed_runs, unlike_data
+from blip.results.loading import REFERENCES, Runs, mixed_runs, unlike_data, unlike_variants
 from blip.results.markup import latex_escape, latex_table, markdown_table, plain, to_csv
 from blip.results.metrics import ALONE, run_metrics, score_name, scores_kept, summarise
 from blip.results.scenario import mixed_settings, mixed_variants, scenario, settings_by_method
@@ -277,9 +277,10 @@ def notes(runs: Runs) -> list[str]:
 
 def warnings_of_group(runs: Runs, group: str) -> list[str]:
     """What a group of variants do not share, but should: with each other, or with the experiment as it is."""
-    varied = runs.of(*runs.grouped_variants()[group])
-    found = [*mixed_settings(varied), *mixed_variants(runs, group), *mixed_runs(varied, group), *unlike_data(varied)]
-    return _warnings(found)
+    names = runs.grouped_variants()[group]
+    varied, together = runs.of(*names), runs.of(*names, runs.variants[names[0]].of)
+    data = [*unlike_data(varied), *unlike_variants(runs, group)]
+    return _warnings([*mixed_settings(varied), *mixed_variants(runs, group), *mixed_runs(together, group), *data])
 
 
 def _warnings(texts: list[str]) -> list[str]:
