@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import ROOT
 from PIL import Image
+from run_folders import sign
 from test_data import one_line
 
 pytest.importorskip("stable_baselines3")
@@ -217,6 +218,7 @@ def test_another_emulators_game_is_one_line(quick: Path, tmp_path: Path) -> None
         (row,) = csv.DictReader(file)
     row["return"] = str(float(row["return"]) + 5)
     (folder / "replays.csv").write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    sign(folder)
     with pytest.raises(BlipError, match="SpaceInvaders: played again it returns") as error:
         write_game_pictures(load_runs([tmp_path]), tmp_path / "games")
     assert "\n" not in one_line(error)
