@@ -340,6 +340,17 @@ def test_measures_of_games(tmp_path: Path) -> None:
     assert value("wrong replays", tmp_path) == 1
 
 
+def test_variants_of_games_are_on_the_scale_of_the_experiment_as_it_is(tmp_path: Path) -> None:
+    write_game_run(tmp_path / "whole", R=[[101.0], [101.0, 52.0]], random=[1.0, 2.0])
+    changed = {"config": {"variant": {"of": "atari", "settings": {"methods.blip.f_prior": 1}}}}
+    changed |= {"experiment": "atari.f_prior-1"}
+    write_game_run(tmp_path / "variant", R=[[11.0], [11.0, 7.0]], random=[1.0, 2.0], **changed)
+    for settings in ({}, {"variant.of": "atari"}):
+        needs = {"experiment": "atari.f_prior-1", "method": "blip", "settings": settings}
+        (verdict,) = judge([claim(runs=needs, measure="accuracy", at_most=11)], [tmp_path])
+        assert verdict.measured == pytest.approx(10), "of the way from chance to the best of all runs"
+
+
 def test_games_are_not_replayed_without_the_emulator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "blip.games.replay", None)
     write_game_run(tmp_path, R=[[50.0], [20.0, 90.0]], random=[10.0, 30.0])

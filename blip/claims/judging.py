@@ -61,23 +61,23 @@ class Evidence:
         self.records = {key: record for key, record in records.items() if not record.stand_in}
         self.measured = cache(self._measured)
 
-    def _measured(self, measure: str, experiment: str, keys: tuple[tuple[str, str, int], ...]) -> PerRun:
+    def _measured(self, measure: str, experiment: str, departing: frozenset[tuple[str, str, int]]) -> PerRun:
         assert self.runs is not None
-        return MEASURES[measure].of(self.runs.only(keys)).dropna()
+        return MEASURES[measure].of(self.runs.without(departing).of(experiment)).dropna()
 
     def values(self, measure: str, needs: Needs) -> "dict[int, float]":
         """The measure by seed, of the runs that a claim needs, as far as they are there and as it wants them."""
-        methods = {method for experiment, method, _ in self.records if experiment == needs.experiment}
-        kept = tuple(  # of other methods too, to which a measure may refer
-            (needs.experiment, method, seed)
-            for method in sorted(methods)
-            for seed, departures in self.departures(needs.model_copy(update={"method": method})).items()
-            if not departures
-        )
-        if not any(method == needs.method for _, method, _ in kept):
+        seeds = sorted(seed for seed, departures in self.departures(needs).items() if not departures)
+        if not seeds:
             return {}
-        of_runs = self.measured(measure, needs.experiment, kept).to_dict()
-        seeds = sorted(seed for _, method, seed in kept if method == needs.method)
+        methods = {method for experiment, method, _ in self.records if experiment == needs.experiment}
+        departing = frozenset(  # of other methods too, to which a measure may refer
+            (needs.experiment, method, seed)
+            for method in methods
+            for seed, departures in self.departures(needs.model_copy(update={"method": method})).items()
+            if departures
+        )
+        of_runs = self.measured(measure, needs.experiment, departing).to_dict()
         keys = {seed: (needs.experiment, needs.method, seed) for seed in seeds}
         return {seed: float(of_runs[key]) for seed, key in keys.items() if key in of_runs}
 

@@ -73,9 +73,8 @@ class BLIP:
         if n not in ("fan-in", "max-fan-in-outputs"):
             raise ValueError(f"n: expected 'fan-in' or 'max-fan-in-outputs', found {n!r}")
         numbers = (f_prior, weight_range, bias_range, max_bits)
-        if any(v is None or isinstance(v, str) or not 0 < v < math.inf for v in numbers) or max_bits not in range(
-            1, 25
-        ):
+        possible = all(v is not None and not isinstance(v, str) and 0 < v < math.inf for v in numbers)
+        if not possible or max_bits not in range(1, 25):
             raise ValueError("f_prior and ranges must be positive and finite, max_bits whole and between 1 and 24")
         self.max_bits = max_bits
         self.tasks = 0

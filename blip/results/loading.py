@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -104,10 +104,15 @@ class Runs:
             self.selected_from or self,
         )
 
-    def only(self, keys: Collection[tuple[str, str, int]]) -> "Runs":
-        """These runs, by experiment, method and seed, as if no others had been loaded."""
-        kept = {name: t[[key in keys for key in t[KEYS].itertuples(index=False)]] for name, t in self.tables.items()}
-        records = {key: record for key, record in self.records.items() if key in keys}
+    def without(self, keys: Set[tuple[str, str, int]]) -> "Runs":
+        """All runs but these, by experiment, method and seed, as if they had not been loaded."""
+        if not keys:
+            return self
+        kept = {
+            name: table[[key not in keys for key in table[KEYS].itertuples(index=False, name=None)]]
+            for name, table in self.tables.items()
+        }
+        records = {key: record for key, record in self.records.items() if key not in keys}
         return Runs(records, {name: table for name, table in kept.items() if len(table)})
 
     def reference(self) -> "Runs":

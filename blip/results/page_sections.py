@@ -167,7 +167,7 @@ def _about(runs: Runs) -> str:
     data = record.config.get("data")
     sources = data.get("sources", []) if isinstance(data, dict) else []
     named = [str(source.get("name")) for source in sources if isinstance(source, dict)]
-    return " ".join(filter(None, [f"{text}.", f"Data: {', '.join(named)}." if named else "", runs.orders]))
+    return f"{text}. Data: {', '.join(named)}." if named else f"{text}."
 
 
 def _rows(runs: Runs, table: pd.DataFrame) -> list[Row]:
