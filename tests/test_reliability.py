@@ -19,6 +19,7 @@ from PIL import Image
 from run_folders import write_run
 from shell import Shell, interrupt_after, refused
 
+from blip import source
 from blip.data import storage
 from blip.errors import BlipError
 from blip.files import atomic_path, atomic_write
@@ -26,7 +27,7 @@ from blip.images.image_trainer import ImageTrainer
 from blip.plan import check_settings
 from blip.results import load_runs, write_tables
 from blip.results.markup import to_csv
-from blip.runs import provenance, train
+from blip.runs import train
 from blip.training.checkpoint import Checkpoint
 
 # Checkpoints
@@ -189,17 +190,16 @@ def test_devices_and_links_stay_what_they_are(tmp_path: Path) -> None:
 def test_a_commit_of_a_project_around_the_package_is_not_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = tmp_path / "blip" / "runs" / "provenance.py"
-    module.parent.mkdir(parents=True)
-    module.touch()
+    (tmp_path / "blip").mkdir()
+    (tmp_path / "blip" / "source.py").touch()
     git = ["git", "-C", str(tmp_path), "-c", "user.name=x", "-c", "user.email=x@x"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
-    monkeypatch.setattr(provenance, "__file__", str(module))
-    assert provenance.present_commit().startswith("version ")
+    monkeypatch.setattr(source, "REPOSITORY", tmp_path)
+    assert source.present_commit().startswith("version ")
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
-    assert len(provenance.present_commit()) == 12
+    assert len(source.present_commit()) == 12
 
 
 def test_two_files_of_one_process_are_written_side_by_side(tmp_path: Path) -> None:

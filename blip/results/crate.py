@@ -5,7 +5,6 @@ Where the workflow made the folder it is a Workflow Run RO-Crate, otherwise a Pr
 """
 
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from blip.files import atomic_folder, sha256
 from blip.record import RECORD, WEIGHTS, RunRecord, changed_files, read_record
 from blip.results.loading import find_runs, load_runs
 from blip.results.needed import needed
+from blip.source import REPOSITORY, commit_of, git
 
 PROCESS, WORKFLOW = "https://w3id.org/ro/wfrun/process/0.5", "https://w3id.org/ro/wfrun/workflow/0.5"
 WORKFLOW_CRATE = "https://w3id.org/workflowhub/workflow-ro-crate/1.0"
@@ -36,7 +36,6 @@ HOMES = {
 """Of software that runs name."""
 SHOWN = ("index.html", "tables", "figures", "games", "claims")
 """What of a results folder comes along beside its runs."""
-REPOSITORY = Path(__file__).parents[2]
 RECIPE = ("Snakefile", "workflow", "config")
 """The workflow and its configuration, in a clone of the repository."""
 TYPES = {
@@ -231,7 +230,9 @@ class _Crate:
             REPOSITORY / "workflow/Snakefile", "recipe/workflow/Snakefile", main=True, lang="snakemake"
         )
         workflow["name"] = "From raw data to tables and figures"
-        workflow["version"] = _commit() or ", ".join(sorted({made.commit for made in self.made}))
+        workflow["version"] = commit_of(REPOSITORY, *RECIPE, untracked=False) or ", ".join(
+            sorted({made.commit for made in self.made})
+        )
         workflow["encodingFormat"], workflow["sha256"] = "text/plain", sha256(REPOSITORY / "workflow/Snakefile")
         workflow["conformsTo"] = {"@id": BIOSCHEMAS}
         workflow["hasPart"] = [file for file in recipe if file.id != workflow.id]
@@ -244,25 +245,10 @@ class _Crate:
         return action
 
 
-def _git(*words: str) -> str:
-    """What git says of the repository; nothing where it knows none."""
-    try:
-        return subprocess.run(["git", "-C", REPOSITORY, *words], capture_output=True, text=True, check=True).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return ""
-
-
-def _commit() -> str:
-    """The commit whose recipe is packed, with `+` where it was changed since; empty where git does not know it."""
-    commit = _git("rev-parse", "--short=12", "HEAD").strip() if _git("ls-files", "--", *RECIPE) else ""
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *RECIPE)
-    return commit + "+" * bool(commit and changed)
-
-
 def _recipe() -> list[Path]:
     """The files of the workflow and its configuration, but documentation; in a clone those that are under version
     control."""
-    if tracked := _git("ls-files", "-z", "--", *RECIPE):
+    if tracked := git(REPOSITORY, "ls-files", "-z", "--", *RECIPE):
         found = [REPOSITORY / name for name in tracked.split("\0") if name]
     else:
         found = [path for name in RECIPE for path in (REPOSITORY / name, *(REPOSITORY / name).rglob("*"))]

@@ -3,7 +3,6 @@
 import platform
 import re
 import resource
-import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib import metadata
@@ -45,19 +44,3 @@ def _peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-
-
-def present_commit() -> str:
-    """The commit of the source tree, with `+` where it was changed; the package's version where there is none."""
-    here = Path(__file__).parents[1]
-
-    def git(*words: str) -> str:
-        command = ["git", "-C", str(here), *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", "--", __file__)  # not a project's that the package is installed within
-        commit, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "--", str(here))
-    except (OSError, subprocess.CalledProcessError):
-        return f"version {metadata.version('blip-continual')}"
-    return commit + "+" * bool(changed)

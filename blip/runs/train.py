@@ -28,8 +28,9 @@ from blip.record import (
     run_folder,
     write_run,
 )
-from blip.runs.provenance import present_commit, provenance
+from blip.runs.provenance import provenance
 from blip.runs.score_text import score_table
+from blip.source import present_commit
 from blip.training.checkpoint import Checkpoint
 from blip.training.loop import Trainer
 from blip.training.products import AUTO, DEFAULT, choose, computed_by
