@@ -1258,6 +1258,7 @@ def test_what_a_method_keeps_is_counted_in_bytes(name: str) -> None:
         ({"name": "../x"}, "name: expected letters"),
         ({}, "name: expected letters, digits, -, _ and ., found None"),
         ({"name": "mine", "__doc__": None}, "expected a docstring"),
+        ({"name": "mine", "after_tasks": print}, "after_tasks: expected after_task, which is called"),
         ({"name": "mine", "remembered": "old"}, "remembered: expected a tuple of names, such as ('old',)"),
         (
             {"name": "mine", "tables": (Table(name="of-mine", about="", columns={"a": NUMBER}),)},

@@ -5,6 +5,7 @@ import sys
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from difflib import get_close_matches
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -38,11 +39,19 @@ def register(method: M) -> M:
         raise BlipError(f"{where}: expected a docstring, whose first line `blip methods` prints")
     if isinstance(method.remembered, str):
         raise BlipError(f"{where}: remembered: expected a tuple of names, such as ({method.remembered!r},)")
+    for attribute in _public(method) - (hooks := _public(Method)):
+        if meant := get_close_matches(attribute, hooks, n=1, cutoff=0.8):
+            raise BlipError(f"{where}: {attribute}: expected {meant[0]}, which is called, or a name unlike it")
     for table in method.tables:
         if next(iter(table.columns), "") != "task_learned":
             raise BlipError(f"{where}: tables: {table.name}: expected task_learned as the first column")
     METHODS[name] = method
     return method
+
+
+def _public(kind: type) -> set[str]:
+    """What a class itself says, by names without an underscore at the front."""
+    return {name for name in vars(kind) if not name.startswith("_")}
 
 
 KEPT = (int, float, bool, complex, str, bytes, type(None), torch.device, torch.dtype, torch.Size)
