@@ -88,4 +88,5 @@ def renamed(runs: Runs, old: str, new: str) -> Runs:
     return Runs(
         {(record.experiment, record.method, record.seed): record for record in records},
         {key: name(table) for key, table in runs.tables.items()},
+        {},
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from blip.errors import BlipError
-from blip.record import changed_files, read_record
-from blip.results.loading import KEYS, Runs, find_runs, load_runs
+from blip.record import changed_files
+from blip.results.loading import KEYS, Runs, load_runs
 
 ALLOWED = 1.0
 """Largest move of an anchor, in units of B·2^-k of the k before (paper, section 3.4)."""
@@ -21,11 +21,9 @@ def audit(paths: Iterable[Path | str]) -> pd.DataFrame:
     cannot be loaded (`load_runs`), none freezes bits, or one that does has no record of its moves in some task and
     layer.
     """
-    paths = list(paths)
-    folders = find_runs(paths)
-    runs = load_runs(folders or paths)
-    for folder in folders:
-        if changed := changed_files(folder, read_record(folder), []):  # weights too, where they are there
+    runs = load_runs(paths)
+    for key, folder in runs.folders.items():
+        if changed := changed_files(folder, runs.records[key], []):  # weights too, where they are there
             raise BlipError(f"{folder}: {', '.join(changed)}")
     if "bits" not in runs.tables:
         raise BlipError("no run freezes bits: expected runs of blip")

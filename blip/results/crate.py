@@ -12,8 +12,8 @@ from urllib.parse import quote
 
 from blip.errors import BlipError
 from blip.files import atomic_folder, sha256
-from blip.record import RECORD, WEIGHTS, RunRecord, changed_files, read_record
-from blip.results.loading import find_runs, load_runs
+from blip.record import RECORD, WEIGHTS, RunRecord, changed_files
+from blip.results.loading import load_runs
 from blip.results.needed import needed
 from blip.source import REPOSITORY, commit_of, git
 
@@ -59,13 +59,10 @@ def write_crate(results: Path, out: Path, *, author: str | None = None, weights:
     same bytes. Raises BlipError where there is no finished run, one is not as it was written, or is there twice, `out`
     holds something, or the package that writes it is missing.
     """
-    folders = find_runs([results])
-    if not folders:
-        raise BlipError(f"{results}: no finished runs, expected a results folder with {RECORD} in it")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise BlipError(f"{out}: expected a folder that is not there yet, or is empty")
-    load_runs(folders)
-    records = {folder: read_record(folder) for folder in folders}
+    loaded = load_runs([results])
+    records = {folder: loaded.records[key] for key, folder in loaded.folders.items()}
     for folder, record in records.items() if weights else ():
         if changed := changed_files(folder, record, []):
             raise BlipError(f"{folder}: {', '.join(changed)}")

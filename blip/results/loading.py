@@ -46,6 +46,8 @@ class Runs:
     """What each run says of itself, by experiment, method and seed."""
     tables: dict[str, pd.DataFrame]
     """What was measured, by name of the table; each has the columns that its runs say."""
+    folders: dict[tuple[str, str, int], Path]
+    """Where each of them was loaded from."""
     selected_from: "Runs | None" = None
     """All that were loaded, where these are only some of them."""
 
@@ -101,6 +103,7 @@ class Runs:
         return Runs(
             {key: record for key, record in self.records.items() if record.experiment in experiments},
             {name: table for name, table in selected.items() if len(table)},
+            self.folders,
             self.selected_from or self,
         )
 
@@ -113,7 +116,7 @@ class Runs:
             for name, table in self.tables.items()
         }
         records = {key: record for key, record in self.records.items() if key not in keys}
-        return Runs(records, {name: table for name, table in kept.items() if len(table)})
+        return Runs(records, {name: table for name, table in kept.items() if len(table)}, self.folders)
 
     def reference(self) -> "Runs":
         """The runs that relative scores of one experiment are relative to: its own, or of a variant those of the
@@ -212,7 +215,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
     tables: dict[str, dict[tuple[Any, ...], pd.DataFrame]] = {}
     scores: dict[str, Score] = {}
     records: dict[tuple[str, str, int], RunRecord] = {}
-    seen: dict[tuple[Any, ...], Path] = {}
+    seen: dict[tuple[str, str, int], Path] = {}
     varied: dict[str, dict[str, Any]] = {}
     for folder in folders:
         record = read_record(folder)
@@ -234,7 +237,7 @@ def load_runs(paths: Iterable[Path | str]) -> Runs:
         if changed := unlike_written(folder, record, [table.file for table in record.tables]):
             raise BlipError(f"{folder}: {', '.join(changed)}: expected what its run wrote ({RECORD} has the checksums)")
     long = {name: pd.concat(t, names=[*KEYS, "row"]).droplevel("row").reset_index() for name, t in tables.items()}
-    return Runs(records, long)
+    return Runs(records, long, seen)
 
 
 def mixed_runs(runs: Runs, group: str = "") -> list[str]:
