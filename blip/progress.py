@@ -13,15 +13,15 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress:
-    """Counts epochs, or other units, of a run of `tasks` tasks of `epochs` each; a task that ends early skips the rest.
+    """Counts epochs, or other units, up to `total`; a task that ends early skips the rest of its own.
 
     `left` is what the time left is: `at most`, or `about`.
     """
 
-    def __init__(self, title: str, tasks: int, epochs: int, *, unit: str = "epoch", left: str = "at most") -> None:
-        self.title, self.tasks, self.epochs, self.left = title, tasks, epochs, left
+    def __init__(self, title: str, total: int, *, unit: str = "epoch", left: str = "at most") -> None:
+        self.title, self.total, self.left = title, total, left
         self.terminal = sys.stderr.isatty()
-        self._bar = tqdm(desc=title, total=tasks * epochs, unit=unit, disable=not self.terminal, smoothing=0.1)
+        self._bar = tqdm(desc=title, total=total, unit=unit, disable=not self.terminal, smoothing=0.1)
         self._start, self._last_line = time.monotonic(), time.monotonic()
         self._first: int | None = None
 
@@ -42,7 +42,7 @@ class Progress:
         if now - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = now
             rate = (now - self._start) / (done - self._first)
-            left = rate * (self.tasks * self.epochs - done) / 60
+            left = rate * (self.total - done) / 60
             self.say(f"{text}, {self.left} {left:.0f} min left")
 
     def say(self, text: str) -> None:
@@ -53,7 +53,7 @@ class Progress:
 
 def counted(items: Iterable[Item], title: str, total: int, unit: str) -> Iterator[Item]:
     """The items, with a bar that counts them on a terminal, and now and then a line elsewhere."""
-    with Progress(title, 1, total, unit=unit, left="about") as progress:
+    with Progress(title, total, unit=unit, left="about") as progress:
         for done, item in enumerate(items, 1):
             yield item
             progress.advance(done, f"{done} of {total} {unit}s")

@@ -133,6 +133,11 @@ def short_value(value: Any) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", text).strip("_")
 
 
+def are_numbers(values: Iterable[Any]) -> bool:
+    """Whether all of a setting's values are numbers, which have an order and a place on an axis."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
 class TaskRecord(Schema):
     """A task that was learned."""
 

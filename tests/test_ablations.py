@@ -36,7 +36,7 @@ def test_the_table_has_a_row_for_each_run_in_the_order_of_values(varied: Path) -
     runs = load_runs([varied])
     group = runs.groups()["digits5.f_prior"]
     assert len(group) == 10
-    assert runs.alone() == ["digits5"]
+    assert runs.ungrouped() == ["digits5"]
     frame = ablation(runs.of(*group))
     assert frame["methods.blip.f_prior"].is_monotonic_increasing
     assert frame["seed"].tolist() == [0, 1] * 10

@@ -525,6 +525,15 @@ def test_tasks_together_are_normalised_and_labelled_each_as_alone(zoo: Path) -> 
             assert labels.tolist() == torch.cat([labels for _, labels in batches]).tolist()
 
 
+def test_a_sample_has_each_example_at_most_once() -> None:
+    images, scale = torch.zeros(7, 1, 2, 2, dtype=torch.uint8), torch.ones(1, 1, 1)
+    examples = Examples(images, torch.arange(7), scale, scale)
+    drawn = examples.sample(4, torch.Generator().manual_seed(1))
+    assert len(set(drawn.tolist())) == len(drawn) == 4
+    assert sorted(examples.sample(100, torch.Generator().manual_seed(1)).tolist()) == list(range(7))
+    assert not torch.equal(drawn, examples.sample(4, torch.Generator().manual_seed(2)))
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_batches_by_task_hold_one_task_each(shuffle: bool) -> None:
     parts = [

@@ -148,7 +148,7 @@ def test_a_policy_is_the_network() -> None:
     with torch.no_grad():
         logits = network(frames / 255.0, 0)
         torch.testing.assert_close(policy.get_distribution(frames).distribution.logits, F.log_softmax(logits, 1))
-        torch.testing.assert_close(policy.predict_values(frames).squeeze(1), network.value(frames / 255.0, 0))
+        torch.testing.assert_close(policy.predict_values(frames), network.critics[0](network.features(frames / 255.0)))
 
 
 def test_bfloat16_is_near() -> None:

@@ -19,7 +19,7 @@ from blip.config import load_experiment
 from blip.core.fisher import batch_gradient_fisher
 from blip.core.penalties import QuadraticPenalty
 from blip.data import Examples
-from blip.errors import BlipError
+from blip.errors import BlipError, DivergedError
 from blip.methods import METHODS, Method, register
 from blip.networks import AlexNetConfig, AnyNetworkConfig, MLPConfig, MultiHeadNetwork, ResNet18Config, build_network
 from blip.record import INDEX, NUMBER, Table
@@ -1245,6 +1245,19 @@ def test_what_a_method_keeps_is_counted_in_bytes(name: str) -> None:
     else:
         assert kept[0] > 0
         assert (kept[0] == kept[1]) == (name != "imm-mode"), "which keeps a head, and heads differ in size here"
+
+
+def test_numbers_that_training_left_are_told_from_a_network_that_was_changed() -> None:
+    """The first may be other settings' business, and a search for them goes on; the second is a mistake."""
+    method = make("blip")
+    train(method, 0, data := examples("mlp", 0))
+    nn.init.zeros_(method.network.heads[0].weight)
+    with pytest.raises(DivergedError, match="the Fisher information is zero everywhere"):
+        method.after_task(0, data)
+    layer = method.network.shared.get_submodule("1")
+    layer.weight = nn.Parameter(torch.zeros_like(layer.weight))
+    with pytest.raises(ValueError, match=r"1\.weight was replaced since BLIP was built"):
+        method.after_task(0, data)
 
 
 # Methods of one's own

@@ -1,4 +1,7 @@
-"""What must hold before BLIP changes anything; each function raises ValueError, one line that says what does not."""
+"""What must hold before BLIP changes anything; each function raises ValueError, one line that says what does not.
+
+Where training is to blame for it, not the call, that is DegenerateError.
+"""
 
 import math
 from collections.abc import Collection, Mapping
@@ -8,6 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from blip.core.layers import Covered, layer_parameters, other_parameters
+
+
+class DegenerateError(ValueError):
+    """Training left weights, or a Fisher information of them, that nothing can be kept by: not finite, or zero."""
+
 
 Ranges = Mapping[str, tuple[Tensor, Tensor] | tuple[float, float]]
 
@@ -50,7 +58,7 @@ def check_weights(
     for name, parameter in parameters.items():
         low, high = ranges[name]
         if not bool(torch.isfinite(parameter).all()):
-            raise ValueError(f"{name} has values that are not finite")
+            raise DegenerateError(f"{name} has values that are not finite")
         slack = bounds[name] * (0.5**max_bits + 2**-22)
         if not bool(((parameter >= low - slack) & (parameter <= high + slack)).all()):
             raise ValueError(
@@ -64,15 +72,17 @@ def check_fisher(fisher: Mapping[str, Tensor], parameters: Mapping[str, nn.Param
         if name not in fisher or fisher[name].shape != parameter.shape:
             raise ValueError(f"fisher has no tensor of shape {tuple(parameter.shape)} for {name}")
         if not bool((torch.isfinite(fisher[name]) & (fisher[name] >= 0)).all()):
-            raise ValueError(f"the Fisher information of {name} is negative or not finite")
+            raise DegenerateError(f"the Fisher information of {name} is negative or not finite")
     if not any(bool(fisher[name].any()) for name in parameters):
-        raise ValueError("the Fisher information is zero everywhere: nothing would be kept of this task")
+        raise DegenerateError("the Fisher information is zero everywhere: nothing would be kept of this task")
 
 
 def check_average(name: str, gain: Tensor, running: Tensor) -> None:
     """The next running average, and the gain in bits, are numbers that float32 has."""
     if not bool((torch.isfinite(gain) & torch.isfinite(running)).all()):
-        raise ValueError(f"the Fisher information of {name} is too large: its average or gain overflows in float32")
+        raise DegenerateError(
+            f"the Fisher information of {name} is too large: its average or gain overflows in float32"
+        )
 
 
 def check_state(

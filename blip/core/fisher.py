@@ -141,11 +141,10 @@ def batch_gradient_fisher(
     network: nn.Module,
     logits: Callable[[Tensor], Tensor],
     batches: Iterable[tuple[Tensor, Tensor]],
-    scale: float = 20.0,
 ) -> dict[str, Tensor]:
     """What the published EWC and IMM take for the Fisher information of every parameter of `network`.
 
-    `scale` · mean over batches of the squared gradient of the batch's mean loss, for the true labels, in the mode that
+    20 · mean over batches of the squared gradient of the batch's mean loss, for the true labels, in the mode that
     the network is in: as published in training mode (dropout on). Not an estimate of the Fisher information proper: it
     depends on the batch size, and λ of the published baselines holds for it alone.
     """
@@ -159,7 +158,7 @@ def batch_gradient_fisher(
             if gradient is not None:
                 fisher[name].addcmul_(gradient, gradient)
         count += 1
-    return {name: value.mul_(scale / count) for name, value in fisher.items()}
+    return {name: value.mul_(20 / count) for name, value in fisher.items()}
 
 
 _Calls: TypeAlias = dict[Layer, list[tuple[Tensor, GradientEdge]]]

@@ -98,6 +98,10 @@ class Examples:
             order = torch.cat(batches)
         return torch.split(upload(order, self.labels.device), [len(batch) for batch in batches])
 
+    def sample(self, size: int, shuffle: torch.Generator) -> Tensor:
+        """Indices of so many examples, or of all where there are fewer, drawn without replacement, on the device."""
+        return upload(torch.randperm(len(self), generator=shuffle)[:size], self.labels.device)
+
     def batches(
         self, size: int, shuffle: torch.Generator | None = None, *, batch_statistics: bool = False
     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import nn
 
 from blip.networks import MultiHeadNetwork
 from blip.schema import Schema
@@ -49,11 +49,6 @@ class ActorCriticNetwork(MultiHeadNetwork):
         self.critics = nn.ModuleList(nn.Linear(width, 1) for _ in actions)
         self.heads.apply(_orthogonal(0.01))
         self.critics.apply(_orthogonal(1.0))
-
-    def value(self, x: Tensor, task: int) -> Tensor:
-        """Value of each state in game `task`: (n, frames, height, width) to (n,)."""
-        value: Tensor = self.critics[task](self.features(x))
-        return value.squeeze(1)
 
 
 def _orthogonal(gain: float) -> Callable[[nn.Module], None]:

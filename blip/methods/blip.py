@@ -7,6 +7,7 @@ import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from blip.core.checks import DegenerateError
 from blip.core.fisher import diagonal_fisher
 from blip.core.formulas import anchor_moves
 from blip.core.freezing import BLIP
@@ -110,7 +111,7 @@ class BitPreserving(Method):
     def after_task(self, task: int, train: Examples) -> None:
         settings = self.settings
         used = settings.fisher_batches * settings.fisher_batch_size
-        index = train.indices(used, generator(self.seed, "fisher", task))[0]
+        index = train.sample(used, generator(self.seed, "fisher", task))
         # Where batches normalise themselves their size makes a difference, so it is not what suits the device.
         together = self.network.batch_statistics
         parts = of_several(index, settings.fisher_batch_size) if together else torch.split(index, train.batch_size)
@@ -127,7 +128,7 @@ class BitPreserving(Method):
         bits = dict(self.blip.bits)
         try:
             self.blip.consolidate(fisher)
-        except ValueError as error:
+        except DegenerateError as error:
             raise DivergedError(
                 f"task {task}: {error}; expected a network that learns: try a smaller methods.blip.f_prior (now "
                 f"{settings.f_prior:g}), which freezes more, or a lower learning rate"

@@ -105,7 +105,7 @@ class EWC(Method):
         return {name: value / self.settings.fisher_batch_size for name, value in fisher.items()}
 
     def _one_per_class(self, task: int, train: Examples) -> Iterator[tuple[Tensor, Tensor]]:
-        order = train.indices(len(train), generator(self.seed, "fisher", task))[0]
+        order = train.sample(len(train), generator(self.seed, "fisher", task))
         labels = train.labels[order]
         first = (labels == torch.unique(labels)[:, None]).int().argmax(1)
         yield train.batch(order[first])

@@ -85,7 +85,7 @@ class GPM(Method):
     @torch.no_grad()
     def after_task(self, task: int, train: Examples) -> None:
         settings = self.settings
-        index = train.indices(max(settings.images), generator(self.seed, "gpm images", task))[0]
+        index = train.sample(max(settings.images), generator(self.seed, "gpm images", task))
         self.network.eval()
         with inputs_of(self.layers) as inputs:
             self.network(train.batch(index)[0], task)

@@ -9,8 +9,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from blip.record import short_key, short_value
-from blip.results.ablations import ablation, is_number, settings_of
+from blip.record import are_numbers, short_key, short_value
+from blip.results.ablations import ablation, settings_of
 from blip.results.loading import Runs, method_order
 from blip.results.metrics import run_metrics, score_name
 from blip.results.style import CAPTION, MARKERS, Look, draw_spread, percent
@@ -78,7 +78,7 @@ def _levels(beside: Runs | None, frame: pd.DataFrame) -> pd.DataFrame:
 def _axis(ax: Axes, values: "pd.Series[Any]") -> dict[str, float]:
     """Put a setting's values on the axis: their places, by the text of each."""
     ordered = {short_value(value): value for value in values}
-    if not is_number(values):
+    if not are_numbers(values):
         size = 8 if max(map(len, ordered)) * len(ordered) < 40 else 6
         ax.set_xticks(range(len(ordered)), list(ordered), size=size, rotation=0 if size == 8 else 60)
         ax.set_xlim(-0.5, len(ordered) - 0.5)
@@ -112,7 +112,7 @@ def _draw(
     by_place = part.assign(place=part[key].map(lambda value: places[short_value(value)])).groupby("place")[measure]
     if not by_place.count().any():
         return
-    if is_number(part[key]):
+    if are_numbers(part[key]):
         draw_spread(ax, by_place, **style, markersize=4, markeredgewidth=0, label=name)
     else:  # values without an order: nothing lies between two of them
         mean = by_place.mean()

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from blip.record import short_key, short_value
+from blip.record import are_numbers, short_key, short_value
 from blip.results.loading import KEYS, Runs, method_order
 from blip.results.markup import markdown_table, plain
 from blip.results.metrics import run_metrics, score_name
@@ -46,14 +46,9 @@ def columns_of(settings: Iterable[str]) -> dict[str, str]:
     return {key: name if taken.count(name) == 1 else key for key, name in short.items()}
 
 
-def is_number(values: Iterable[Any]) -> bool:
-    """Whether all of a setting's values are numbers, which can be put on an axis."""
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
 def _ranks(values: "pd.Series[Any]") -> "pd.Series[int]":
     """Numbers by their size, everything else by its text."""
-    key: Callable[[Any], Any] = float if is_number(values) else short_value
+    key: Callable[[Any], Any] = float if are_numbers(values) else short_value
     order = sorted({key(value) for value in values})
     return values.map(lambda value: order.index(key(value)))
 

@@ -8,9 +8,9 @@ and k bits; what they take written so is counted too, exactly, but not compresse
 
 import pandas as pd
 
-from blip.results.loading import KEYS, Runs
+from blip.results.loading import JOINT, KEYS, SINGLE_TASK, Runs
 from blip.results.markup import markdown_table, plain
-from blip.results.metrics import ALONE, UNCOUNTED, score_name, seen_scores
+from blip.results.metrics import score_name, seen_scores
 
 WEIGHT = 32
 """Bits of a number as it is computed with."""
@@ -25,7 +25,7 @@ def bits_needed(runs: Runs) -> pd.DataFrame:
     and the initial one, which the seed gives, too.
     """
     scores = seen_scores(runs)
-    scores = scores[scores["method"] != UNCOUNTED]
+    scores = scores[scores["method"] != JOINT]
     if "memory" not in runs.tables:
         return pd.DataFrame(columns=[*KEYS, "task_learned", "score", "weights", "method_bits", "needed", "frozen"])
     frame = scores.merge(runs.tables["memory"], on=[*KEYS, "task_learned"])
@@ -33,7 +33,7 @@ def bits_needed(runs: Runs) -> pd.DataFrame:
     heads = [sum(by[: t + 1]) for by, t in zip(frame["numbers_by_task"], frame["task_learned"], strict=True)]
     frame["weights"] = WEIGHT * (frame["shared_numbers"] + heads)
     earlier = frame["task_learned"] / (frame["task_learned"] + 2)  # of as many networks, all of one size
-    frame["method_bits"] = 8 * frame["bytes"] * earlier.where(frame["method"] == ALONE, 1)
+    frame["method_bits"] = 8 * frame["bytes"] * earlier.where(frame["method"] == SINGLE_TASK, 1)
     frame["needed"] = frame["weights"] + frame["method_bits"]
     frame = frame.merge(_saved(runs), "left", on=[*KEYS, "task_learned"])
     frame["frozen"] = frame["weights"] - frame["saved"]
@@ -52,7 +52,7 @@ def _saved(runs: Runs) -> pd.DataFrame:
 
 def left_out(runs: Runs) -> str:
     """A sentence on the method that is not there; empty where no run is of it."""
-    return f" Without {UNCOUNTED}, which keeps all images." if UNCOUNTED in runs.methods() else ""
+    return f" Without {JOINT}, which keeps all images." if JOINT in runs.methods() else ""
 
 
 def spread(needed: pd.DataFrame) -> pd.DataFrame:

@@ -58,7 +58,7 @@ def write_figures(runs: Runs, out_dir: Path, parameter: str | None = None, only:
         some = ", ".join(known[:5]) or "none, no method traced any"
         raise BlipError(f"parameter {parameter!r}: expected a traced layer:index, such as {some}")
     groups = runs.groups()
-    names = [*runs.alone(), *groups]
+    names = [*runs.ungrouped(), *groups]
     if only is not None and only not in names:
         raise BlipError(f"--only {only}: expected one of {', '.join(names)}")
     looks = method_looks(runs.methods())

@@ -18,7 +18,8 @@ from blip.record import COST, RECORD, RunRecord, Score, Table, Variant, read_rec
 from blip.results.matrix import score_matrix
 
 KEYS = ["experiment", "method", "seed"]
-REFERENCES = ("single-task", "joint")
+SINGLE_TASK, JOINT = "single-task", "joint"
+REFERENCES = (SINGLE_TASK, JOINT)
 """Methods that do not learn continually: what a task gives without the others, and with all of them at once."""
 METHOD_ORDER = (
     *("blip", "ewc", "imm-mode", "lwf", "si", "mas", "hat", "packnet", "gpm"),
@@ -88,7 +89,7 @@ class Runs:
             for (group, of, *keys), names in groups.items()
         }
 
-    def alone(self) -> list[str]:
+    def ungrouped(self) -> list[str]:
         """The experiments in no group: a table and figures are of each, or of a group."""
         grouped = {name for names in self.groups().values() for name in names}
         return [name for name in self.experiments() if name not in grouped]
@@ -338,7 +339,7 @@ def _check_scores(folder: Path, record: RunRecord, tables: dict[str, dict[tuple[
 def _read_table(file: Path, table: Table) -> pd.DataFrame:
     """One CSV file of a run: its columns, with their types."""
     expected = f"{file}: expected the columns {', '.join(table.columns)}"
-    types = {name: "str" if column.type == "str" else column.type for name, column in table.columns.items()}
+    types = {name: column.type for name, column in table.columns.items()}
     try:
         frame = pd.read_csv(regular(file), dtype=types)
     except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors

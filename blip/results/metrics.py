@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from blip.results.loading import KEYS, Runs
+from blip.results.loading import JOINT, KEYS, SINGLE_TASK, Runs
 from blip.results.matrix import (
     as_matrix,
     average,
@@ -12,11 +12,6 @@ from blip.results.matrix import (
     just_learned,
 )
 from blip.results.statistics import bootstrap_interval
-
-ALONE = "single-task"
-"""The method that learns each task as if there were no other."""
-UNCOUNTED = "joint"
-"""The method that keeps the images of all tasks, which nobody counts: what it needs is not 0, but not known."""
 
 
 def capacity(bits: pd.DataFrame) -> "pd.Series[float]":
@@ -151,7 +146,8 @@ def run_metrics(runs: Runs) -> pd.DataFrame:
             "learning_acc": just_learned(R),
             "plasticity": plasticity[key],
             "capacity": frozen.get((*key, len(R) - 1), float("nan")),
-            "memory_mb": float("nan") if key[1] == UNCOUNTED else kept.get(key, float("nan")) / 1e6,
+            # Joint training keeps all images, which nobody counts: what it needs is not 0, but not known.
+            "memory_mb": float("nan") if key[1] == JOINT else kept.get(key, float("nan")) / 1e6,
             "minutes": seconds[key] / 60,
             "peak_memory_mb": memory[key],
         }
@@ -174,7 +170,7 @@ def summarise(metrics: pd.DataFrame) -> pd.DataFrame:
 def _plasticity(runs: Runs) -> "pd.Series[float]":
     """Of each run beside one of single-task with its seed: mean difference of the share just after learning a task."""
     learned = newest_scores(normalised_scores(runs))
-    alone = learned[learned["method"] == ALONE].drop(columns="method")
+    alone = learned[learned["method"] == SINGLE_TASK].drop(columns="method")
     both = learned.merge(alone, "left", on=["experiment", "seed", "task"], suffixes=("", "_alone"))
     result: pd.Series[float] = (both["score"] - both["score_alone"]).groupby([both[key] for key in KEYS]).mean()
     return result

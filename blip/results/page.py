@@ -74,7 +74,7 @@ def render(runs: Runs, title: str, beside: Beside, claims: Sequence[JudgedClaim]
     compared = compare(runs)
     sections = [
         experiment_section(runs.of(name), compared[compared["experiment"] == name], palette, charts, beside)
-        for name in runs.alone()
+        for name in runs.ungrouped()
     ]
     sections += [
         group_section(runs.of(*names), group, warnings_of_group(runs, group), palette, charts, beside)
@@ -118,7 +118,7 @@ def facts(runs: Runs) -> list[tuple[str, list[str]]]:
     hardware = [f"{p.gpu or p.cpu}, {p.threads} CPU thread{'s' * (p.threads > 1)}" for p in made]
     kinds = {"real": "real data", "stand-in": "stand-in data"}
     return [
-        ("Experiments", [*runs.alone(), *runs.groups()]),
+        ("Experiments", [*runs.ungrouped(), *runs.groups()]),
         ("Methods", runs.methods()),
         ("Seeds", [_ranges(runs.runs["seed"])]),
         ("Runs", [str(len(records))]),

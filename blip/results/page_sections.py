@@ -80,7 +80,7 @@ def experiment_section(
         "note": _note([legend(table), *notes(runs)]),
         "methods": [(method, palette.samples[method]) for method in methods],
         "headings": headings(runs, table),
-        "rows": _rows(runs, table),
+        "rows": _rows(table),
         "score": score_name(runs),
         "task": score.task,
         "tasks": runs.tasks,
@@ -170,7 +170,7 @@ def _about(runs: Runs) -> str:
     return f"{text}. Data: {', '.join(named)}." if named else f"{text}."
 
 
-def _rows(runs: Runs, table: pd.DataFrame) -> list[Row]:
+def _rows(table: pd.DataFrame) -> list[Row]:
     """The table, with the signs of numbers as they are typeset."""
     columns = shown_columns(table)
     rows = []

@@ -13,9 +13,9 @@ from blip.files import atomic_write
 from blip.results import ablations, currency
 from blip.results.comparison import best_of, compare, interquartile_means
 from blip.results.comparison_table import comparison_latex, comparison_markdown
-from blip.results.loading import REFERENCES, Runs, mixed_runs, unlike_data, unlike_variants
+from blip.results.loading import REFERENCES, SINGLE_TASK, Runs, mixed_runs, unlike_data, unlike_variants
 from blip.results.markup import latex_escape, latex_table, markdown_table, plain, to_csv
-from blip.results.metrics import ALONE, run_metrics, score_name, scores_kept, summarise
+from blip.results.metrics import run_metrics, score_name, scores_kept, summarise
 from blip.results.scenario import mixed_settings, mixed_variants, scenario, settings_by_method
 from blip.results.statistics import SEEDS_OF_INTERVAL
 
@@ -92,7 +92,7 @@ def write_tables(runs: Runs, out_dir: Path) -> str:
     frames = {"scores": scores, "metrics": metrics, "summary": summarise(metrics)}
     files = {out_dir / f"{name}.csv": to_csv(frame) for name, frame in frames.items()}
     sections = []
-    for experiment in runs.alone():
+    for experiment in runs.ungrouped():
         selected = runs.of(experiment)
         table = method_table(selected)
         sections.append(markdown(selected, table))
@@ -289,9 +289,9 @@ def _warnings(texts: list[str]) -> list[str]:
 
 def _of_fewer_seeds(seeds: dict[str, set[int]]) -> list[str]:
     """Over which seeds plasticity is, where they are not all of a method's."""
-    alone = seeds.get(ALONE, set())
+    alone = seeds.get(SINGLE_TASK, set())
     fewer = [f"{method} {len(s & alone)}" for method, s in seeds.items() if s - alone and s & alone]
-    return [f"Plasticity is over the seeds of {ALONE} alone: {', '.join(fewer)}"] if fewer else []
+    return [f"Plasticity is over the seeds of {SINGLE_TASK} alone: {', '.join(fewer)}"] if fewer else []
 
 
 def _too_few(seeds: "pd.Series[int]") -> list[str]:

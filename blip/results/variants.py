@@ -8,6 +8,7 @@ import pandas as pd
 
 from blip.errors import BlipError
 from blip.files import atomic_write
+from blip.results.comparison import COMPARED
 from blip.results.loading import Runs, method_order
 from blip.results.markup import markdown_table, p_phrase, plain, points, to_csv
 from blip.results.metrics import run_metrics
@@ -15,7 +16,6 @@ from blip.results.statistics import holm, paired
 from blip.results.tables import warnings_of_group
 
 SHOWN = {"acc": "ACC %", "bwt": "BWT %", "bwt_published": "BWT (published ÷T) %", "forgetting": "forgetting %"}
-COMPARED = ("acc", "forgetting")
 GUIDE = """\
 Means over n seeds in percent; in the last columns differences to the row without a variant above, of runs with the same
 seed, in points [95 % t interval], and p of Student's paired test, Holm-corrected within an experiment.

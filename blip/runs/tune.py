@@ -12,9 +12,8 @@ from blip.config import Tuning, load_experiment, load_trial
 from blip.errors import BlipError, DivergedError
 from blip.experiment import Experiment
 from blip.files import atomic_write, csv_text
-from blip.record import tuned_table
+from blip.record import are_numbers, tuned_table
 from blip.results import load_runs, run_metrics
-from blip.results.ablations import is_number
 from blip.runs.train import Training, train_run
 
 
@@ -55,7 +54,7 @@ def at_the_edge(grid: Mapping[str, list[Any]], best: Mapping[str, Any]) -> list[
     return [
         key
         for key, values in grid.items()
-        if len(values) > 2 and is_number(values) and best[key] in (min(values), max(values))
+        if len(values) > 2 and are_numbers(values) and best[key] in (min(values), max(values))
     ]
 
 

@@ -77,7 +77,7 @@ class Trainer(ABC):
     def run(self, title: str) -> None:
         """Learn all tasks, from the checkpoint on where there is one."""
         saved, learning = self.checkpoint.load(self.device), None
-        with Progress(title, len(self.names), self.units, unit=self.unit, left=self.left) as progress:
+        with Progress(title, len(self.names) * self.units, unit=self.unit, left=self.left) as progress:
             self.method.state_dict()  # what it cannot remember is told now, and not hours later
             if saved:
                 with self.checkpoint.restoring():
