@@ -215,10 +215,12 @@ def test_a_page_of_a_method_quotes_its_verified_numbers() -> None:
 def test_the_readmes_numbers_are_those_of_the_page() -> None:
     tables = dict(assemble.tables((ROOT / "README.md").read_text()))
     (_, _, *shown), page = tables["Verified"], (ROOT / "docs" / "verified.md").read_text()
-    rows = [tuple(assemble._cells(row))[:3] for _, table in assemble.tables(page) for row in table]
+    rows = {(title, *assemble._cells(row)[:3]) for title, table in assemble.tables(page) for row in table}
     assert len(shown) > 10
     for row in shown:
-        assert tuple(assemble._cells(row)) in rows, f"README.md: {row} is not in docs/verified.md"
+        benchmark, *cells = assemble._cells(row)[:4]
+        of_benchmark = [of[1:] for of in rows if of[0].casefold().startswith(benchmark.casefold())]
+        assert tuple(cells) in of_benchmark, f"README.md: {row} is not in docs/verified.md"
 
 
 def test_the_readmes_picture_is_of_the_recorded_runs(tmp_path: Path) -> None:
