@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from blip.config import load_experiment, published
 from blip.data import Examples, load_sequence, prepare_experiment
-from blip.errors import BlipError
+from blip.errors import BlipError, DivergedError
 from blip.images.image_trainer import ImageTrainer
 from blip.methods import METHODS
 from blip.networks import MultiHeadNetwork
@@ -182,13 +182,14 @@ def test_batch_norm_statistics_are_those_of_the_first_task(method: str, tiny: Pa
         seen.append(statistics())
 
     trainer.method.after_task = spy  # type: ignore[method-assign]
-    before, fixed = statistics(), method not in ("single-task", "joint")
+    before, fixed = statistics(), method not in ("single-task", "joint", "packnet")
     trainer.run("test")
     assert len(seen) == 4
     for name, value in before.items():
         assert not torch.equal(value, seen[0][name]), "the first task moves them"
         first = [torch.equal(seen[0][name], later[name]) for later in seen]
-        assert first == [True, True, fixed, fixed], "nothing does afterwards, but where there is nothing to forget"
+        retrained = method == "packnet"  # whose statistics are each task's own
+        assert first == [True, not retrained, fixed, fixed], "nothing does afterwards, but where nothing is forgotten"
 
 
 def test_single_task_is_tested_with_the_network_of_each_task(tiny: Path, tmp_path: Path) -> None:
@@ -295,6 +296,36 @@ def test_a_loss_that_is_not_finite_stops_the_run_in_one_line(tiny: Path, tmp_pat
         trainer.run("test")
     assert "\n" not in str(caught.value)
     assert not trainer.tables["accuracy"]
+
+
+def test_weights_that_a_task_ends_with_must_give_a_finite_loss(tiny: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny, "packnet", tmp_path / "c", methods__packnet__retrain_lr=1e30)
+    with pytest.raises(DivergedError, match=r"task 0: learned, but then its loss is nan.*methods\.packnet"):
+        trainer.run("test")
+    assert not trainer.tables["accuracy"]
+
+
+def test_an_image_alone_is_refused_where_batches_normalise_themselves(tiny: Path, tmp_path: Path) -> None:
+    network = {"name": "alexnet", "mul": 0.1, "hidden": [8, 8], "batch_norm": True}
+    normed: dict[str, Any] = {"network": network, "data__sources__0__pad_to": 16}
+    make_trainer(tiny, "sgd", tmp_path, **normed, training__batch_size=2)
+    make_trainer(tiny, "sgd", tmp_path, training__batch_size=1)
+    expected = r"training\.batch_size, or the images of a task: expected at least 2"
+    with pytest.raises(BlipError, match=expected):
+        make_trainer(tiny, "sgd", tmp_path, **normed, training__batch_size=1)
+    with pytest.raises(BlipError, match=expected):
+        make_trainer(tiny, "sgd", tmp_path, **normed, data__validation=0.002)
+    with pytest.raises(BlipError, match=r"methods\.gpm\.images: expected 2 or more"):
+        make_trainer(tiny, "gpm", tmp_path, **normed, methods__gpm__images=[1])
+
+
+@pytest.mark.parametrize(("method", "settings"), [("blip", {}), ("ewc", {"methods__ewc__fisher": "exact"})])
+def test_a_task_of_one_class_is_refused_before_it_trains(
+    method: str, settings: dict[str, Any], tiny: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BlipError, match=rf"methods\.{method}: expected two classes or more in each task"):
+        make_trainer(tiny, method, tmp_path, data__sources__0__classes_per_task=1, **settings)
+    make_trainer(tiny, "ewc", tmp_path, data__sources__0__classes_per_task=1)
 
 
 def test_everything_measured_is_there(tiny: Path, tmp_path: Path) -> None:

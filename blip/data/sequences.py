@@ -158,6 +158,12 @@ class TaskSequence:
         return self._tasks[0][0].shape
 
     @property
+    def fewest(self) -> int:
+        """Images of the smallest part of any task."""
+        parts = [(i.train, i.valid, i.test) for _, i in self._tasks]
+        return min(len(part) for of_task in parts for part in of_task if part is not None)
+
+    @property
     def names(self) -> list[str]:
         return [plan.name for plan, _ in self._tasks]
 

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from blip.data import Examples, TaskSequence
-from blip.errors import DivergedError
+from blip.errors import BlipError, DivergedError
 from blip.networks import copied
 from blip.progress import Progress
 from blip.record import COUNT, INDEX, LOSS, NUMBER, SHARE, Row, Table
@@ -73,6 +73,10 @@ class ImageTrainer(Trainer):
     def __init__(self, config: TrainingConfig, sequence: TaskSequence, setup: Setup) -> None:
         self.config, self.sequence = config, sequence
         super().__init__(setup, config.epochs)
+        if self.network.batch_statistics and min(config.batch_size, sequence.fewest) < 2:
+            raise BlipError(
+                "training.batch_size, or the images of a task: expected at least 2 where batches normalise themselves"
+            )
         self.best_loss = math.inf
         self.best_weights = copied(self.network.state_dict())
         # Where oneDNN wants them: a tenth less time.
@@ -130,6 +134,11 @@ class ImageTrainer(Trainer):
             test = self.sequence.test(t)
             with self._timed("evaluate"), self.method.as_seen_by(t):
                 loss, accuracy = self.evaluate(test, t)
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"task {self.task}: learned, but then its loss is {loss}: expected a finite number: try other "
+                    f"settings of methods.{self.method.name}"
+                )
             self._record(ACCURACY, self.task, t, accuracy, loss, len(test))
             accuracies.append(accuracy)
         mean = sum(accuracies) / len(accuracies)

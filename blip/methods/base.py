@@ -173,6 +173,11 @@ class Method:
                 "one in an nn.Sequential, alone"
             )
 
+    def expect_choices(self) -> None:
+        """Raises BlipError where a task has one class: its prediction says nothing, so it has no Fisher information."""
+        if min(self.network.outputs) < 2:
+            raise BlipError(f"methods.{self.name}: expected two classes or more in each task, found one")
+
     def state_dict(self) -> dict[str, Any]:
         """What the method remembers. Raises BlipError where a checkpoint could not give it back."""
         if lacking := [name for name in self.remembered if not hasattr(self, name)]:

@@ -81,6 +81,7 @@ class BitPreserving(Method):
 
     def __init__(self, network: MultiHeadNetwork, settings: "BitPreserving.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
+        self.expect_choices()
         self.blip = BLIP(
             network.shared,
             settings.f_prior,

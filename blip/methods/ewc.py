@@ -39,7 +39,7 @@ class EWC(Method):
         fisher_batch_size: PositiveInt = 32
         """The published Fisher squares batch gradients, so λ belongs to a batch size: that of training."""
         fisher_batches: PositiveInt | None = None
-        """At most so many; all of the task's data where left out."""
+        """At most so many; all of the task's data where left out. `one per class` is one batch in any case."""
         fisher: Literal["batch gradients", "sampled", "exact", "empirical", "one per class"] = "batch gradients"
         """`sampled`: for labels drawn from the prediction. What is published for games, squared
         gradients of batches of n such labels, is the Fisher information proper / n in the mean: here it is computed.
@@ -52,6 +52,8 @@ class EWC(Method):
 
     def __init__(self, network: MultiHeadNetwork, settings: "EWC.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
+        if settings.fisher != "batch gradients":
+            self.expect_choices()
         self.parameters = dict(network.shared.named_parameters())
         self.fisher: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}

@@ -43,6 +43,8 @@ class GPM(Method):
 
     def __init__(self, network: MultiHeadNetwork, settings: "GPM.Settings", seed: int) -> None:
         super().__init__(network, settings, seed)
+        if network.batch_statistics and max(settings.images) < 2:
+            raise BlipError("methods.gpm.images: expected 2 or more of them where batches normalise themselves")
         last = len(network.outputs) - 1
         if max(settings.threshold) + last * settings.threshold_step >= 1:
             raise BlipError(

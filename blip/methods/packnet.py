@@ -24,17 +24,18 @@ class PackNet(Method):
     """PackNet (Mallya and Lazebnik, 2018): train all free weights, keep the largest, retrain these; the rest is free.
 
     A task uses its own weights and those of earlier tasks, layer by layer; freed ones are 0 until the next task trains.
-    The last task keeps all that are left. Biases and batch-norm's parameters are learned in the first task alone.
+    The last task keeps all that are left. Biases and batch-norm's parameters are those of the first task, its running
+    statistics each task's own.
     """
 
     name = "packnet"
+    version = 2
     supervised = True
-    remembered = ("owner",)
+    remembered = ("owner", "statistics")
 
     class Settings(Schema):
         keep: float | None = Field(default=None, gt=0, le=1)
-        """Share of each layer's free weights that a task keeps (the authors: 0.25 to 0.5). None: equal parts for all
-        tasks, which the paper does not have."""
+        """Share of a layer's free weights that a task keeps (the authors: 0.25 to 0.5). None: 1 / (the tasks left)."""
         retrain_epochs: NonNegativeInt = 5
         """Of plain SGD on the weights that are kept."""
         retrain_lr: PositiveFloat = 0.01
@@ -49,6 +50,8 @@ class PackNet(Method):
         self.weights = {name: weight for name, weight in network.weights.items() if weight.requires_grad}
         self.owner = {name: torch.full_like(p, FREE, dtype=torch.uint8) for name, p in self.weights.items()}
         """The task that each weight belongs to."""
+        self.statistics: list[dict[str, Tensor]] = []
+        """Batch-norm's, of each task that is learned."""
         self.trainable: dict[str, Tensor] = {}
         """1 where a weight may move, else 0."""
 
@@ -58,6 +61,7 @@ class PackNet(Method):
         self._let_train(FREE)
 
     def _let_train(self, owner: int) -> None:
+        self.network.statistics_frozen = False
         self.trainable = {name: (owners == owner).to(self.weights[name]) for name, owners in self.owner.items()}
 
     @torch.no_grad()
@@ -76,6 +80,7 @@ class PackNet(Method):
             weight.data[free & ~kept] = 0
         if keep < 1:
             self._retrain(task, train)
+        self.statistics.append(copied(dict(self.network.shared.named_buffers())))
 
     def _retrain(self, task: int, train: Examples) -> None:
         settings, network = self.settings, self.network
@@ -96,16 +101,14 @@ class PackNet(Method):
 
     @contextmanager
     def as_seen_by(self, task: int) -> Iterator[None]:
-        present = copied(self.weights)
-        learned = any(bool((owner == task).any()) for owner in self.owner.values())
-        for name, weight in self.weights.items():
-            if learned:  # or it is the present one, which uses all
-                weight.data[self.owner[name] > task] = 0
+        present = copied((shared := self.network.shared).state_dict())
+        if task < len(self.statistics):  # or it is the present one, which uses all
+            own = {f"{name}.weight": weight * (self.owner[name] <= task) for name, weight in self.weights.items()}
+            shared.load_state_dict(own | self.statistics[task], strict=False)
         try:
             yield
         finally:
-            for name, weight in self.weights.items():
-                weight.data.copy_(present[name])
+            shared.load_state_dict(present)
 
 
 def largest(weight: Tensor, free: Tensor, share: float) -> Tensor:
