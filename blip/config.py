@@ -148,7 +148,7 @@ class SuiteEntry(Schema):
 
     config: Path
     """The experiment file, relative to the suite's."""
-    methods: Annotated[list[str], AfterValidator(_each_once)] | None = None
+    methods: Annotated[list[str], AfterValidator(_each_once), Field(min_length=1)] | None = None
     """Of those that the experiment names; all where left out."""
     seeds: Seeds | None = None
     set: dict[str, Any] = Field(default_factory=dict)

@@ -70,7 +70,7 @@ class Experiment(Schema):
     """Whether the data stand in for others; says so wherever a result shows."""
     variant: Variant | None = later(None)
     """Where it is one of several in which settings are varied: set by `vary` of a suite and `--vary`, not in files."""
-    methods: dict[str, SerializeAsAny[Schema]]
+    methods: dict[str, SerializeAsAny[Schema]] = Field(min_length=1)
     resources: Resources = Resources()
 
     @field_validator("methods", mode="before")

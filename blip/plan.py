@@ -248,6 +248,10 @@ class Plan:
         """Of mini-ImageNet."""
         return [str(self.prepared / "miniimagenet" / name) for name in FILES]
 
+    def has_pickles(self) -> bool:
+        """Whether those of mini-ImageNet are complete."""
+        return all(Path(file).is_file() for file in self.pickle_files())
+
     def raw_counts(self) -> list[str]:
         """What mini-ImageNet's raw images are expected to be, as command-line arguments."""
         if "miniimagenet" not in self.datasets:

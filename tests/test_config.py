@@ -125,7 +125,12 @@ def test_published_experiments_have_the_published_values(name: str) -> None:
         ("classes_per_task: 5", "classes_per_task: 5, permutations: 2", "data.sources.0", "not both"),
         ("classes_per_task: 5", "channels: 2", "data.sources.0.channels", "1 or 3 (found 2)"),
         ("classes_per_task: 5", "side: 9", "data.sources.0", "pad_to makes"),
-        ("classes_per_task: 5", "mean: [0.1, 0.2]", "data.sources.0", "mean: expected one number, or three"),
+        (
+            "classes_per_task: 5",
+            "mean: [0.1, 0.2]",
+            "data.sources.0",
+            "mean: expected one number, or one for each of 1",
+        ),
         ("classes_per_task: 5", "mean: [1.5]", "data.sources.0.mean.0", "less than or equal to 1"),
         ("classes_per_task: 5", "raw_classes: 5", "data.sources.0", "for miniimagenet alone"),
         ("name: digits", "name: svhn, channels: 1", "data.sources.0", "svhn is in colour"),

@@ -9,8 +9,9 @@ import pytest
 from conftest import ROOT
 
 from blip.cli import main
-from blip.data.croissant import croissant_path, write_croissant
+from blip.data.croissant import write_croissant
 from blip.data.sources import read_digits
+from blip.data.storage import croissant_path
 from blip.errors import BlipError
 
 EXPERIMENT = str(ROOT / "config/experiments/digits5.yaml")

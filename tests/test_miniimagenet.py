@@ -21,7 +21,8 @@ from test_sources import Malicious
 
 from blip.data import DataConfig, SourceConfig, load_sequence, prepare_dataset, prepare_experiment, storage
 from blip.data import miniimagenet as mini
-from blip.data.raw import read_source
+from blip.data.folders import MARKER
+from blip.data.raw import raw_identity, read_source
 from blip.errors import BlipError
 from blip.files import sha256
 
@@ -270,10 +271,17 @@ def test_pickles_of_the_published_script_are_read_too(tmp_path: Path) -> None:
     folder.mkdir()
     for name in ("train.pkl", "test.pkl"):
         (folder / name).write_bytes(pickle.dumps({"images": images, "labels": [0, 0, 1, 1, 2, 2]}, 3))
-    data = read_source(SourceConfig(name="miniimagenet"), tmp_path, tmp_path / "prepared")
+    source = SourceConfig(name="miniimagenet", raw_classes=3, raw_images_per_class=4)
+    data = read_source(source, tmp_path, tmp_path / "prepared")
     np.testing.assert_array_equal(data.train_images.transpose(0, 2, 3, 1), images)
     assert data.classes == ("0", "1", "2")
     assert not (tmp_path / "prepared").exists()
+    for wrong, said in (
+        ({}, "100 classes of miniimagenet, found 3"),
+        ({"raw_classes": 3}, "0: expected 600 images, .* 4"),
+    ):
+        with pytest.raises(BlipError, match=said):
+            read_source(SourceConfig(name="miniimagenet", **wrong), tmp_path, tmp_path / "prepared")
 
 
 @pytest.mark.parametrize(
@@ -282,6 +290,8 @@ def test_pickles_of_the_published_script_are_read_too(tmp_path: Path) -> None:
         (b"", "refused: damaged"),
         (pickle.dumps([]), "expected a dict of images and labels"),
         (pickle.dumps({"images": [], "labels": []}), "as many labels (int) as images"),
+        (pickle.dumps({"images": 5, "labels": [0]}), "expected a list of images"),
+        (pickle.dumps({"images": [1, 2], "labels": [[0], [1, 2]]}), "expected a list of images"),
         (pickle.dumps({"images": [np.zeros((2, 2, 3), np.uint8)], "labels": [0, 1]}), "as many labels"),
         (pickle.dumps({"images": [np.zeros((2, 2, 3), np.uint8)], "labels": ["a"]}), "as many labels"),
         (pickle.dumps({"images": [np.zeros((2, 2), np.uint8)], "labels": [0]}), "image 0: expected an array"),
@@ -325,6 +335,27 @@ def test_raw_images_are_not_needed_once_the_pickles_are_there(raw: Path, tmp_pat
     (raw / "MI_raw").rename(raw / "gone")
     _, again = storage.read_dataset(prepare_dataset(SOURCE, raw, tmp_path))
     assert again.content == first.content
+
+
+def test_pickles_of_generated_images_say_so_without_these(raw: Path, tmp_path: Path) -> None:
+    (raw / MARKER).touch()
+    prepare_dataset(SOURCE, raw, tmp_path / "prepared").unlink()
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    _, record = storage.read_dataset(prepare_dataset(SOURCE, other, tmp_path / "prepared"))
+    assert record.stand_in
+    (raw / MARKER).unlink()
+    (raw / "MI_raw" / "n0").rename(raw / "MI_raw" / "real")
+    _, record = storage.read_dataset(prepare_dataset(SOURCE, raw, tmp_path / "prepared"))
+    assert not record.stand_in
+
+
+def test_files_beside_the_images_make_no_other_raw_data(raw: Path) -> None:
+    before = raw_identity(SOURCE, raw)
+    (raw / "MI_raw" / "n0" / "Thumbs.db").touch()
+    assert raw_identity(SOURCE, raw) == before
+    (raw / "MI_raw" / "n0" / "12.png").touch()
+    assert raw_identity(SOURCE, raw) != before
 
 
 def test_loading_reads_each_file_once_however_many_tasks_there_are(

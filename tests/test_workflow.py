@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import ROOT, TINY
+from PIL import Image
 from snakemake.cli import main as snakemake_main
 
 from blip.methods import METHODS
@@ -173,6 +174,38 @@ def test_a_suite_runs_and_reruns_exactly_what_a_change_touches(clone: Path) -> N
     tiny.write_text(TINY.replace("lr: 0.1", "lr: 0.2"))
     jobs = planned(snakemake(clone, *small, "-n")[1])
     assert jobs["train_tiny_ewc"] == jobs["train_tiny_blip"] == 1
+
+
+def test_pickles_outlive_the_raw_images_that_they_are_made_of(clone: Path) -> None:
+    """Gigabytes, of hours of work: neither a mistyped raw folder nor one of other images may take them."""
+    for raw, classes in (("raw", 2), ("other", 3)):
+        for name in range(classes):
+            (clone / raw / "MI_raw" / f"n{name}").mkdir(parents=True)
+            for image in range(6):
+                Image.new("RGB", (84, 84), (image, 0, 0)).save(clone / raw / "MI_raw" / f"n{name}" / f"{image}.png")
+    source = "{name: miniimagenet, classes_per_task: 1, raw_classes: 2, raw_images_per_class: 6}"
+    (clone / "mini.yaml").write_text(TINY.replace("{name: digits, classes_per_task: 5}", source))
+    (clone / "minis.yaml").write_text(SUITE.replace("tiny.yaml", "mini.yaml"))
+    target = clone / "prepared" / "miniimagenet.safetensors"
+
+    def prepare(raw: str, *more: str) -> tuple[int, str]:
+        return snakemake(
+            clone, *more, str(target), "--config", "suite=minis.yaml", f"raw={raw}", f"data={target.parent}"
+        )
+
+    assert prepare("raw")[0] == 0
+    pickles = target.parent / "miniimagenet" / "train.pkl"
+    made = pickles.read_bytes()
+    assert planned(prepare("raw", "-n")[1]) == {}
+    (clone / "raw" / "MI_raw").touch()  # newer than what was made of it
+    assert prepare("raw")[0] == 0
+    assert planned(prepare("raw", "-n")[1]) == {}, "made again, so newer"
+    assert planned(prepare("nowhere", "-n")[1]) == {}, "nothing is wanted of it"
+    status, output = prepare("other")
+    assert status == 1
+    assert "expected 2 classes, found 3" in output
+    assert pickles.read_bytes() == made
+    assert target.exists()
 
 
 def test_short_runs_share_a_job_and_only_a_new_one_is_trained(clone: Path) -> None:

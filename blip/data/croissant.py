@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from blip.data.storage import read_dataset
+from blip.data.storage import croissant_path, read_dataset
 from blip.files import atomic_write, sha256
 
 VERSION = "http://mlcommons.org/croissant/1.0"
@@ -30,11 +30,6 @@ CONTEXT: dict[str, Any] = {
     )
 }
 """What Croissant 1.0 asks every description to begin with."""
-
-
-def croissant_path(path: Path) -> Path:
-    """Of the description of a data set's file."""
-    return path.with_suffix(".croissant.json")
 
 
 def write_croissant(path: Path) -> Path:

@@ -69,9 +69,10 @@ class SourceConfig(Schema):
             raise ValueError("either classes_per_task or permutations, not both")
         if (self.raw_classes or self.raw_images_per_class) and self.name != "miniimagenet":
             raise ValueError("raw_classes and raw_images_per_class are for miniimagenet alone")
+        channels = self.channels or (3 if self.folder is not None else SOURCES[self.name].channels)
         for key, values in (("mean", self.mean), ("std", self.std)):
-            if values is not None and len(values) not in (1, 3):
-                raise ValueError(f"{key}: expected one number, or three for colour")
+            if values is not None and len(values) not in (1, channels):
+                raise ValueError(f"{key}: expected one number, or one for each of {channels} channels")
         return self
 
 

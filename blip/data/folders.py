@@ -15,6 +15,8 @@ from blip.files import is_text, matching, regular
 from blip.progress import counted
 
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
+MARKER = "STAND-IN"
+"""A folder with this file holds no real data: what is prepared from it, or from a folder in it, says so."""
 WINDOW = 256
 """Most images that are decoded ahead."""
 
@@ -105,16 +107,22 @@ def _listed(folder: Path) -> list[Path]:
         raise BlipError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
-def file_identity(folder: Path, pattern: str, *, images: bool = False) -> str | None:
-    """A short name for the files below a folder, or its images alone, by their names and sizes; None where there are
-    none.
+def stands_in(folder: Path) -> bool:
+    """Whether a folder is marked as one of generated images, or is in one that is."""
+    return any((above / MARKER).exists() for above in (folder, *folder.absolute().parents))
 
-    Raises BlipError where a folder cannot be read: what cannot be seen is not another set of files.
+
+def file_identity(folder: Path, pattern: str) -> str | None:
+    """A short name for the files below a folder that match a pattern, by their names and sizes; None without any.
+
+    Of a pattern that ends in `*` images alone count. Raises BlipError where a folder cannot be read: what cannot be
+    seen is not another set of files.
     """
     if not folder.is_dir():
         return None
     try:
-        files = [path for path in matching(folder, pattern) if path.is_file() and (not images or is_image(path.name))]
+        matched = [path for path in matching(folder, pattern) if path.is_file()]
+        files = [path for path in matched if is_image(path.name) or not pattern.endswith("*")]
         sizes = sorted(f"{path.relative_to(folder)} {path.stat().st_size}" for path in files)
     except OSError as error:
         raise BlipError(f"{error.filename}: cannot be read: {error.strerror}") from None

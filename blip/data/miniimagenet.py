@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from blip.data.dataset import Dataset, Images
-from blip.data.folders import decode_image, in_parallel, is_image, resize_image
+from blip.data.folders import MARKER, decode_image, in_parallel, is_image, resize_image, stands_in
 from blip.data.pickles import dump_images, load_plain
 from blip.errors import BlipError
 from blip.files import atomic_path, atomic_write, csv_text, make_folder, matching, regular, sha256
@@ -107,6 +107,10 @@ def build_pickles(
         manifest = _manifest(parts, list(images.files))
         if not _complete(out, manifest):
             make_folder(out)
+            if stands_in(images.where):
+                atomic_write(out / MARKER, f"Made of the generated images in {images.where.name}.\n")
+            else:
+                (out / MARKER).unlink(missing_ok=True)
             (out / CHECKSUMS).unlink(missing_ok=True)
             with atomic_path(out / PICKLES[0]) as train, atomic_path(out / PICKLES[1]) as test:
                 _write_pickle(train, images, parts["train"], "mini-ImageNet train.pkl")
@@ -212,7 +216,10 @@ def _read_pickle(path: Path) -> tuple[Images, Any]:
             raise BlipError(f"{path}: refused: {error}") from None
     if not isinstance(content, dict) or not {"images", "labels"} <= content.keys():
         raise BlipError(f"{path}: expected a dict of images and labels")
-    images, labels = content.pop("images"), np.asarray(content["labels"])
+    try:
+        images, labels = list(content.pop("images")), np.asarray(content["labels"])
+    except (TypeError, ValueError):
+        raise BlipError(f"{path}: expected a list of images, and one of as many labels (int)") from None
     if labels.ndim != 1 or labels.dtype.kind not in "ui" or not 0 < len(labels) == len(images):
         raise BlipError(f"{path}: expected as many labels (int) as images")
     resized = np.empty((len(images), 3, SIDE, SIDE), np.uint8)

@@ -1,17 +1,23 @@
 """notMNIST (letters A to J) as the published experiments had it: a zip of two pickles."""
 
+import io
 import pickle
+import shutil
+import sys
+import urllib.request
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from blip.data.dataset import Dataset, Images, Labels
 from blip.data.download import downloading
 from blip.data.pickles import load_plain
 from blip.errors import BlipError
+from blip.files import atomic_write
 
 URL = "https://github.com/nkundiushuti/notmnist_convert/raw/master/notmnist.zip"
 PICKLES = {"train": "notmnist_train.pkl", "test": "notmnist_test.pkl"}
@@ -34,10 +40,20 @@ def read_notmnist(raw: Path) -> Dataset:
 def _download(raw: Path) -> Path:
     by_hand = f"put notmnist.zip into {raw}, or images into {raw}/notmnist/train/<class>/ and test/<class>/"
     with downloading(raw, "notMNIST", by_hand):
-        from torchvision.datasets.utils import download_url
-
-        download_url(URL, raw, "notmnist.zip")
+        content = _fetched(URL)
+    atomic_write(raw / "notmnist.zip", content)  # there is no checksum by which half a file could be told
     return raw / "notmnist.zip"
+
+
+def _fetched(url: str) -> bytes:
+    """What is at an address, with progress on a terminal."""
+    content = io.BytesIO()
+    with urllib.request.urlopen(url, timeout=60) as response:
+        total = int(response.headers.get("Content-Length") or 0) or None
+        quiet = not sys.stderr.isatty()
+        with tqdm.wrapattr(response, "read", total=total, desc=url.rpartition("/")[2], disable=quiet) as stream:
+            shutil.copyfileobj(stream, content)
+    return content.getvalue()
 
 
 def _read_part(path: Path, name: str) -> tuple[Images, Labels]:
@@ -53,7 +69,9 @@ def _read_part(path: Path, name: str) -> tuple[Images, Labels]:
                     raise BlipError(f"{where}: missing")
                 with archive.open(members[0]) as member:
                     content = load_plain(member)
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError) as error:
+    except zipfile.BadZipFile as error:
+        raise BlipError(f"{path}: damaged zip file: {error}: delete it, and it is fetched again") from None
+    except (OSError, EOFError, RuntimeError, zlib.error, pickle.UnpicklingError) as error:
         raise BlipError(f"{where}: {error}") from None
     return _checked(content, where)
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from blip.data.dataset import DatasetRecord
 from blip.data.description import DataConfig, SourceConfig
-from blip.data.raw import raw_identity, read_source
+from blip.data.raw import is_stand_in, raw_identity, read_source
 from blip.data.splits import Split, make_split, split_path
-from blip.data.stand_in import MARKER
 from blip.data.storage import dataset_path, read_dataset, write_dataset
 from blip.errors import BlipError
 from blip.files import atomic_write, read_bytes
@@ -21,7 +20,7 @@ def prepare_dataset(source: SourceConfig, raw: Path, prepared: Path) -> Path:
         mean=data.mean,
         std=data.std,
         folder=source.folder_name,
-        stand_in=source.reads_raw and (raw / MARKER).exists(),
+        stand_in=is_stand_in(source, raw, prepared),
         raw=raw_identity(source, raw),
     )
     write_dataset(path, data.tensors(), record)

@@ -3,11 +3,14 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from blip.data import miniimagenet
 from blip.data.dataset import Dataset
 from blip.data.description import SourceConfig
-from blip.data.folders import file_identity, read_image_folder
+from blip.data.folders import file_identity, read_image_folder, stands_in
 from blip.data.sources import SOURCES
+from blip.errors import BlipError
 
 
 def is_present(source: SourceConfig, raw: Path) -> bool:
@@ -35,11 +38,19 @@ def prepare_pickles(source: SourceConfig, raw: Path, prepared: Path) -> list[Pat
     )
 
 
+def is_stand_in(source: SourceConfig, raw: Path, prepared: Path) -> bool:
+    """Whether what `read_source` reads only stands in for the real images."""
+    pickles = needs_pickles(source, raw)
+    place = _class_folders(source, raw) or (prepared / "miniimagenet" if pickles else raw)
+    return source.reads_raw and stands_in(place)
+
+
 def read_source(source: SourceConfig, raw: Path, prepared: Path) -> Dataset:
     """The data set of a source, from its raw files in `raw`.
 
     A built-in source comes first from class folders of images, <raw>/<name>/{train,test}/<class>/…, where they are
-    there, then from its published files. Files made on the way lie below `prepared`.
+    there, then from its published files. Files made on the way lie below `prepared`. Raises BlipError where a built-in
+    source does not have its classes.
     """
     folder = _class_folders(source, raw)
     if source.folder is not None:
@@ -56,7 +67,24 @@ def read_source(source: SourceConfig, raw: Path, prepared: Path) -> Dataset:
         data, where = miniimagenet.read_pickles(pickles), str(pickles)
     else:
         data = builtin.read(raw)
-    return (replace(data, mean=builtin.mean, std=builtin.std) if builtin.mean else data).check(where)
+    whole = (replace(data, mean=builtin.mean, std=builtin.std) if builtin.mean else data).check(where)
+    _check_counts(source, whole, where)
+    return whole
+
+
+def _check_counts(source: SourceConfig, data: Dataset, where: str) -> None:
+    """Raise BlipError where a built-in source has not the classes, or mini-ImageNet not the images, that it should."""
+    classes = source.raw_classes or SOURCES[source.name].classes
+    if len(data.classes) != classes:
+        raise BlipError(
+            f"{where}: expected the {classes} classes of {source.name}, found {len(data.classes)}: name images of your "
+            "own as a `folder`"
+        )
+    counts = np.bincount(data.train_labels) + np.bincount(data.test_labels)
+    images = source.raw_images_per_class or miniimagenet.IMAGES_PER_CLASS
+    if source.name == "miniimagenet" and (wrong := np.flatnonzero(counts != images)).size:
+        name, found = data.classes[wrong[0]], counts[wrong[0]]
+        raise BlipError(f"{where}: class {name}: expected {images} images, found {found}")
 
 
 def raw_identity(source: SourceConfig, raw: Path) -> str | None:
@@ -66,7 +94,7 @@ def raw_identity(source: SourceConfig, raw: Path) -> str | None:
     """
     folder = _class_folders(source, raw)
     if folder is not None:
-        return file_identity(folder, "t*/*/*", images=True)
+        return file_identity(folder, "t*/*/*")
     if not SOURCES[source.name].present(raw):
         return None
     unverified = SOURCES[source.name].unverified(raw)

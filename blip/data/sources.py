@@ -20,6 +20,7 @@ from blip.data.idx import FASHION_MNIST, MNIST
 class Source:
     """A built-in data set: its images, how to read its published files, and whether these are there already."""
 
+    classes: int
     side: int
     channels: int
     mean: tuple[float, ...]
@@ -121,24 +122,24 @@ def _miniimagenet(raw: Path) -> tuple[Path, str] | None:
 CIFAR = ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255))
 
 SOURCES: dict[str, Source] = {
-    "digits": Source(8, 1, (), (), read_digits, lambda raw: True),
-    "mnist": Source(28, 1, (0.1307,), (0.3081,), MNIST.read, MNIST.are_in),
-    "fashion-mnist": Source(28, 1, (0.2860,), (0.3530,), FASHION_MNIST.read, FASHION_MNIST.are_in),
+    "digits": Source(10, 8, 1, (), (), read_digits, lambda raw: True),
+    "mnist": Source(10, 28, 1, (0.1307,), (0.3081,), MNIST.read, MNIST.are_in),
+    "fashion-mnist": Source(10, 28, 1, (0.2860,), (0.3530,), FASHION_MNIST.read, FASHION_MNIST.are_in),
     "notmnist": Source(
-        *(28, 1, (0.4254,), (0.4501,)),
+        *(10, 28, 1, (0.4254,), (0.4501,)),
         notmnist.read_notmnist,
         lambda raw: notmnist.find_notmnist(raw) is not None,
         lambda raw: _published(notmnist.find_notmnist(raw), "notmnist_*.pkl"),
     ),
-    "cifar10": Source(32, 3, *CIFAR, partial(read_cifar, "cifar10"), partial(cifar_is_present, "cifar10")),
-    "cifar100": Source(32, 3, *CIFAR, partial(read_cifar, "cifar100"), partial(cifar_is_present, "cifar100")),
+    "cifar10": Source(10, 32, 3, *CIFAR, partial(read_cifar, "cifar10"), partial(cifar_is_present, "cifar10")),
+    "cifar100": Source(100, 32, 3, *CIFAR, partial(read_cifar, "cifar100"), partial(cifar_is_present, "cifar100")),
     "svhn": Source(
-        *(32, 3, (0.4377, 0.4438, 0.4728), (0.198, 0.201, 0.197)),
+        *(10, 32, 3, (0.4377, 0.4438, 0.4728), (0.198, 0.201, 0.197)),
         read_svhn,
         lambda raw: all((raw / name).is_file() for name in SVHN_FILES),
     ),
     "miniimagenet": Source(
-        *(miniimagenet.SIDE, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        *(miniimagenet.CLASSES, miniimagenet.SIDE, 3, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
         lambda raw: miniimagenet.read_pickles(raw / "miniimagenet"),
         lambda raw: _miniimagenet(raw) is not None,
         _miniimagenet,

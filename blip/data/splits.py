@@ -171,8 +171,6 @@ def _view(
     if side < max(height, width):
         raise BlipError(f"{source.name}: pad_to: expected at least the images' {max(height, width)}, found {side}")
     mean, std = source.mean or data.mean, source.std or data.std
-    if not {len(mean), len(std)} <= {1, channels}:
-        raise BlipError(f"{source.name}: mean and std: expected one number, or one for each of {channels} channels")
     return (channels, *((side, side) if source.pad_to else (height, width))), [*mean], [*std]
 
 

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from blip.data.dataset import Images
+from blip.data.folders import MARKER
 from blip.data.sources import SOURCES
 from blip.errors import BlipError
 from blip.files import atomic_write, make_folder
-
-MARKER = "STAND-IN"
-"""A raw folder with this file holds no real data: what is prepared from it says so."""
 
 TRAIN, TEST = 10, 2
 """Images of a class; of mini-ImageNet the sum."""

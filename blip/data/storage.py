@@ -33,14 +33,22 @@ def dataset_file(prepared: Path, dataset: str) -> Path:
     return prepared / f"{dataset}.safetensors"
 
 
+def croissant_path(path: Path) -> Path:
+    """Where the description of a data set's file lies."""
+    return path.with_suffix(".croissant.json")
+
+
 def write_dataset(path: Path, tensors: dict[str, Tensor], record: DatasetRecord) -> None:
-    """Write a data set's file, atomically, with the checksum of its content."""
+    """Write a data set's file, atomically, with the checksum of its content; its description in Croissant, which has
+    the old file's, is removed.
+    """
     record = record.model_copy(update={"content": content_checksum(tensors, record)})
     with atomic_path(path) as temporary:
         try:
             safetensors.torch.save_file(_contiguous(tensors), temporary, _metadata(record.model_dump(mode="json")))
         except SafetensorError as error:
             raise BlipError(f"{path}: cannot be written: {error}") from None
+    croissant_path(path).unlink(missing_ok=True)
     _verified.add(_version(path))
 
 

@@ -1,27 +1,32 @@
 # Raw data -> data sets (every image once, uint8) -> splits (which images make which task, one for each seed).
 
 
-rule miniimagenet:
-    input:
-        PLAN.raw_images(),
-    output:
-        PLAN.pickle_files(),
-    log:
-        PLAN.log("miniimagenet"),
-    benchmark:
-        PLAN.benchmark("miniimagenet")
-    conda:
-        "../../envs/environment.yaml"
-    resources:
-        mem_mb=more_each_time(2000),
-        runtime=more_each_time(60),
-    params:
-        counts=lambda w: PLAN.raw_counts(),
-        folder=lambda w, output: parent(output[0]),
-    message:
-        "mini-ImageNet's pickles: progress in {log}"
-    shell:
-        f"blip miniimagenet {RAW_FOLDER} --out {{params.folder:q}} {{params.counts:q}} > {{log:q}} 2>&1"
+# Raw images may be gone once the pickles are made.
+if PLAN.raw_images() or not PLAN.has_pickles():
+
+    rule miniimagenet:
+        input:
+            PLAN.raw_images(),
+        output:
+            # Kept while the job runs: where it fails, as for another raw folder, they are not lost.
+            update(PLAN.pickle_files()),
+        log:
+            PLAN.log("miniimagenet"),
+        benchmark:
+            PLAN.benchmark("miniimagenet")
+        conda:
+            "../../envs/environment.yaml"
+        resources:
+            mem_mb=more_each_time(2000),
+            runtime=more_each_time(60),
+        params:
+            counts=lambda w: PLAN.raw_counts(),
+            folder=lambda w, output: parent(output[0]),
+        message:
+            "mini-ImageNet's pickles: progress in {log}"
+        shell:
+            f"blip miniimagenet {RAW_FOLDER} --out {{params.folder:q}} {{params.counts:q}} > {{log:q}} 2>&1"
+            " && touch {output:q}"
 
 
 rule dataset:
