@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -171,8 +172,8 @@ class MultiHeadNetwork(nn.Module):
         heads = [nn.Linear(width, n, bias) for n in ([max(classes)] if one_head else classes)]
         self.heads = OneHead(heads) if one_head else nn.ModuleList(heads)
         self.statistics_frozen = False
-        """Whether batch-norm layers normalise by the statistics they have, even in training; the trainer sets it after
-        the first task, and a method that has nothing to forget may take it back before each."""
+        """Whether batch-norm layers normalise by the statistics they have, even in training: after the first task, but
+        for methods that say otherwise."""
 
     def forward(self, x: Tensor, task: int) -> Tensor:
         """Logits of `task`: (n, channels, height, width) to (n, classes of the task)."""
@@ -249,6 +250,23 @@ class MultiHeadNetwork(nn.Module):
         """Keep the running statistics of batch-norm layers as they are from now on (paper: after the first task)."""
         self.statistics_frozen = True
         self.train(self.training)
+
+    @property
+    def statistics(self) -> dict[str, Tensor]:
+        """Running statistics of batch-norm layers, by name."""
+        return dict(self.features.named_buffers())
+
+    @contextmanager
+    def normalised_by(self, values: Mapping[str, Tensor]) -> Iterator[None]:
+        """While this is open, batch-norm layers have these statistics, which may be some of all, by name."""
+        present = copied(self.statistics)
+        for name, statistic in self.statistics.items():
+            statistic.copy_(values.get(name, statistic))
+        try:
+            yield
+        finally:
+            for name, statistic in self.statistics.items():
+                statistic.copy_(present[name])
 
     def train(self, mode: bool = True) -> "MultiHeadNetwork":
         """Training mode, but for frozen batch-norm layers."""

@@ -1117,7 +1117,6 @@ def test_outputs_for_earlier_tasks_never_change(name: str, network: str) -> None
     for task in range(3):
         # With more than that ResNet may not stay finite.
         train(method, task, data := examples(network, task), epochs=10, lr=0.02 if network == "resnet18" else 0.05)
-        method.network.freeze_statistics()  # as the loop does
         method.after_task(task, data)
         ended.append(outputs(task))
         for earlier, expected in enumerate(ended):
@@ -1168,15 +1167,24 @@ def test_packnet_gives_each_task_a_part_of_every_layer() -> None:
         )  # the last task takes what is left
 
 
-def test_packnet_retrains_with_statistics_of_what_it_keeps() -> None:
-    """Of a twentieth of a ResNet's weights each layer's outputs are so much smaller that the old ones say nothing."""
-    method: Any = make("packnet", "resnet18", keep=0.05, retrain_epochs=20, retrain_lr=0.02)
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        # Of a twentieth of a ResNet's weights, layers' outputs are so much smaller that the old statistics say nothing.
+        ("packnet", {"keep": 0.05, "retrain_epochs": 8, "retrain_lr": 0.05}),
+        # Behind what the first task's gates closed there was no spread.
+        ("hat", {"s_max": 50.0, "strength": 10.0}),
+    ],
+)
+def test_tasks_with_parts_of_a_network_have_its_statistics(name: str, settings: dict[str, Any]) -> None:
+    method = make(name, "resnet18", **settings)
     for task in range(2):
-        train(method, task, data := examples("resnet18", task, 100), epochs=10, lr=0.02)
-        method.network.freeze_statistics()  # as the loop does
+        train(method, task, data := examples("resnet18", task, 60), epochs=10, lr=0.02)
+        if not method.moves_statistics:
+            method.network.freeze_statistics()  # as the loop does
         method.after_task(task, data)
     for task in range(2):
-        x, labels = examples("resnet18", task, 100).batch(torch.arange(100))
+        x, labels = examples("resnet18", task, 60).batch(torch.arange(60))
         method.network.eval()
         with method.as_seen_by(task):
             assert (method.network(x, task).argmax(1) == labels).float().mean() > 0.9

@@ -115,11 +115,12 @@ class ImageTrainer(Trainer):
             )
         if config.keep == "best":
             self.network.load_state_dict(self.best_weights)
-        self.network.freeze_statistics()
+        if not self.method.moves_statistics:
+            self.network.freeze_statistics()
 
     def _restore(self, saved: Row) -> None:
         super()._restore(saved)
-        if self.task > 0:
+        if self.task > 0 and not self.method.moves_statistics:
             self.network.freeze_statistics()
 
     def _examples(self) -> Examples:

@@ -89,6 +89,10 @@ class Method:
     """Whether its tasks must be sets of labelled examples: it goes over them by itself, counts epochs, or relies on
     plain gradient descent."""
 
+    moves_statistics: ClassVar[bool] = False
+    """Whether running statistics of batch-norm go on moving after the first task: it gives each task its own, or has
+    nothing to forget."""
+
     remembered: ClassVar[tuple[str, ...]] = ()
     """Attributes that checkpoints hold: nested dicts and lists of tensors, numbers and strings."""
 

@@ -12,7 +12,7 @@ from blip.core.layers import along, named_layers
 from blip.data import Examples
 from blip.errors import BlipError
 from blip.methods.base import Method, register
-from blip.networks import MultiHeadNetwork
+from blip.networks import MultiHeadNetwork, copied
 from blip.schema import Schema
 from blip.seeding import generator
 
@@ -26,8 +26,10 @@ class HAT(Method):
     """
 
     name = "hat"
+    version = 2
     clip_norm = 10_000.0
     supervised = True
+    moves_statistics = True
     remembered = ("gates", "begun")
 
     class Settings(Schema):
@@ -49,17 +51,15 @@ class HAT(Method):
             units = -1 if isinstance(gated, nn.Linear) else 1
             gated.register_forward_hook(lambda _, inputs, y, n=name, d=units: y * along(self.gate(n), y, d))
         self.expect_all_known([*network.embeddings.parameters(), *(p for p, _ in self._movable({}))])
-        self.gates: list[dict[str, Tensor]] = []
-        """Of each task learned."""
+        self.gates: list[dict[str, Tensor]] = []  # of each task learned, and its running statistics
         self.begun, self.seen = -1, -1
         """The task that the embeddings are of, and the learned one whose gates are to be used (-1: none)."""
         self.s, self.rise = (next(network.parameters()).new_tensor(x) for x in (1 / settings.s_max, 0.0))
 
     def gate(self, name: str) -> Tensor:
         """Of a layer's units (n,), as training or testing uses them."""
-        if self.seen >= 0:
-            return self.gates[self.seen][name]
-        return torch.sigmoid(self.e[name] * (self.s if self.network.training else self.settings.s_max))
+        slope = self.s if self.network.training else self.settings.s_max
+        return self.gates[self.seen][name] if self.seen >= 0 else torch.sigmoid(self.e[name] * slope)
 
     def before_task(self, task: int) -> None:
         if self.begun != task:  # and not merely resumed
@@ -101,20 +101,20 @@ class HAT(Method):
             steepness = ((self.s * e).clamp(-50, 50).cosh() + 1) / (e.cosh() + 1)
             e.grad = e.grad * steepness * self.settings.s_max / self.s if e.grad is not None else None
 
-    @torch.no_grad()
     def after_step(self) -> None:
         for e in self.e.values():
-            e.clamp_(-6, 6)
+            e.data.clamp_(-6, 6)
         self.s += self.rise
 
     def after_task(self, task: int, train: Examples) -> None:
         self.network.eval()
-        self.gates.append({name: self.gate(name).detach() for name in self.layers})
+        self.gates.append({name: self.gate(name).detach() for name in self.layers} | copied(self.network.statistics))
 
     @contextmanager
     def as_seen_by(self, task: int) -> Iterator[None]:
         self.seen = task if task < len(self.gates) else -1
         try:
-            yield
+            with self.network.normalised_by(self.gates[task] if self.seen >= 0 else {}):
+                yield
         finally:
             self.seen = -1

@@ -18,6 +18,7 @@ class Joint(Method):
 
     name = "joint"
     supervised = True
+    moves_statistics = True
 
     class Settings(Schema):
         at_once: bool = False
@@ -32,9 +33,6 @@ class Joint(Method):
         data = sequence.tasks_until(len(sequence) - 1 if self.settings.at_once else task)
         train, valid = (replace(part, mixed=self.settings.mixed) for part in (data.train, data.valid))
         return replace(data, train=train, valid=valid)
-
-    def before_task(self, task: int) -> None:
-        self.network.statistics_frozen = False
 
 
 def _nothing(task: Task) -> Task:

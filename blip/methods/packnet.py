@@ -31,6 +31,7 @@ class PackNet(Method):
     name = "packnet"
     version = 2
     supervised = True
+    moves_statistics = True
     remembered = ("owner", "statistics")
 
     class Settings(Schema):
@@ -61,7 +62,6 @@ class PackNet(Method):
         self._let_train(FREE)
 
     def _let_train(self, owner: int) -> None:
-        self.network.statistics_frozen = False
         self.trainable = {name: (owners == owner).to(self.weights[name]) for name, owners in self.owner.items()}
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ class SingleTask(Method):
     """
 
     name = "single-task"
+    moves_statistics = True
     remembered = ("initial", "learned", "begun")
 
     def __init__(self, network: MultiHeadNetwork, settings: Schema, seed: int) -> None:
@@ -29,7 +30,6 @@ class SingleTask(Method):
         """The task that the network is of."""
 
     def before_task(self, task: int) -> None:
-        self.network.statistics_frozen = False
         if task != self.begun:  # and not merely resumed
             self.network.load_state_dict(self.initial)
             self.begun = task
