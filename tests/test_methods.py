@@ -184,6 +184,25 @@ def test_two_tasks_lower_the_loss_of_each(name: str) -> None:
         method.after_task(task, data)
 
 
+@pytest.mark.slow
+@every_method
+def test_a_resnet_answers_what_it_has_just_learned(name: str) -> None:
+    """Its running statistics must be those of the network that a method makes of it in testing."""
+    little = {"blip", "imm-mode", "sgd-frozen"}  # is what these leave to a second task after so few steps
+    of_few_steps = {"hat": {"s_max": 50.0, "strength": 1.0}, "packnet": {"retrain_epochs": 8, "retrain_lr": 0.05}}
+    method = make(name, "resnet18", **of_few_steps.get(name, {}))
+    for task in range(2):
+        train(method, task, data := examples("resnet18", task, 60), epochs=8, lr=0.02)
+        if not method.moves_statistics:
+            method.network.freeze_statistics()  # as the loop does
+        method.after_task(task, data)
+        x, labels = data.batch(torch.arange(60))
+        method.network.eval()
+        with method.as_seen_by(task):
+            right = (method.network(x, task).argmax(1) == labels).float().mean()
+        assert right > (0.36 if task and name in little else 0.9)
+
+
 @pytest.mark.parametrize("one_head", [False, True], ids=["heads", "one head"])
 @every_method
 @every_network
