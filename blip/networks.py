@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
@@ -255,6 +255,19 @@ class MultiHeadNetwork(nn.Module):
     def statistics(self) -> dict[str, Tensor]:
         """Running statistics of batch-norm layers, by name."""
         return dict(self.features.named_buffers())
+
+    @torch.no_grad()
+    def measure_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Make running statistics the means of these batches'. The network is in evaluation mode then."""
+        norms = {m: m.momentum for m in self.features.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats}
+        self.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum, norm.training = None, True  # None: each batch counts as much
+        for x in batches if norms else ():
+            self.features(x)
+        for norm, momentum in norms.items():
+            norm.momentum, norm.training = momentum, False
 
     @contextmanager
     def normalised_by(self, values: Mapping[str, Tensor]) -> Iterator[None]:

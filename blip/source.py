@@ -23,7 +23,8 @@ def commit_of(folder: Path, *paths: str, untracked: bool) -> str:
     """
     if not git(folder, "ls-files", "--", *paths):
         return ""
-    commit = git(folder, "rev-parse", "--short=12", "HEAD").strip()
+    if not (commit := git(folder, "rev-parse", "--short=12", "HEAD").strip()):
+        return ""
     new_files = f"--untracked-files={'normal' if untracked else 'no'}"
     return commit + "+" * bool(git(folder, "status", "--porcelain", new_files, "--", *paths))
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from blip.config import load_experiment, published
 from blip.data import Examples, load_sequence, prepare_experiment
@@ -326,6 +326,8 @@ def test_a_task_of_one_class_is_refused_before_it_trains(
     with pytest.raises(BlipError, match=rf"methods\.{method}: expected two classes or more in each task"):
         make_trainer(tiny, method, tmp_path, data__sources__0__classes_per_task=1, **settings)
     make_trainer(tiny, "ewc", tmp_path, data__sources__0__classes_per_task=1)
+    one_head = MultiHeadNetwork(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), 4, [5, 1], one_head=True)
+    METHODS["ewc"](one_head, METHODS["ewc"].Settings(fisher="exact"), 0)  # which has classes to choose among
 
 
 def test_everything_measured_is_there(tiny: Path, tmp_path: Path) -> None:

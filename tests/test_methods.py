@@ -1191,6 +1191,7 @@ def test_packnet_gives_each_task_a_part_of_every_layer() -> None:
     [
         # Of a twentieth of a ResNet's weights, layers' outputs are so much smaller that the old statistics say nothing.
         ("packnet", {"keep": 0.05, "retrain_epochs": 8, "retrain_lr": 0.05}),
+        ("packnet", {"keep": 0.9, "retrain_epochs": 0}),
         # Behind what the first task's gates closed there was no spread.
         ("hat", {"s_max": 50.0, "strength": 10.0}),
     ],

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from test_sources import Malicious
 
 from blip.data import DataConfig, SourceConfig, load_sequence, prepare_dataset, prepare_experiment, storage
 from blip.data import miniimagenet as mini
-from blip.data.folders import MARKER
+from blip.data.folders import MARKER, stands_in
 from blip.data.raw import raw_identity, read_source
 from blip.errors import BlipError
 from blip.files import sha256
@@ -344,10 +345,25 @@ def test_pickles_of_generated_images_say_so_without_these(raw: Path, tmp_path: P
     other.mkdir()
     _, record = storage.read_dataset(prepare_dataset(SOURCE, other, tmp_path / "prepared"))
     assert record.stand_in
+    pickles = tmp_path / "prepared" / "miniimagenet"
+    shutil.copytree(pickles, other / "miniimagenet")
+    _, record = storage.read_dataset(prepare_dataset(SOURCE, other, tmp_path / "another"))
+    assert record.stand_in, "and where they are the raw data"
+    (pickles / MARKER).unlink()  # as those of earlier versions
+    _, record = storage.read_dataset(prepare_dataset(SOURCE, raw, tmp_path / "prepared"))
+    assert record.stand_in
     (raw / MARKER).unlink()
     (raw / "MI_raw" / "n0").rename(raw / "MI_raw" / "real")
     _, record = storage.read_dataset(prepare_dataset(SOURCE, raw, tmp_path / "prepared"))
     assert not record.stand_in
+
+
+def test_a_mark_holds_for_what_is_in_the_folder_whatever_the_path(tmp_path: Path) -> None:
+    (tmp_path / "stand-in" / "mnist").mkdir(parents=True)
+    (tmp_path / "stand-in" / MARKER).touch()
+    (tmp_path / "link").symlink_to(tmp_path / "stand-in" / "mnist")
+    assert stands_in(tmp_path / "link")
+    assert not stands_in(tmp_path / "stand-in" / ".." / "real")
 
 
 def test_files_beside_the_images_make_no_other_raw_data(raw: Path) -> None:

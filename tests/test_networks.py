@@ -212,3 +212,19 @@ def test_numbers_that_a_method_adds_to_the_network_itself_are_shared() -> None:
     network.scale = nn.Parameter(torch.ones(5))
     assert network.numbers() == (before + 5, by_task)
     assert "scale" not in network.parameters_of(0)
+
+
+def test_statistics_are_measured_as_the_means_of_batches() -> None:
+    features = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 5), nn.BatchNorm1d(5))
+    network = MultiHeadNetwork(features, 5, [2, 2])
+    batches = [torch.randn(6, 3) * (i + 1) for i in range(3)]
+    network.measure_statistics(iter(batches))
+    assert not network.training
+    assert features[1].momentum == 0.1
+    inner = [features[0](x) for x in batches]
+    torch.testing.assert_close(features[1].running_mean, torch.stack([y.mean(0) for y in inner]).mean(0))
+    torch.testing.assert_close(features[1].running_var, torch.stack([y.var(0) for y in inner]).mean(0))
+    before = features[4].running_mean.clone()
+    with network.normalised_by({"4.running_mean": torch.ones(5)}):
+        assert features[4].running_mean.tolist() == [1] * 5
+    assert torch.equal(features[4].running_mean, before)

@@ -8,8 +8,9 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
+from http.client import IncompleteRead
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 from urllib.error import URLError
 
 import numpy as np
@@ -213,24 +214,27 @@ def test_a_damaged_notmnist_zip_is_named_in_one_line(tmp_path: Path) -> None:
 
 def test_half_a_download_of_notmnist_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Response(io.BytesIO):
-        headers: ClassVar[dict[str, str]] = {}
+        def __init__(self, content: bytes, length: int | None) -> None:
+            super().__init__(content)
+            self.length = length
 
     class Broken(Response):
         def read(self, size: int | None = -1) -> bytes:
             if content := super().read(10):
                 return content
-            raise ConnectionResetError("half of it")
+            raise IncompleteRead(b"half of it")
 
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Broken(b"x" * 20))
-    with pytest.raises(BlipError, match=r"cannot be downloaded \(half of it"):
-        read("notmnist", tmp_path)
-    assert not list(tmp_path.iterdir())
+    for broken, said in ((Broken(b"x" * 20, None), "IncompleteRead"), (Response(b"x" * 20, 40), "20 of 40 bytes came")):
+        monkeypatch.setattr("urllib.request.urlopen", lambda *_, answer=broken, **__: answer)
+        with pytest.raises(BlipError, match=rf"cannot be downloaded \({said}"):
+            read("notmnist", tmp_path)
+        assert not list(tmp_path.iterdir())
     images, labels = np.zeros((10, 1, 28, 28), np.uint8), np.arange(10)
     write_notmnist(tmp_path, "zip", pickle.dumps({"features": images, "labels": labels}))
     content = (tmp_path / "notmnist.zip").read_bytes()
     shutil.rmtree(tmp_path / "notmnist")
     (tmp_path / "notmnist.zip").unlink()
-    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Response(content))
+    monkeypatch.setattr("urllib.request.urlopen", lambda *_, **__: Response(content, len(content)))
     assert len(read("notmnist", tmp_path).train_labels) == 10
     assert [path.name for path in tmp_path.iterdir()] == ["notmnist.zip"]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http.client import HTTPException
 from importlib import import_module
 from pathlib import Path
 from textwrap import shorten
@@ -19,7 +20,7 @@ def downloading(raw: Path, what: str, by_hand: str) -> Iterator[None]:
     missing = [folder for folder in (raw, *raw.parents) if not folder.exists()]
     try:
         yield
-    except (OSError, RuntimeError, ImportError) as error:
+    except (OSError, HTTPException, RuntimeError, ImportError) as error:
         if missing:
             _remove_empty([*sorted(raw.rglob("*"), reverse=True), *missing])
         raise BlipError(

@@ -109,7 +109,8 @@ def _listed(folder: Path) -> list[Path]:
 
 def stands_in(folder: Path) -> bool:
     """Whether a folder is marked as one of generated images, or is in one that is."""
-    return any((above / MARKER).exists() for above in (folder, *folder.absolute().parents))
+    real = folder.resolve()
+    return any((above / MARKER).exists() for above in (real, *real.parents))
 
 
 def file_identity(folder: Path, pattern: str) -> str | None:

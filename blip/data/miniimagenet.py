@@ -105,18 +105,18 @@ def build_pickles(
         _check_counts(images, classes, images_per_class)
         parts = split_files(images.files, images_per_class * 5 // 6)
         manifest = _manifest(parts, list(images.files))
+        if generated := stands_in(images.where):
+            atomic_write(out / MARKER, f"Made of the generated images in {images.where.name}.\n")
         if not _complete(out, manifest):
             make_folder(out)
-            if stands_in(images.where):
-                atomic_write(out / MARKER, f"Made of the generated images in {images.where.name}.\n")
-            else:
-                (out / MARKER).unlink(missing_ok=True)
             (out / CHECKSUMS).unlink(missing_ok=True)
             with atomic_path(out / PICKLES[0]) as train, atomic_path(out / PICKLES[1]) as test:
                 _write_pickle(train, images, parts["train"], "mini-ImageNet train.pkl")
                 _write_pickle(test, images, parts["test"], "mini-ImageNet test.pkl")
             atomic_write(out / MANIFEST, manifest)
             atomic_write(out / CHECKSUMS, _checksums(out))
+        if not generated:
+            (out / MARKER).unlink(missing_ok=True)  # not before the pickles are others
     return [out / name for name in PICKLES]
 
 

@@ -49,10 +49,12 @@ def _fetched(url: str) -> bytes:
     """What is at an address, with progress on a terminal."""
     content = io.BytesIO()
     with urllib.request.urlopen(url, timeout=60) as response:
-        total = int(response.headers.get("Content-Length") or 0) or None
+        total = response.length  # None where the server does not say
         quiet = not sys.stderr.isatty()
         with tqdm.wrapattr(response, "read", total=total, desc=url.rpartition("/")[2], disable=quiet) as stream:
             shutil.copyfileobj(stream, content)
+    if total and content.tell() != total:
+        raise ConnectionError(f"{content.tell()} of {total} bytes came")
     return content.getvalue()
 
 

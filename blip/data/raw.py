@@ -40,9 +40,9 @@ def prepare_pickles(source: SourceConfig, raw: Path, prepared: Path) -> list[Pat
 
 def is_stand_in(source: SourceConfig, raw: Path, prepared: Path) -> bool:
     """Whether what `read_source` reads only stands in for the real images."""
-    pickles = needs_pickles(source, raw)
-    place = _class_folders(source, raw) or (prepared / "miniimagenet" if pickles else raw)
-    return source.reads_raw and stands_in(place)
+    pickles = prepared if needs_pickles(source, raw) else raw
+    place = pickles / "miniimagenet" if source.name == "miniimagenet" else raw
+    return source.reads_raw and stands_in(_class_folders(source, raw) or place)
 
 
 def read_source(source: SourceConfig, raw: Path, prepared: Path) -> Dataset:

@@ -50,8 +50,8 @@ def register(method: M) -> M:
 
 
 def _public(kind: type) -> set[str]:
-    """What a class itself says, by names without an underscore at the front."""
-    return {name for name in vars(kind) if not name.startswith("_")}
+    """The functions of a class itself, by names without an underscore at the front."""
+    return {name for name, value in vars(kind).items() if callable(value) and not name.startswith("_")}
 
 
 KEPT = (int, float, bool, complex, str, bytes, type(None), torch.device, torch.dtype, torch.Size)
@@ -179,7 +179,8 @@ class Method:
 
     def expect_choices(self) -> None:
         """Raises BlipError where a task has one class: its prediction says nothing, so it has no Fisher information."""
-        if min(self.network.outputs) < 2:
+        outputs = self.network.outputs
+        if (max(outputs) if self.network.one_head else min(outputs)) < 2:
             raise BlipError(f"methods.{self.name}: expected two classes or more in each task, found one")
 
     def state_dict(self) -> dict[str, Any]:

@@ -51,10 +51,8 @@ class PackNet(Method):
         self.weights = {name: weight for name, weight in network.weights.items() if weight.requires_grad}
         self.owner = {name: torch.full_like(p, FREE, dtype=torch.uint8) for name, p in self.weights.items()}
         """The task that each weight belongs to."""
-        self.statistics: list[dict[str, Tensor]] = []
-        """Batch-norm's, of each task that is learned."""
-        self.trainable: dict[str, Tensor] = {}
-        """1 where a weight may move, else 0."""
+        self.statistics: list[dict[str, Tensor]] = []  # batch-norm's, of each task that is learned
+        self.trainable: dict[str, Tensor] = {}  # 1 where a weight may move, else 0
 
     def before_task(self, task: int) -> None:
         if task:
@@ -98,6 +96,8 @@ class PackNet(Method):
                     if parameter.grad is not None:
                         parameter.data.sub_(parameter.grad, alpha=settings.retrain_lr)
         network.zero_grad()
+        parts = self.batches(train, settings.retrain_batch_size, generator(self.seed, "statistics", task))
+        network.measure_statistics(x for x, _ in parts)
 
     @contextmanager
     def as_seen_by(self, task: int) -> Iterator[None]:
