@@ -12,6 +12,7 @@ from shell import Shell, interrupt_after, refused
 
 from blip import BLIP
 from blip.config import dotted_key, load_experiment, load_suite
+from blip.core.checks import DegenerateError
 from blip.data import load_sequence, prepare_experiment
 from blip.errors import BlipError
 from blip.plan import Plan
@@ -165,7 +166,7 @@ def test_a_trial_in_which_blip_finds_nothing_to_keep_counts_as_a_failed_one(
     def refusing(self: BLIP, fisher: Any) -> None:
         called.append(self)
         if len(called) == 1:
-            raise ValueError("the Fisher information is 0 everywhere")
+            raise DegenerateError("the Fisher information is 0 everywhere")
         consolidate(self, fisher)
 
     monkeypatch.setattr(BLIP, "consolidate", refusing)
