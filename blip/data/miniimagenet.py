@@ -9,7 +9,7 @@ import lzma
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -102,7 +102,10 @@ def build_pickles(
     nothing is written then.
     """
     with open_raw(raw) as images:
-        _check_counts(images, classes, images_per_class)
+        if len(images.files) != classes:
+            raise BlipError(f"{images.where}: expected {classes} classes, found {len(images.files)}")
+        counts = {name: len(files) for name, files in images.files.items()}
+        check_images_per_class(counts, images_per_class, str(images.where))
         parts = split_files(images.files, images_per_class * 5 // 6)
         manifest = _manifest(parts, list(images.files))
         if generated := stands_in(images.where):
@@ -132,12 +135,11 @@ def split_files(files: dict[str, list[str]], train: int) -> dict[str, list[tuple
     return parts
 
 
-def _check_counts(images: RawImages, classes: int, images_per_class: int) -> None:
-    if len(images.files) != classes:
-        raise BlipError(f"{images.where}: expected {classes} classes, found {len(images.files)}")
-    for name, files in images.files.items():
-        if len(files) != images_per_class:
-            raise BlipError(f"{images.where}: class {name}: expected {images_per_class} images, found {len(files)}")
+def check_images_per_class(counts: Mapping[str, int], expected: int, where: str) -> None:
+    """Raise BlipError naming the first class, of those by name, that has another number of images."""
+    for name, found in counts.items():
+        if found != expected:
+            raise BlipError(f"{where}: class {name}: expected {expected} images, found {found}")
 
 
 def _write_pickle(path: Path, images: RawImages, files: list[tuple[str, int]], title: str) -> None:

@@ -30,12 +30,8 @@ def needs_pickles(source: SourceConfig, raw: Path) -> bool:
 
 def prepare_pickles(source: SourceConfig, raw: Path, prepared: Path) -> list[Path]:
     """Make mini-ImageNet's pickles of its raw images, below `prepared`; what is complete is left alone."""
-    return miniimagenet.build_pickles(
-        raw,
-        prepared / "miniimagenet",
-        classes=source.raw_classes or miniimagenet.CLASSES,
-        images_per_class=source.raw_images_per_class or miniimagenet.IMAGES_PER_CLASS,
-    )
+    classes, images = _expected(source)
+    return miniimagenet.build_pickles(raw, prepared / "miniimagenet", classes=classes, images_per_class=images)
 
 
 def is_stand_in(source: SourceConfig, raw: Path, prepared: Path) -> bool:
@@ -74,17 +70,21 @@ def read_source(source: SourceConfig, raw: Path, prepared: Path) -> Dataset:
 
 def _check_counts(source: SourceConfig, data: Dataset, where: str) -> None:
     """Raise BlipError where a built-in source has not the classes, or mini-ImageNet not the images, that it should."""
-    classes = source.raw_classes or SOURCES[source.name].classes
+    classes, images = _expected(source)
     if len(data.classes) != classes:
         raise BlipError(
             f"{where}: expected the {classes} classes of {source.name}, found {len(data.classes)}: name images of your "
             "own as a `folder`"
         )
-    counts = np.bincount(data.train_labels) + np.bincount(data.test_labels)
-    images = source.raw_images_per_class or miniimagenet.IMAGES_PER_CLASS
-    if source.name == "miniimagenet" and (wrong := np.flatnonzero(counts != images)).size:
-        name, found = data.classes[wrong[0]], counts[wrong[0]]
-        raise BlipError(f"{where}: class {name}: expected {images} images, found {found}")
+    if source.name == "miniimagenet":
+        counts = np.bincount(data.train_labels) + np.bincount(data.test_labels)
+        miniimagenet.check_images_per_class(dict(zip(data.classes, counts.tolist(), strict=True)), images, where)
+
+
+def _expected(source: SourceConfig) -> tuple[int, int]:
+    """The classes of a built-in source, and the images of each of mini-ImageNet's."""
+    classes = source.raw_classes or SOURCES[source.name].classes
+    return classes, source.raw_images_per_class or miniimagenet.IMAGES_PER_CLASS
 
 
 def raw_identity(source: SourceConfig, raw: Path) -> str | None:
@@ -99,10 +99,10 @@ def raw_identity(source: SourceConfig, raw: Path) -> str | None:
         return None
     unverified = SOURCES[source.name].unverified(raw)
     found = file_identity(*unverified) if unverified else "as published"
-    expected = (source.raw_classes, source.raw_images_per_class)
-    if found is None or not any(expected) or not needs_pickles(source, raw):
+    named = source.raw_classes or source.raw_images_per_class
+    if found is None or not named or not needs_pickles(source, raw):
         return found
-    return f"{found}, {expected[0] or miniimagenet.CLASSES} classes of {expected[1] or miniimagenet.IMAGES_PER_CLASS}"
+    return "{}, {} classes of {}".format(found, *_expected(source))
 
 
 def _class_folders(source: SourceConfig, raw: Path) -> Path | None:
