@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, Protocol, TypeAlias
 
@@ -269,17 +269,9 @@ class MultiHeadNetwork(nn.Module):
         for norm, momentum in norms.items():
             norm.momentum, norm.training = momentum, False
 
-    @contextmanager
-    def normalised_by(self, values: Mapping[str, Tensor]) -> Iterator[None]:
-        """While this is open, batch-norm layers have these statistics, which may be some of all, by name."""
-        present = copied(self.statistics)
-        for name, statistic in self.statistics.items():
-            statistic.copy_(values.get(name, statistic))
-        try:
-            yield
-        finally:
-            for name, statistic in self.statistics.items():
-                statistic.copy_(present[name])
+    def normalised_by(self, values: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        """While this is open, batch-norm layers have what of these are `statistics`, by name."""
+        return holding(self.features, {name: values[name] for name in values.keys() & self.statistics.keys()})
 
     def train(self, mode: bool = True) -> "MultiHeadNetwork":
         """Training mode, but for frozen batch-norm layers."""
@@ -294,6 +286,18 @@ class MultiHeadNetwork(nn.Module):
 def copied(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors as they are now."""
     return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+@contextmanager
+def holding(module: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """While this is open, these parameters and buffers of a module, by name, have other values."""
+    state = module.state_dict()
+    present = copied({name: state[name] for name in values})
+    module.load_state_dict(values, strict=False)
+    try:
+        yield
+    finally:
+        module.load_state_dict(present, strict=False)
 
 
 def build_network(

@@ -1,7 +1,6 @@
 """PackNet: each task gets weights of its own, which nothing moves afterwards."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +10,7 @@ from torch import Tensor
 from blip.data import Examples
 from blip.errors import BlipError
 from blip.methods.base import Method, register
-from blip.networks import MultiHeadNetwork, copied
+from blip.networks import MultiHeadNetwork, copied, holding
 from blip.schema import Schema
 from blip.seeding import address, generator
 
@@ -99,16 +98,11 @@ class PackNet(Method):
         parts = self.batches(train, settings.retrain_batch_size, generator(self.seed, "statistics", task))
         network.measure_statistics(x for x, _ in parts)
 
-    @contextmanager
-    def as_seen_by(self, task: int) -> Iterator[None]:
-        present = copied((shared := self.network.shared).state_dict())
-        if task < len(self.statistics):  # or it is the present one, which uses all
-            own = {f"{name}.weight": weight * (self.owner[name] <= task) for name, weight in self.weights.items()}
-            shared.load_state_dict(own | self.statistics[task], strict=False)
-        try:
-            yield
-        finally:
-            shared.load_state_dict(present)
+    def as_seen_by(self, task: int) -> AbstractContextManager[None]:
+        if task >= len(self.statistics):  # the present one, which uses all
+            return nullcontext()
+        own = {f"{name}.weight": weight * (self.owner[name] <= task) for name, weight in self.weights.items()}
+        return holding(self.network.shared, own | self.statistics[task])
 
 
 def largest(weight: Tensor, free: Tensor, share: float) -> Tensor:

@@ -1,13 +1,12 @@
 """A network for each task: neither forgetting nor transfer."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
 
 from blip.methods.base import Method, register
-from blip.networks import MultiHeadNetwork, copied
+from blip.networks import MultiHeadNetwork, copied, holding
 from blip.schema import Schema
 
 
@@ -37,11 +36,5 @@ class SingleTask(Method):
     def after_task(self, task: int, *_: Any) -> None:
         self.learned.append(copied(self.network.state_dict()))
 
-    @contextmanager
-    def as_seen_by(self, task: int) -> Iterator[None]:
-        present = copied(self.network.state_dict())
-        self.network.load_state_dict(self.learned[task] if task < len(self.learned) else present)
-        try:
-            yield
-        finally:
-            self.network.load_state_dict(present)
+    def as_seen_by(self, task: int) -> AbstractContextManager[None]:
+        return holding(self.network, self.learned[task]) if task < len(self.learned) else nullcontext()
